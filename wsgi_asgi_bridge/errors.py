@@ -1,0 +1,57 @@
+"""Every exception of this package, split by who is to blame.
+
+    BridgeError
+    ├── AppError (RuntimeError)             the app broke its spec, or ended in a way no server survives
+    ├── ServerError (ValueError)            the server's scope or environ makes no sense
+    ├── BridgeClosed (RuntimeError)         the bridge, its pool or its loop is shut down
+    ├── ClientDisconnected (ConnectionError) the client left before the exchange was over
+    ├── ClientStalled (TimeoutError)        the client neither sent nor read for `stall_timeout` seconds
+    ├── BodyTooLarge (OSError)              the request's body exceeds `max_body_size`
+    └── BadRequest (ValueError)             the request's head contradicts itself or is malformed
+
+`ConnectionError` and `TimeoutError` are `OSError`s, which is what file-like reads and `send()` are expected to raise.
+Any other exception out of this package, save the app's own, is a bug in it.
+"""
+
+__all__ = [
+    "AppError",
+    "BadRequest",
+    "BodyTooLarge",
+    "BridgeClosed",
+    "BridgeError",
+    "ClientDisconnected",
+    "ClientStalled",
+    "ServerError",
+]
+
+
+class BridgeError(Exception):
+    """The root of this package's exceptions."""
+
+
+class AppError(BridgeError, RuntimeError):
+    """The app broke the WSGI or ASGI spec; the message names what came and what was expected."""
+
+
+class ServerError(BridgeError, ValueError):
+    """The server called with a scope or environ that its spec does not allow."""
+
+
+class BridgeClosed(BridgeError, RuntimeError):
+    """The bridge was shut down while this exchange was in flight, or before it began."""
+
+
+class ClientDisconnected(BridgeError, ConnectionError):
+    """The client left before the exchange was over (W-IN-3, W-FLOW-3, A-OUT-3)."""
+
+
+class ClientStalled(BridgeError, TimeoutError):
+    """The client neither sent nor read anything for `stall_timeout` seconds (W-IN-7, W-FLOW-5)."""
+
+
+class BodyTooLarge(BridgeError, OSError):
+    """The request's body is larger than `max_body_size` (W-IN-6)."""
+
+
+class BadRequest(BridgeError, ValueError):
+    """The head of the request is malformed or contradicts itself; the client gets a 400."""

@@ -1,0 +1,1 @@
+"""Threads and event loops. No HTTP word here: callbacks, bytes and endings cross."""

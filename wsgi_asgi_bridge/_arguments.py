@@ -1,0 +1,50 @@
+"""The constructors' arguments: wrong ones are refused at once, with what came and what was expected."""
+
+import importlib
+import math
+from typing import Any
+
+__all__ = ["count", "imported_app", "seconds"]
+
+
+def imported_app(app: Any, *, kind: str) -> Any:
+    """`app` itself, or what the import string `"pkg.module:attribute"` names.
+
+    Raises TypeError for what cannot be called, ValueError for a malformed import string, ImportError for one that leads nowhere.
+    """
+    if isinstance(app, str):
+        app = _attribute(app)
+    if not callable(app):
+        raise TypeError(f"app is {app!r}, expected {kind} or an import string 'pkg.module:attribute'")
+    return app
+
+
+def _attribute(path: str) -> Any:
+    module_name, colon, attributes = path.partition(":")
+    if not (colon and module_name and attributes):
+        raise ValueError(f"app is the import string {path!r}, expected 'pkg.module:attribute'")
+    found: Any = importlib.import_module(module_name)
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            raise ImportError(f"app is the import string {path!r}, but {found!r} has no {attribute!r}") from None
+    return found
+
+
+def count(name: str, value: Any, *, least: int) -> int:
+    """An int of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}, expected an int")
+    if value < least:
+        raise ValueError(f"{name} is {value}, expected {least} or more")
+    return value
+
+
+def seconds(name: str, value: Any) -> float:
+    """A finite number of seconds above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}, expected a number of seconds")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} is {value}, expected a finite number of seconds above 0")
+    return float(value)

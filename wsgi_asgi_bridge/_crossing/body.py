@@ -1,0 +1,65 @@
+"""The blocking file over a channel: what a thread reads while a task of the loop still receives."""
+
+import io
+from collections.abc import Callable
+
+from .channel import LoopToThread
+
+__all__ = ["ChannelReader"]
+
+
+class ChannelReader(io.RawIOBase):
+    """A raw stream over `LoopToThread`; io.BufferedReader around it gives the rest of the io semantics.
+
+    `begin` is called once, before the first read: a body that nobody reads is never asked for
+    (`Expect: 100-continue`). `stalled` makes the error of a read that got nothing for `timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        channel: LoopToThread,
+        *,
+        begin: Callable[[], None] | None,
+        timeout: float,
+        stalled: Callable[[], Exception],
+    ) -> None:
+        self._channel = channel
+        self._begin = begin
+        self._timeout = timeout
+        self._stalled = stalled
+        self._rest: list[memoryview] = []  # taken and not yet read, in reverse order
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+        target = memoryview(buffer).cast("B")
+        if not self._rest and not self._fetch():
+            return 0
+        filled = 0
+        while self._rest and filled < len(target):
+            chunk = self._rest.pop()
+            size = min(len(chunk), len(target) - filled)
+            target[filled : filled + size] = chunk[:size]
+            filled += size
+            if size < len(chunk):
+                self._rest.append(chunk[size:])
+        return filled
+
+    def readall(self) -> bytes:
+        parts: list[memoryview] = []
+        while self._rest or self._fetch():
+            parts += reversed(self._rest)
+            self._rest = []
+        return b"".join(parts)
+
+    def _fetch(self) -> bool:
+        """Fill `_rest`; False at the end of the body."""
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            begin()
+        chunks = self._channel.take_from_thread(self._timeout)
+        if chunks is None:
+            raise self._stalled()
+        self._rest = [memoryview(chunk) for chunk in reversed(chunks)]
+        return bool(chunks)

@@ -1,0 +1,281 @@
+"""Bytes between one thread and one task of a loop, within a byte budget, and how they end.
+
+`ThreadToLoop` carries a body out of a thread, `LoopToThread` one into a thread. Both keep one lock for a few
+statements at a time and never while anybody waits, so the loop may take it (W-FLOW-7). Whoever waits has put a
+gate into the shared state under that lock; whoever changes the state takes the gate out under the same lock and opens it
+after. A change is therefore either seen before the wait begins, or it finds the gate.
+
+Both ends may be broken by the other side with a reason, an exception that later calls raise anew.
+"""
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+from .gate import ThreadGate
+from .loops import Gate, LoopHandle
+
+__all__ = ["Broken", "LoopToThread", "ThreadToLoop"]
+
+Broken = Callable[[], Exception]
+"""Makes the exception that tells why the other side is gone; a new one each time it is raised."""
+
+
+class ThreadToLoop:
+    """Chunks put by one thread, taken by one task.
+
+    The thread: `put_from_thread`*, `end_from_thread`, `leave_from_thread`; the last two may come as one.
+    The task: `take_in_loop` until it says ended, `release_in_loop` as chunks go on, `left_in_loop` to wait for the thread.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_budget",
+        "_chunks",
+        "_ended",
+        "_held",
+        "_left",
+        "_lock",
+        "_loop",
+        "_putter",
+        "_taker",
+    )
+
+    def __init__(self, loop: LoopHandle, budget: int) -> None:
+        self._loop = loop
+        self._budget = budget
+        self._lock = Lock()
+        self._chunks: list[bytes] = []
+        self._held = 0  # bytes put and not yet released
+        self._ended = False
+        self._left = False
+        self._broken: Broken | None = None
+        self._putter: ThreadGate | None = None
+        self._taker: Gate | None = None
+
+    # ------------------------------------------------------------ the thread
+
+    def put_from_thread(self, chunk: bytes, *, last: bool = False) -> bool:
+        """Hand one chunk over if the budget allows it. False: nothing was done, `wait_for_room_from_thread` first.
+
+        A chunk larger than the whole budget goes when nothing else is held. `last`: the body is over with it.
+        Raises the reason if the loop has broken off.
+        """
+        size = len(chunk)
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken()
+            if self._held and self._held + size > self._budget:
+                return False
+            self._held += size
+            self._chunks.append(chunk)
+            self._ended = last
+            taker, self._taker = self._taker, None
+        if taker is not None:
+            self._wake_taker(taker)
+        return True
+
+    def wait_for_room_from_thread(self, timeout: float) -> bool:
+        """Sleep until at least half of the budget is free or the loop has broken off.
+
+        False when for `timeout` seconds not a byte has gone on.
+        """
+        while True:
+            with self._lock:
+                if self._broken is not None or self._has_room():
+                    return True
+                gate = self._putter = ThreadGate()
+                held = self._held  # only this thread adds to it, and it sleeps: any change is progress
+            if gate.wait(timeout):
+                return True
+            with self._lock:
+                if self._putter is gate:
+                    self._putter = None
+                    if self._held == held:
+                        return False
+                    continue
+            return gate.wait()  # taken out just now: its opening is on its way
+
+    def end_from_thread(self, chunks: list[bytes], *, left: bool) -> None:
+        """The body is over, `chunks` are its rest, given whole whatever the budget (W-FLOW-1). `left`: so is the thread's work."""
+        with self._lock:
+            self._chunks += chunks
+            self._held += sum(map(len, chunks))
+            self._ended = True
+            self._left = left
+            taker, self._taker = self._taker, None
+        if taker is not None:
+            self._wake_taker(taker)
+
+    def leave_from_thread(self) -> bool:
+        """The thread's work is over; the body too, if nobody ended it before. False when the loop had broken off before."""
+        with self._lock:
+            self._ended = self._left = True
+            heard = self._broken is None
+            taker, self._taker = self._taker, None
+        if taker is not None:
+            self._wake_taker(taker)
+        return heard
+
+    def broken(self) -> bool:
+        """Whether the loop has broken off. Any thread."""
+        with self._lock:
+            return self._broken is not None
+
+    # ------------------------------------------------------------ the task
+
+    async def take_in_loop(self) -> tuple[list[bytes], bool]:
+        """All chunks that wait, and whether the body is over; sleeps until there is something to tell.
+
+        Raises the reason once broken.
+        """
+        while True:
+            with self._lock:
+                if self._broken is not None:
+                    raise self._broken()
+                if self._chunks or self._ended:
+                    chunks, self._chunks = self._chunks, []
+                    return chunks, self._ended
+                gate = self._taker = self._loop.create_gate()
+            await gate
+
+    async def left_in_loop(self) -> None:
+        """Sleep until the thread has left. Raises the reason once broken."""
+        while True:
+            with self._lock:
+                if self._broken is not None:
+                    raise self._broken()
+                if self._left:
+                    return
+                gate = self._taker = self._loop.create_gate()
+            await gate
+
+    def release_in_loop(self, size: int) -> None:
+        """`size` bytes have gone on: the thread may put as many more."""
+        with self._lock:
+            self._held -= size
+            putter = None
+            if self._putter is not None and self._has_room():
+                putter, self._putter = self._putter, None
+        if putter is not None:
+            putter.open()
+
+    def break_in_loop(self, broken: Broken) -> None:
+        """The loop takes no more: the thread's next step raises, and so does whoever waits. The first reason stays."""
+        with self._lock:
+            if self._broken is not None:
+                return
+            self._broken = broken
+            self._chunks = []
+            putter, self._putter = self._putter, None
+            taker, self._taker = self._taker, None
+        if putter is not None:
+            putter.open()
+        if taker is not None:
+            self._loop.open_gate(taker)
+
+    # ------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        # Half, not a byte: the two meet twice a budget instead of once a chunk.
+        return self._held <= self._budget // 2
+
+    def _wake_taker(self, gate: Any) -> None:
+        self._loop.post(lambda: self._loop.open_gate(gate))
+
+
+class LoopToThread:
+    """Chunks put by one task, taken by one thread; `budget` bytes at most wait, beside the one chunk that spent it.
+
+    The task: `wait_for_room_in_loop`, `put_in_loop`, again, then `end_in_loop` or `break_in_loop`.
+    The thread: `take_from_thread` until it gives nothing.
+    """
+
+    __slots__ = ("_broken", "_budget", "_chunks", "_ended", "_held", "_lock", "_loop", "_putter", "_taker")
+
+    def __init__(self, loop: LoopHandle, budget: int) -> None:
+        self._loop = loop
+        self._budget = budget
+        self._lock = Lock()
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._ended = False
+        self._broken: Broken | None = None
+        self._taker: ThreadGate | None = None
+        self._putter: Gate | None = None
+
+    # ------------------------------------------------------------ the task
+
+    async def wait_for_room_in_loop(self) -> None:
+        """Sleep while the budget is spent."""
+        while True:
+            with self._lock:
+                if self._held < self._budget or self._ended or self._broken is not None:
+                    return
+                gate = self._putter = self._loop.create_gate()
+            await gate
+
+    def put_in_loop(self, chunk: bytes) -> None:
+        """Hand one chunk over, whatever the budget; an empty one would read as the end and is dropped."""
+        if not chunk:
+            return
+        with self._lock:
+            self._chunks.append(chunk)
+            self._held += len(chunk)
+            taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.open()
+
+    def end_in_loop(self) -> None:
+        """The body is whole."""
+        with self._lock:
+            self._ended = True
+            taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.open()
+
+    def break_in_loop(self, broken: Broken) -> None:
+        """No more will come though the body is not whole. After `end_in_loop` it is, and this does nothing."""
+        with self._lock:
+            if self._ended or self._broken is not None:
+                return
+            self._broken = broken
+            taker, self._taker = self._taker, None
+            putter, self._putter = self._putter, None
+        if taker is not None:
+            taker.open()
+        if putter is not None:
+            self._loop.open_gate(putter)
+
+    # ------------------------------------------------------------ the thread
+
+    def take_from_thread(self, timeout: float) -> list[bytes] | None:
+        """All chunks that wait, `[]` at the end of the body for ever, None after `timeout` seconds without a byte.
+
+        What arrived before a break is still given; then the reason is raised, for ever.
+        """
+        with self._lock:
+            if self._chunks or self._ended or self._broken is not None:
+                return self._taken()
+            gate = self._taker = ThreadGate()
+        if not gate.wait(timeout):
+            with self._lock:
+                if self._taker is gate:
+                    self._taker = None
+                    return None
+            gate.wait()  # taken out just now: its opening is on its way
+        with self._lock:
+            return self._taken()
+
+    def _taken(self) -> list[bytes]:
+        """Holding the lock."""
+        if not self._chunks:
+            if self._broken is not None:
+                raise self._broken()
+            return []
+        chunks, self._chunks = self._chunks, []
+        self._held = 0
+        putter, self._putter = self._putter, None
+        if putter is not None:
+            self._loop.post(lambda: self._loop.open_gate(putter))
+        return chunks

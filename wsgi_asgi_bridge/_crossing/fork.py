@@ -1,0 +1,39 @@
+"""What a forked child must forget: the threads and loops of its parent, and the locks they held.
+
+`os.register_at_fork` cannot be undone, so it is called once in a process, by the first object that asks; the objects
+themselves are held weakly.
+"""
+
+import os
+from threading import Lock
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["Resettable", "reset_in_child"]
+
+
+class Resettable(Protocol):
+    def reset_after_fork(self) -> None:
+        """Drop, unclosed, whatever belongs to the parent. Runs in the child while it has a single thread."""
+
+
+_lock = Lock()
+_resettables: "WeakSet[Resettable]" = WeakSet()
+_registered = False
+
+
+def reset_in_child(resettable: Resettable) -> None:
+    """Call `resettable.reset_after_fork()` in every child forked from now on."""
+    global _registered
+    with _lock:
+        _resettables.add(resettable)
+        if not _registered and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_reset_all)
+            _registered = True
+
+
+def _reset_all() -> None:
+    global _lock
+    _lock = Lock()  # another thread of the parent may have held it
+    for resettable in list(_resettables):
+        resettable.reset_after_fork()

@@ -1,0 +1,268 @@
+"""What the crossing needs of an event loop, for asyncio (and uvloop) and for trio.
+
+A gate is awaited once in the loop and opened once, from the loop. A companion is a task beside the one that spawned it.
+An interrupt cuts one block of a task short without cancelling the task itself.
+
+Everything here runs in the loop's own thread, save `LoopHandle.post`.
+"""
+
+import asyncio
+import contextvars
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from .mailbox import Mailbox
+
+if TYPE_CHECKING:
+    import trio
+
+__all__ = ["Companion", "Gate", "Interrupt", "LoopHandle", "running_loop", "running_loop_handle"]
+
+Gate = Awaitable[None]
+
+
+class Companion(ABC):
+    """A task beside the one that spawned it; its owner cancels it, nobody awaits it."""
+
+    @abstractmethod
+    def cancel(self) -> None: ...
+
+
+class Interrupt(ABC):
+    """`with handle.interrupt() as cut:` a block that `cut.fire(reason)` ends early; then `cut.reason` is set.
+
+    Only what the block awaits is cancelled. A cancellation by somebody else passes through untouched.
+    Firing it after the block is over does nothing.
+    """
+
+    reason: BaseException | None = None
+
+    @abstractmethod
+    def fire(self, reason: BaseException) -> None: ...
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool: ...
+
+
+class LoopHandle(ABC):
+    """One running event loop."""
+
+    backend: ClassVar[str]
+    loop: Any
+    """asyncio's loop object or trio's token: what identifies the loop."""
+    cancelled: type[BaseException]
+    post: Callable[[Callable[[], None]], bool]
+    """Run a callback in this loop, from any thread; False when the loop is closed (see Mailbox.post)."""
+    create_gate: Callable[[], Gate]
+
+    @abstractmethod
+    def open_gate(self, gate: Any) -> None: ...
+
+    @abstractmethod
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Companion: ...
+
+    @abstractmethod
+    def interrupt(self) -> Interrupt: ...
+
+    @abstractmethod
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None: ...
+
+    @abstractmethod
+    def run_async_token(self) -> object:
+        """What identifies this loop to `anyio.from_thread.run`."""
+
+
+# ---------------------------------------------------------------- asyncio
+
+
+class _AsyncioCompanion(Companion):
+    __slots__ = ("_task",)
+
+    def __init__(self, task: "asyncio.Task[None]") -> None:
+        self._task = task
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+
+class _AsyncioInterrupt(Interrupt):
+    __slots__ = ("_before", "_inside", "_task", "reason")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "an interrupt is made inside a task"
+        self._task = task
+        self._before = task.cancelling()
+        self._inside = False
+        self.reason = None
+
+    def fire(self, reason: BaseException) -> None:
+        # Runs between two steps of the task, since both run in the loop's thread: the task is inside
+        # the block for certain or outside for certain, and cancel() reaches its next step.
+        if self._inside and self.reason is None:
+            self.reason = reason
+            self._task.cancel()
+
+    def __enter__(self) -> Self:
+        self._inside = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool:
+        self._inside = False
+        if self.reason is None:
+            return False
+        # The same count that asyncio.timeout keeps: what is left over is somebody else's cancellation.
+        others = self._task.uncancel() > self._before
+        return kind is asyncio.CancelledError and not others
+
+
+class _AsyncioHandle(LoopHandle):
+    backend = "asyncio"
+    cancelled = asyncio.CancelledError
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        # An empty context: nothing of the poster's contextvars leaks into the loop, and nothing is copied.
+        nobody = contextvars.Context()
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.post = Mailbox(lambda drain: loop.call_soon_threadsafe(drain, context=nobody)).post
+        self.create_gate = loop.create_future
+
+    def open_gate(self, gate: "asyncio.Future[None]") -> None:
+        if not gate.done():  # the awaiting task may have been cancelled meanwhile
+            gate.set_result(None)
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Companion:
+        return _AsyncioCompanion(self.loop.create_task(work()))
+
+    def interrupt(self) -> Interrupt:
+        return _AsyncioInterrupt()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.loop.call_later(seconds, callback, context=contextvars.Context())
+
+    def run_async_token(self) -> object:
+        return self.loop
+
+
+# ---------------------------------------------------------------- trio
+
+
+class _TrioGate:
+    __slots__ = ("event",)
+
+    def __init__(self) -> None:
+        import trio
+
+        self.event = trio.Event()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self.event.wait().__await__()
+
+
+class _TrioCompanion(Companion):
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: "trio.CancelScope") -> None:
+        self._scope = scope
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+
+class _TrioInterrupt(Interrupt):
+    __slots__ = ("_scope", "reason")
+
+    def __init__(self) -> None:
+        import trio
+
+        self._scope = trio.CancelScope()
+        self.reason = None
+
+    def fire(self, reason: BaseException) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self._scope.cancel()
+
+    def __enter__(self) -> Self:
+        self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool:
+        return bool(self._scope.__exit__(kind, exc, tb))
+
+
+class _TrioHandle(LoopHandle):
+    backend = "trio"
+
+    def __init__(self) -> None:
+        import trio
+
+        token = trio.lowlevel.current_trio_token()
+        self.loop = token
+        self.cancelled = trio.Cancelled
+        self.post = Mailbox(token.run_sync_soon).post
+        self.create_gate = _TrioGate
+
+    def open_gate(self, gate: _TrioGate) -> None:
+        gate.event.set()
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Companion:
+        import trio
+
+        # A system task, since a companion starts whenever it is needed and no nursery is open then. The
+        # work must therefore let nothing but its own cancellation escape.
+        scope = trio.CancelScope()
+
+        async def scoped() -> None:
+            with scope:
+                await work()
+
+        trio.lowlevel.spawn_system_task(scoped, context=contextvars.copy_context())
+        return _TrioCompanion(scope)
+
+    def interrupt(self) -> Interrupt:
+        return _TrioInterrupt()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        import trio
+
+        async def later() -> None:
+            await trio.sleep(seconds)
+            callback()
+
+        trio.lowlevel.spawn_system_task(later)
+
+    def run_async_token(self) -> object:
+        return self.loop
+
+
+def running_loop() -> Any:
+    """asyncio's running loop, else trio's token: the identity of the loop that this thread runs now."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    import trio
+
+    return trio.lowlevel.current_trio_token()
+
+
+def running_loop_handle() -> LoopHandle:
+    """A new handle of the loop that this thread runs now."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _TrioHandle()
+    return _AsyncioHandle()

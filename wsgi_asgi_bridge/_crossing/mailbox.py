@@ -1,0 +1,52 @@
+"""Callbacks from any thread into one event loop; posts that wait together share one wake-up.
+
+The race. A poster appends, then asks whether a wake-up is on its way. The drain first says that none is, then
+empties the deque. `deque.append` and `deque.popleft` are documented as thread-safe, so one of the two touches the deque first:
+
+- the poster's append comes first: the drain sees the post;
+- the drain's last look comes first: then its "no wake-up is on its way" came earlier still, the poster
+  sees that and wakes the loop itself.
+
+So no post is ever left without a wake-up behind it. Two posters may both wake the loop; the second drain finds nothing.
+"On its way" is a lock that is only ever tried, never waited for: `acquire(blocking=False)` is one atomic step with and
+without a GIL, so between two drains exactly one poster wins and wakes.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+
+__all__ = ["Mailbox"]
+
+
+class Mailbox:
+    """One loop's inbox. `wake` schedules a callable in the loop from any thread, and raises RuntimeError once it is closed."""
+
+    __slots__ = ("_on_its_way", "_posts", "_wake")
+
+    def __init__(self, wake: Callable[[Callable[[], None]], object]) -> None:
+        self._wake = wake
+        self._posts: deque[Callable[[], None]] = deque()
+        self._on_its_way = Lock()
+
+    def post(self, callback: Callable[[], None]) -> bool:
+        """Run `callback` in the loop soon. Any thread. False when the loop is closed: it will never run.
+
+        `callback` must not raise: what it has to report, it must carry itself.
+        """
+        self._posts.append(callback)
+        if self._on_its_way.acquire(blocking=False):
+            try:
+                self._wake(self._drain)
+            except RuntimeError:  # asyncio says "Event loop is closed"; trio's RunFinishedError is one too
+                self._posts.clear()
+                self._on_its_way.release()
+                return False
+        return True
+
+    def _drain(self) -> None:
+        self._on_its_way.release()
+        posts = self._posts
+        # As many as wait now: what they post in turn has its own wake-up, so the loop gets to its sockets in between.
+        for _ in range(len(posts)):
+            posts.popleft()()

@@ -1,0 +1,319 @@
+"""The thread pool.
+
+Guarantees. A job runs once, in one thread, or is withdrawn before any thread took it. At most `limit` threads that count
+run jobs. A job that waits while a thread that counts could be had does not go on waiting.
+
+Waking a thread is what a hand-off costs, so at most one wake-up is in flight: the woken thread, before it begins its own
+job, wakes the next one if jobs are still waiting. A thread that finishes takes the next job without sleeping. Idle threads are a
+stack: the one that slept last is the one whose caches are warm.
+
+The race. Submit and the thread that finds no work both hold the pool's lock: either the thread sees the job, or submit sees
+the thread among the idle ones. A thread is taken off that stack by whoever wakes it, under the lock, and its gate is
+opened once after; see gate.py.
+
+Threads that do not count. A thread that waits for its client, and one whose response has been streaming for `stream_after` seconds,
+leave the count, up to `max_away` of them, so that others may start in their place (W-FLOW-8). With a limit of one
+none ever leaves: that app was promised that it is alone.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..errors import BridgeClosed
+from .gate import ThreadGate
+
+__all__ = ["IDLE_SECONDS", "Job", "PoolCounts", "QueueFull", "Worker", "WorkerPool"]
+
+logger = logging.getLogger("wsgi_asgi_bridge")
+
+IDLE_SECONDS = 30.0
+"""An idle thread ends after this long; one costs next to nothing to keep and about 100 us to start."""
+
+
+class QueueFull(Exception):
+    """`max_queued` jobs wait already."""
+
+
+class Worker:
+    """One pool thread, as the job that it runs sees it."""
+
+    __slots__ = ("_pool", "counted", "gate", "long_stream", "streaming_since")
+
+    def __init__(self, pool: "WorkerPool") -> None:
+        self._pool = pool
+        self.gate = ThreadGate()
+        # The rest belongs to the pool's lock.
+        self.counted = False
+        self.streaming_since: float | None = None
+        self.long_stream = False
+
+    def begin_streaming(self) -> None:
+        """From now on the job streams its response; `stream_after` seconds later its thread leaves the count."""
+        self._pool._begin_streaming(self)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Around a wait for the client: meanwhile this thread does not count."""
+        self._pool._leave(self)
+        try:
+            yield
+        finally:
+            self._pool._return(self)
+
+
+Job = Callable[[Worker], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """Threads and jobs at one instant."""
+
+    threads: int
+    idle: int
+    busy: int
+    away: int
+    queued: int
+
+
+class WorkerPool:
+    """Threads that start as needed and end when idle, or when the pool is closed and drained."""
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        max_queued: int,
+        max_away: int,
+        stream_after: float,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._limit = limit
+        self._max_queued = max_queued
+        self._max_away = max_away if limit > 1 else 0
+        self._stream_after = stream_after
+        self._name = name
+        self._clock = clock
+        self._idle_seconds = idle_seconds
+        # All below belongs to the lock, which is held for a few statements at a time: a loop may take it.
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[Job, None] = OrderedDict()
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
+        self._counted = 0
+        self._away = 0
+        self._threads = 0
+        self._started = 0
+        self._waking = False
+        self._closing = False
+        self._on_drained: list[Callable[[], None]] = []
+
+    # ------------------------------------------------------------ the loop's side (any thread)
+
+    def submit(self, job: Job) -> bool:
+        """Queue `job`. True when it has to wait for a thread that is busy now.
+
+        Raises QueueFull, and BridgeClosed once `drain` was called.
+        """
+        with self._lock:
+            if self._closing:
+                raise BridgeClosed("the bridge is shutting down and takes no new requests")
+            saturated = self._counted >= self._limit
+            # The first `limit` jobs are not queued for long: a thread is on its way for each of them.
+            if len(self._jobs) >= self._max_queued + max(0, self._limit - self._counted):
+                raise QueueFull
+            self._jobs[job] = None
+            wake = self._next_to_wake()
+        if wake is not None:
+            try:
+                wake()
+            except RuntimeError:
+                if self.withdraw(job):
+                    raise
+        return saturated
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job back that no thread has taken yet. False when one has."""
+        with self._lock:
+            if job not in self._jobs:
+                return False
+            del self._jobs[job]
+            return True
+
+    def release_long_streams(self) -> None:
+        """Let the threads leave the count whose responses have been streaming for long; call it now and then."""
+        with self._lock:
+            since = self._clock() - self._stream_after
+            for worker in self._busy:
+                if worker.streaming_since is not None and worker.streaming_since <= since:
+                    worker.long_stream = True
+                    self._uncount(worker)
+            wake = self._next_to_wake()
+        if wake is not None:
+            wake()
+
+    def drain(self, on_drained: Callable[[], None]) -> None:
+        """Take no new jobs, run the queued ones, then end all threads; `on_drained` is called by the last of them."""
+        with self._lock:
+            self._closing = True
+            idle, self._idle = self._idle, []
+            ended = not self._threads
+            if not ended:
+                self._on_drained.append(on_drained)
+        for worker in idle:
+            worker.gate.open()
+        if ended:
+            on_drained()
+
+    def drained(self) -> bool:
+        """Whether `drain` was called and every thread has ended."""
+        with self._lock:
+            return self._closing and not self._threads
+
+    def counts(self) -> PoolCounts:
+        with self._lock:
+            return PoolCounts(
+                threads=self._threads,
+                idle=len(self._idle),
+                busy=len(self._busy),
+                away=self._away,
+                queued=len(self._jobs),
+            )
+
+    # ------------------------------------------------------------ the worker's side
+
+    def _work(self, worker: Worker) -> None:
+        job = self._next_job(worker, woken=True)
+        while job is not None:
+            try:
+                job(worker)
+            except BaseException:
+                logger.critical("a job let an exception escape: a bug in wsgi_asgi_bridge", exc_info=True)
+            job = None  # the request is freed before this thread sleeps
+            self._settle(worker)
+            job = self._next_job(worker, woken=False)
+        self._retire()
+
+    def _next_job(self, worker: Worker, *, woken: bool) -> Job | None:
+        """The next job, asleep until there is one. None: the thread is to end."""
+        while True:
+            with self._lock:
+                if woken:
+                    self._waking = False
+                job = self._take(worker)
+                if job is None:
+                    if self._closing:
+                        return None
+                    self._idle.append(worker)
+                wake = self._next_to_wake()
+            if wake is not None:
+                wake()
+            if job is not None:
+                return job
+            if not worker.gate.wait(self._idle_seconds) and self._leave_idle(worker):
+                return None
+            woken = True
+
+    def _take(self, worker: Worker) -> Job | None:
+        """Holding the lock."""
+        if not self._jobs or self._counted >= self._limit:
+            return None
+        job, _ = self._jobs.popitem(last=False)
+        self._counted += 1
+        worker.counted = True
+        self._busy.add(worker)
+        return job
+
+    def _settle(self, worker: Worker) -> None:
+        """Close the books on the job that is over."""
+        with self._lock:
+            self._busy.discard(worker)
+            if worker.counted:
+                self._counted -= 1
+            else:
+                self._away -= 1
+            worker.counted = False
+            worker.long_stream = False
+            worker.streaming_since = None
+
+    def _leave_idle(self, worker: Worker) -> bool:
+        """After a long sleep: True when the thread may end, False when it was woken just now."""
+        with self._lock:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                return True
+        worker.gate.wait()  # its opening is on its way
+        return False
+
+    def _retire(self) -> None:
+        with self._lock:
+            self._threads -= 1
+            callbacks = self._on_drained if self._closing and not self._threads else []
+        for callback in callbacks:
+            callback()
+
+    # ------------------------------------------------------------ waking
+
+    def _next_to_wake(self) -> Callable[[], None] | None:
+        """Holding the lock: who is to be woken for the waiting jobs, as a call to make without the lock."""
+        if not self._jobs or self._waking or self._counted >= self._limit:
+            return None
+        self._waking = True
+        if self._idle:
+            return self._idle.pop().gate.open
+        self._threads += 1
+        self._started += 1
+        number = self._started
+        return lambda: self._start(number)
+
+    def _start(self, number: int) -> None:
+        """Start a thread. Raises RuntimeError when the system gives none and no other thread is there to take the jobs."""
+        worker = Worker(self)
+        thread = threading.Thread(
+            target=self._work, args=(worker,), name=f"{self._name}-{number}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._waking = False
+                self._threads -= 1
+                if not self._threads:
+                    raise
+            logger.warning("no further worker thread could be started; %d are running", self._threads)
+
+    # ------------------------------------------------------------ who counts
+
+    def _begin_streaming(self, worker: Worker) -> None:
+        now = self._clock()
+        with self._lock:
+            worker.streaming_since = now
+
+    def _leave(self, worker: Worker) -> None:
+        with self._lock:
+            self._uncount(worker)
+            wake = self._next_to_wake()
+        if wake is not None:
+            wake()
+
+    def _return(self, worker: Worker) -> None:
+        # Without asking whether there is room: the app is in the middle of its response, and making it
+        # wait for other requests could make it wait for ever. New jobs wait until the count is below the limit.
+        with self._lock:
+            if not worker.counted and not worker.long_stream:
+                worker.counted = True
+                self._counted += 1
+                self._away -= 1
+
+    def _uncount(self, worker: Worker) -> None:
+        """Holding the lock."""
+        if worker.counted and self._away < self._max_away:
+            worker.counted = False
+            self._counted -= 1
+            self._away += 1

@@ -1,0 +1,219 @@
+"""scope -> environ (PEP 3333 and CGI names), section W-ENV of the contract.
+
+Nothing here is quadratic in what a client sends: repeated headers are collected in lists and joined once.
+"""
+
+import ssl
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
+
+from ..errors import BadRequest, ServerError
+from ..typing import Environ
+from .headers import content_length, environ_key
+
+__all__ = ["environ_from_scope", "environ_template"]
+
+DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+TLS_VERSIONS = {0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+
+
+def environ_template(*, multithread: bool, file_wrapper: object) -> Environ:
+    """What is the same in every request of one bridge; copied for each."""
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.multithread": multithread,
+        # Nobody tells an ASGI app how many processes its server runs; True is the answer that is safe.
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": file_wrapper,
+    }
+
+
+def environ_from_scope(
+    scope: Mapping[str, Any], template: Environ, *, max_header_repeats: int
+) -> Environ:
+    """The environ of an `http` or `websocket` scope, without `wsgi.input` and `wsgi.errors`, which are no data.
+
+    Raises BadRequest for a head that the client got wrong, ServerError for a scope that the server got wrong.
+    """
+    environ = template.copy()
+    try:
+        environ["asgi.scope"] = scope
+        environ["REQUEST_METHOD"] = scope.get("method", "GET")
+        environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
+        version = scope.get("http_version", "1.1")
+        environ["SERVER_PROTOCOL"] = "HTTP/1.1" if version == "1.1" else "HTTP/" + version
+        scheme = scope.get("scheme", "http")
+        _set_paths(environ, scope)
+        _set_headers(environ, scope["headers"], max_header_repeats)
+        if scheme != "http":
+            environ["wsgi.url_scheme"] = scheme = HTTP_SCHEMES.get(scheme, scheme)
+            if scheme == "https":
+                environ["HTTPS"] = "on"
+        _set_peers(environ, scope, scheme)
+        extensions = scope.get("extensions")
+        if extensions and "tls" in extensions:
+            _set_tls(environ, extensions["tls"] or {})
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        if isinstance(exc, BadRequest):
+            raise
+        raise ServerError(f"the server's scope cannot be translated: {exc!r} in {_sketch(scope)}") from exc
+    return environ
+
+
+def _sketch(scope: Mapping[str, Any]) -> str:
+    return repr({key: scope[key] for key in scope if key not in ("app", "state", "extensions")})[:1000]
+
+
+# ---------------------------------------------------------------- paths
+
+
+def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
+    """SCRIPT_NAME, PATH_INFO and the undecoded target (W-ENV-2, W-ENV-3, W-ENV-4)."""
+    path: str = scope["path"]
+    raw_path: bytes | None = scope.get("raw_path")
+    root_path: str = scope.get("root_path") or ""
+    # Only bytes above 127 can be lost in decoding, so an ASCII path is exact as it is.
+    script, info = root_path.rstrip("/"), path
+    if not path.isascii():
+        info = _path_bytes(path, raw_path).decode("latin-1")
+    if script:
+        if not script.startswith("/"):
+            script = "/" + script
+        if not script.isascii():
+            script = script.encode("utf-8", "surrogateescape").decode("latin-1")
+        if info == script:
+            info = ""
+        elif info.startswith(script) and info[len(script)] == "/":
+            info = info[len(script) :]
+        environ["SCRIPT_NAME"] = script
+    if not info.startswith("/") and (info or not script):
+        info = "/" + info  # an empty path, or `*`: PEP 3333 leaves no other form
+    environ["PATH_INFO"] = info
+    if raw_path is not None:
+        target = raw_path.partition(b"?")[0].decode("latin-1")
+        if query := environ["QUERY_STRING"]:
+            target = target + "?" + query
+        environ["REQUEST_URI"] = environ["RAW_URI"] = target
+
+
+def _path_bytes(path: str, raw_path: bytes | None) -> bytes:
+    """The bytes that the client sent, if `raw_path` still says so; where a middleware rewrote `path`, that wins."""
+    if raw_path is not None:
+        exact = unquote_to_bytes(raw_path.partition(b"?")[0])
+        for errors in ("replace", "surrogateescape", "ignore"):
+            if exact.decode("utf-8", errors) == path:
+                return exact
+        if exact.decode("latin-1") == path:
+            return exact
+    return path.encode("utf-8", "surrogateescape")
+
+
+# ---------------------------------------------------------------- headers
+
+
+def _set_headers(
+    environ: Environ, headers: Iterable[tuple[bytes, bytes]], max_repeats: int
+) -> None:
+    """CONTENT_* and HTTP_* (W-ENV-5, W-ENV-6); the template holds neither, so a key that is there is a repeat."""
+    repeated: dict[str, list[str]] = {}
+    for name, value in headers:
+        key = environ_key(name)
+        if key is None:
+            continue
+        if key not in environ:
+            environ[key] = value.decode("latin-1")
+            continue
+        values = repeated.get(key)
+        if values is None:
+            values = repeated[key] = [environ[key]]
+        values.append(value.decode("latin-1"))
+        if len(values) > max_repeats:
+            raise BadRequest(
+                f"header {name.decode('latin-1')!r} is repeated more than max_header_repeats={max_repeats} times"
+            )
+    for key, values in repeated.items():
+        environ[key] = ("; " if key == "HTTP_COOKIE" else ",").join(values)
+    declared = environ.get("CONTENT_LENGTH")
+    if declared is not None:
+        environ["CONTENT_LENGTH"] = _one_length(declared)
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            del environ["CONTENT_LENGTH"]  # it is not the length then (RFC 9112 6.3)
+
+
+def _one_length(declared: str) -> str:
+    """Content-Length, alone; repeats of the same value are one (RFC 9110 8.6)."""
+    lengths = {content_length(part.strip(" \t")) for part in declared.split(",")}
+    if len(lengths) > 1:
+        raise BadRequest(f"Content-Length is given as {declared[:80]!r}: the values differ (RFC 9112 6.3)")
+    return str(lengths.pop())
+
+
+# ---------------------------------------------------------------- peers
+
+
+def _set_peers(environ: Environ, scope: Mapping[str, Any], scheme: str) -> None:
+    """SERVER_NAME, SERVER_PORT, REMOTE_ADDR, REMOTE_PORT (W-ENV-7)."""
+    name, port = scope.get("server") or (None, None)
+    if port is None or not name:
+        # No address, or a Unix socket (path, None): the client's Host names us as well as anything can.
+        host_name, host_port = _name_and_port(environ.get("HTTP_HOST", ""))
+        name = host_name or (name if port is not None else None) or "localhost"
+        port = host_port if port is None else port
+    environ["SERVER_NAME"] = name
+    environ["SERVER_PORT"] = str(port) if port not in (None, "") else DEFAULT_PORTS.get(scheme, "80")
+    client = scope.get("client")
+    if client:
+        environ["REMOTE_ADDR"] = client[0] or ""
+        if len(client) > 1 and client[1] is not None:
+            environ["REMOTE_PORT"] = str(client[1])
+
+
+def _name_and_port(host: str) -> tuple[str, str | None]:
+    """`name:port`, `name`, `[v6]:port` taken apart."""
+    name, colon, port = host.rpartition(":")
+    if colon and port.isascii() and port.isdigit():
+        return name, port
+    return host, None
+
+
+# ---------------------------------------------------------------- TLS
+
+
+def _set_tls(environ: Environ, tls: Mapping[str, Any]) -> None:
+    """The `tls` extension (ASGI TLS 0.2) under the names of mod_ssl."""
+    environ["SSL_PROTOCOL"] = TLS_VERSIONS.get(tls.get("tls_version") or 0, "")
+    suite = tls.get("cipher_suite")
+    if suite is not None:
+        environ["SSL_CIPHER"] = _cipher_names().get(suite, f"0x{suite:04X}")
+    if certificate := tls.get("server_cert"):
+        environ["SSL_SERVER_CERT"] = certificate
+    chain = list(tls.get("client_cert_chain") or ())
+    error = tls.get("client_cert_error")
+    if chain:
+        environ["SSL_CLIENT_CERT"] = chain[0]
+        for position, certificate in enumerate(chain[1:]):
+            environ[f"SSL_CLIENT_CERT_CHAIN_{position}"] = certificate
+    if name := tls.get("client_cert_name"):
+        environ["SSL_CLIENT_S_DN"] = name
+    environ["SSL_CLIENT_VERIFY"] = f"FAILED:{error}" if error else "SUCCESS" if chain else "NONE"
+
+
+@lru_cache(maxsize=1)
+def _cipher_names() -> dict[int, str]:
+    """OpenSSL's names of the cipher suites by their IANA number."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return {cast("int", cipher["id"]) & 0xFFFF: cipher["name"] for cipher in context.get_ciphers()}

@@ -1,0 +1,98 @@
+"""The header rules that both directions share.
+
+Names are few and come again with every request, so their translations are remembered in bounded, thread-safe caches. Values are
+new each time and are only checked.
+"""
+
+import re
+from functools import lru_cache
+
+from ..errors import AppError, BadRequest
+
+__all__ = [
+    "BODYLESS_STATUSES",
+    "HOP_BY_HOP",
+    "content_length",
+    "environ_key",
+    "header_name_from_app",
+    "header_value_from_app",
+]
+
+KNOWN_NAMES = 1024
+"""How many names are remembered; a client that invents names only makes itself slower."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"trailers",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""RFC 9110 7.6.1 and PEP 3333: these belong to the server's connection, not to the app."""
+
+BODYLESS_STATUSES = frozenset({*range(100, 200), 204, 304})
+"""RFC 9110 6.4.1: a response with one of these has no body."""
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DIGITS = re.compile(r"[0-9]+")
+MAX_LENGTH_DIGITS = 18
+"""More digits than any body has bytes; int() of a huge run of digits is quadratic."""
+
+
+@lru_cache(maxsize=KNOWN_NAMES)
+def environ_key(name: bytes) -> str | None:
+    """`b"x-name"` as `"HTTP_X_NAME"`; None for a name that must not reach a WSGI app (W-ENV-6).
+
+    A name with `_` would be taken for its twin with `-`; `Proxy` would become HTTP_PROXY, which HTTP clients obey.
+    """
+    lower = name.lower()
+    if b"_" in lower or lower == b"proxy":
+        return None
+    key = lower.decode("latin-1").upper().replace("-", "_")
+    if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        return key
+    return "HTTP_" + key
+
+
+def content_length(value: str) -> int:
+    """The bytes that a Content-Length declares. Raises BadRequest unless it is plain digits (RFC 9110 8.6)."""
+    if _DIGITS.fullmatch(value) is None or len(value) > MAX_LENGTH_DIGITS:
+        raise BadRequest(f"Content-Length is {value[:80]!r}, expected decimal digits (RFC 9110 8.6)")
+    return int(value)
+
+
+@lru_cache(maxsize=KNOWN_NAMES)
+def header_name_from_app(name: str) -> bytes:
+    """A WSGI app's header name as ASGI wants it: lower-case bytes. Raises AppError unless it is an RFC 9110 token."""
+    try:
+        encoded = name.encode("latin-1")
+    except UnicodeEncodeError:
+        encoded = b""
+    if _TOKEN.fullmatch(encoded) is None:
+        raise AppError(f"start_response: header name {name!r} is not a token (RFC 9110 5.1)")
+    return encoded.lower()
+
+
+def header_value_from_app(name: str, value: str) -> bytes:
+    """A WSGI app's header value as bytes. Raises AppError unless it is latin-1 text without control characters."""
+    if not isinstance(value, str):
+        raise AppError(f"start_response: header {name!r} has the value {value!r}, expected a str (PEP 3333)")
+    # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
+    if not value.isprintable() and _CONTROL.search(value) is not None:
+        raise AppError(
+            f"start_response: header {name!r} has the value {value!r}, which holds a control character (PEP 3333)"
+        )
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise AppError(
+            f"start_response: header {name!r} has the value {value!r}, expected latin-1 text only (PEP 3333)"
+        ) from None

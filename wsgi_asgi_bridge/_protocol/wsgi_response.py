@@ -1,0 +1,164 @@
+"""What a WSGI app has said of its response so far, and which step is legal when (PEP 3333, section W-OUT).
+
+    EXPECTED --start_response--> HELD --first chunk, write() or end--> SEALED
+
+    state      start_response(...)   start_response(..., exc_info)   write / chunk   end
+    EXPECTED   -> HELD               -> HELD                         error           error
+    HELD       error                 -> HELD, replaced               -> SEALED       -> SEALED
+    SEALED     error                 raises exc_info                 stays           stays
+
+Once SEALED the head is what the server gets, and Content-Length is the law for the body.
+"""
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Any
+
+from ..errors import AppError
+from ..typing import Headers, Message
+from .headers import (
+    BODYLESS_STATUSES,
+    HOP_BY_HOP,
+    header_name_from_app,
+    header_value_from_app,
+)
+
+__all__ = ["ResponseState", "WSGIResponse", "checked_chunk"]
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+_STATUS = re.compile(r"[1-9][0-9]{2}(?: [^\x00-\x1f\x7f]*)?")
+
+
+class ResponseState(Enum):
+    EXPECTED = "expected"
+    HELD = "held"
+    SEALED = "sealed"
+
+
+class WSGIResponse:
+    """One response, as its app makes it. `method` decides whether it may have a body."""
+
+    __slots__ = ("_declared", "_headers", "_method", "_sent", "_status", "bodyless", "state")
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self.state = ResponseState.EXPECTED
+        self._status = 0
+        self._headers: Headers = []
+        self._declared: int | None = None
+        self._sent = 0
+        self.bodyless = False
+
+    # ------------------------------------------------------------ the head
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None) -> None:
+        """`start_response`. Raises AppError for what PEP 3333 does not allow, and the app's own error where it asks for that."""
+        try:
+            if exc_info is not None and exc_info[1] is not None:
+                if self.state is ResponseState.SEALED:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            elif self.state is not ResponseState.EXPECTED:
+                raise AppError(
+                    f"start_response({status!r}) is a second call without exc_info (PEP 3333); the first said {self._status}"
+                )
+        finally:
+            exc_info = None  # it refers to a traceback, whose frames refer to it
+        self._status = _status_code(status)
+        self._headers, self._declared = _translated_headers(headers)
+        self.state = ResponseState.HELD
+
+    def seal(self, whole: Sequence[bytes] | None = None) -> Message:
+        """The `http.response.start` message; from here on it stands. `whole`: the body, where all of it is known already."""
+        if self.state is ResponseState.EXPECTED:
+            raise AppError("the app gave its response without calling start_response (PEP 3333)")
+        self.state = ResponseState.SEALED
+        status = self._status
+        if status in BODYLESS_STATUSES:
+            self.bodyless = True
+            if status != 304 and self._declared is not None:  # RFC 9110 8.6
+                self._headers = [pair for pair in self._headers if pair[0] != b"content-length"]
+        elif self._method == "HEAD":
+            self.bodyless = True
+        elif whole is not None and self._declared is None:
+            self._declared = sum(map(len, whole))
+            self._headers.append((b"content-length", b"%d" % self._declared))
+        return {"type": "http.response.start", "status": status, "headers": self._headers}
+
+    # ------------------------------------------------------------ the body
+
+    def admitted(self, chunk: bytes) -> bytes:
+        """What of the next chunk may go out: all, nothing of a bodyless response, or up to Content-Length."""
+        if self.bodyless:
+            return b""
+        self._sent += len(chunk)
+        if self._declared is None or self._sent <= self._declared:
+            return chunk
+        return chunk[: max(0, len(chunk) - (self._sent - self._declared))]
+
+    def complete(self) -> bool:
+        """Whether no further byte may follow."""
+        return self.bodyless or (self._declared is not None and self._sent >= self._declared)
+
+    def excess(self) -> int:
+        """How many bytes the app has given beyond its Content-Length."""
+        if self.bodyless or self._declared is None:
+            return 0
+        return max(0, self._sent - self._declared)
+
+    def missing(self) -> int:
+        """How many bytes of its Content-Length the app has not given."""
+        if self.bodyless or self._declared is None:
+            return 0
+        return max(0, self._declared - self._sent)
+
+    def declared(self) -> int | None:
+        """The Content-Length."""
+        return self._declared
+
+
+def checked_chunk(chunk: Any) -> bytes:
+    """`chunk`, if it is what PEP 3333 lets an app give."""
+    if not isinstance(chunk, bytes):
+        raise AppError(f"the app gave a chunk of type {type(chunk).__name__}, expected bytes (PEP 3333): {chunk!r:.100}")
+    return chunk
+
+
+def _status_code(status: Any) -> int:
+    if not isinstance(status, str):
+        raise AppError(f"start_response: the status is {status!r}, expected a str such as '200 OK' (PEP 3333)")
+    if _STATUS.fullmatch(status) is None:
+        raise AppError(
+            f"start_response: the status is {status!r}, expected three digits and a reason without control characters (PEP 3333)"
+        )
+    return int(status[:3])
+
+
+def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
+    """ASGI's headers and the Content-Length among them; hop-by-hop headers are dropped (W-OUT-7)."""
+    if not isinstance(headers, list):
+        raise AppError(f"start_response: the headers are {headers!r:.200}, expected a list (PEP 3333)")
+    translated: Headers = []
+    declared: int | None = None
+    for pair in headers:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise AppError(f"start_response: a header is {pair!r:.200}, expected a tuple of name and value (PEP 3333)")
+        if not isinstance(pair[0], str):
+            raise AppError(f"start_response: a header name is {pair[0]!r:.200}, expected a str (PEP 3333)")
+        name = header_name_from_app(pair[0])
+        value = header_value_from_app(pair[0], pair[1])
+        if name in HOP_BY_HOP:
+            continue
+        if name == b"content-length":
+            value = value.strip(b" \t")
+            if not value.isdigit() or len(value) > 18:
+                raise AppError(f"start_response: Content-Length is {pair[1]!r:.200}, expected digits (RFC 9110 8.6)")
+            if declared is not None:
+                if declared != int(value):
+                    raise AppError(f"start_response: Content-Length is {declared} and {int(value)} (RFC 9112 6.3)")
+                continue
+            declared = int(value)
+        translated.append((name, value))
+    return translated, declared

@@ -1,0 +1,902 @@
+"""A WSGI app under an ASGI server: `WSGIToASGI`, and one HTTP exchange from top to bottom.
+
+`_Exchange.run` is the request as the loop sees it, `_Exchange._work` as the worker sees it. What the two share is the pair of
+channels and the three attributes named there; the channel's lock orders every access to them.
+"""
+
+import atexit
+import contextvars
+import io
+import logging
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from time import monotonic
+from typing import Any, NamedTuple
+from wsgiref.util import FileWrapper
+
+import anyio
+
+from ._arguments import count, imported_app, seconds
+from ._crossing.ambient import Ambient
+from ._crossing.body import ChannelReader
+from ._crossing.channel import LoopToThread, ThreadToLoop
+from ._crossing.fork import reset_in_child
+from ._crossing.gate import ThreadGate
+from ._crossing.loops import Companion, Interrupt, running_loop, running_loop_handle
+from ._crossing.workers import QueueFull, Worker, WorkerPool
+from ._protocol.blocks import blocks
+from ._protocol.environ import environ_from_scope, environ_template
+from ._protocol.wsgi_response import WSGIResponse, checked_chunk
+from .errors import (
+    AppError,
+    BadRequest,
+    BodyTooLarge,
+    BridgeClosed,
+    ClientDisconnected,
+    ClientStalled,
+    ServerError,
+)
+from .typing import Environ, Message, Receive, Scope, Send, WSGIApp
+
+__all__ = ["WSGIToASGI", "WSGIToASGIStats"]
+
+logger = logging.getLogger("wsgi_asgi_bridge")
+
+FILE_BLOCK_BYTES = 65536
+"""`wsgi.file_wrapper` reads blocks of at least this size, whatever smaller one the app asks for."""
+
+RETRY_AFTER_SECONDS = 1
+"""What a 503 tells the client: the queue of a pool that works at all is shorter a second later."""
+
+STRAY_MESSAGES = 4
+"""How many messages other than the disconnect are heard out after the body; one or two are usual."""
+
+TICKS_PER_TIMEOUT = 4
+"""Time-outs are looked at this often; one is noticed at most a quarter late."""
+
+
+@dataclass(frozen=True, slots=True)
+class WSGIToASGIStats:
+    """A snapshot of one bridge in this process. The first six say what is now, the others count since construction."""
+
+    threads: int
+    """Pool threads alive."""
+    idle: int
+    """Threads that wait for work."""
+    busy: int
+    """Threads that run the app."""
+    streaming: int
+    """Busy threads that do not count against `workers`, since they stream for long or wait for their client."""
+    queued: int
+    """Requests that wait for a thread."""
+    in_flight: int
+    """Requests between their first and last step, in any loop."""
+    completed: int
+    """Responses sent whole."""
+    rejected: int
+    """Requests answered by the bridge itself: 400, 408, 413, 503."""
+    disconnected: int
+    """Requests whose client left before the end, or that the server cancelled."""
+    stalled: int
+    """Requests given up because the client did nothing for `stall_timeout`."""
+    failed: int
+    """Requests whose app raised or broke PEP 3333."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    request_buffer: int
+    response_buffer: int
+    max_body_size: int | None
+    max_header_repeats: int
+    stall_timeout: float
+    tick: float
+    extra_environ: Environ
+
+
+class WSGIToASGI:
+    """Makes an ASGI 3 app of a WSGI app.
+
+    `app` is a WSGI callable or an import string `"pkg.module:attribute"`. It runs in a pool of threads, one request in one thread.
+
+    - `workers`: threads that run the app at once; started as needed (W-FLOW-4). With 1, the app is told so by `wsgi.multithread`.
+    - `max_queued`: requests that may wait for a thread; the next gets 503 (W-FLOW-4).
+    - `max_streams`, `stream_after`: a response that streams longer than `stream_after` seconds leaves the count of `workers`,
+      up to `max_streams` of them (W-FLOW-8).
+    - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the client, per request (W-IN-4, W-FLOW-1).
+    - `max_body_size`: bytes; a larger request body is refused with 413, None allows any (W-IN-6).
+    - `max_header_repeats`: how often one header name may come; above it is 400 (W-ENV-5).
+    - `stall_timeout`: seconds that a client may neither send nor read before its request is given up (W-IN-7, W-FLOW-5).
+    - `shutdown_timeout`: seconds that shutdown waits for requests in flight (W-LIFE-1).
+    - `environ`: constant pairs that the deployer adds to every environ; they win (W-ENV-9).
+
+    One object serves any number of event loops at once, asyncio, uvloop or trio. Raises TypeError, ValueError or ImportError
+    for arguments that make no sense.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp | str,
+        *,
+        workers: int = 40,
+        max_queued: int = 1000,
+        max_streams: int = 1000,
+        stream_after: float = 1.0,
+        request_buffer: int = 65536,
+        response_buffer: int = 262144,
+        max_body_size: int | None = None,
+        max_header_repeats: int = 100,
+        stall_timeout: float = 60.0,
+        shutdown_timeout: float = 30.0,
+        environ: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._app: WSGIApp = imported_app(app, kind="a WSGI app: a callable (environ, start_response)")
+        _refuse_asgi(self._app)
+        self._workers = count("workers", workers, least=1)
+        self._max_queued = count("max_queued", max_queued, least=0)
+        self._max_streams = count("max_streams", max_streams, least=0)
+        self._stream_after = seconds("stream_after", stream_after)
+        self._shutdown_timeout = seconds("shutdown_timeout", shutdown_timeout)
+        if max_body_size is not None:
+            count("max_body_size", max_body_size, least=0)
+        self._settings = _Settings(
+            request_buffer=count("request_buffer", request_buffer, least=1),
+            response_buffer=count("response_buffer", response_buffer, least=1),
+            max_body_size=max_body_size,
+            max_header_repeats=count("max_header_repeats", max_header_repeats, least=1),
+            stall_timeout=seconds("stall_timeout", stall_timeout),
+            tick=min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT,
+            extra_environ=_constant_pairs(environ),
+        )
+        self._template = environ_template(multithread=workers > 1, file_wrapper=_FileWrapper)
+        self._begin()
+        reset_in_child(self)
+        atexit.register(_close_at_exit, weakref.ref(self))
+
+    def _begin(self) -> None:
+        """The state that a forked child does not share with its parent."""
+        self._lock = threading.Lock()  # held for a few statements; a loop may take it
+        self._pool: WorkerPool | None = None
+        self._sides: list[_LoopSide] = []
+        self._lifespans = 0
+        self._here = threading.local()
+        """`.side`: the _LoopSide of the loop that ran last in this thread."""
+
+    def reset_after_fork(self) -> None:
+        """Forget the parent's threads and loops; the child starts its own on first use. Called by the fork itself."""
+        self._begin()
+
+    # ------------------------------------------------------------ ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI app. In any event loop. Raises what the WSGI app raised, AppError, ServerError, ClientStalled (W-CALL-3)."""
+        kind = scope["type"]
+        if kind == "http":
+            await _Exchange(self, self._side(), scope, receive, send).run()
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        elif kind == "websocket":
+            await self._refuse_websocket(scope, receive, send)
+        else:
+            raise ServerError(f"scope type {kind!r} is unknown, expected 'http', 'websocket' or 'lifespan'")
+
+    def _side(self) -> "_LoopSide":
+        """This bridge's side in the running loop. A thread runs one loop at a time, so the last one is nearly always it."""
+        side: _LoopSide | None = getattr(self._here, "side", None)
+        if side is None or side.handle.loop is not running_loop():
+            side = self._here.side = _LoopSide(self)
+            with self._lock:
+                self._sides.append(side)
+        return side
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """W-LIFE-1. Several loops may each send a lifespan; the last shutdown drains the pool."""
+        message: Any = await receive()
+        if message["type"] != "lifespan.startup":
+            raise ServerError(f"lifespan message {message['type']!r} came, expected 'lifespan.startup'")
+        with self._lock:
+            self._lifespans += 1
+        self._running_pool()
+        await send({"type": "lifespan.startup.complete"})
+        message = await receive()
+        if message["type"] != "lifespan.shutdown":
+            raise ServerError(f"lifespan message {message['type']!r} came, expected 'lifespan.shutdown'")
+        with self._lock:
+            self._lifespans -= 1
+            last = not self._lifespans
+        if last:
+            await self.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _refuse_websocket(self, scope: Any, receive: Receive, send: Send) -> None:
+        """W-WS-1: no app finds a socket yet, so each connection is refused, with the app's own words where the server can carry them."""
+        message: Any = await receive()
+        if message["type"] != "websocket.connect":
+            return
+        if "websocket.http.response" in (scope.get("extensions") or {}):
+            await _Exchange(self, self._side(), scope, receive, send).run()
+        else:
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+
+    # ------------------------------------------------------------ the pool
+
+    def _running_pool(self) -> WorkerPool:
+        """The pool, started if there is none."""
+        with self._lock:
+            pool = self._pool
+            if pool is None or pool.drained():
+                pool = self._pool = WorkerPool(
+                    limit=self._workers,
+                    max_queued=self._max_queued,
+                    max_away=self._max_streams,
+                    stream_after=self._stream_after,
+                    name="wsgi_asgi_bridge-worker",
+                )
+                # A bridge that nobody holds any more takes its threads with it.
+                weakref.finalize(self, pool.drain, _nothing).atexit = False
+            return pool
+
+    def close(self) -> None:
+        """Drain the pool: requests in flight have `shutdown_timeout` seconds to end. Any thread that runs no event loop.
+
+        A bridge used again afterwards starts a new pool.
+        """
+        with self._lock:
+            pool = self._pool
+        if pool is None:
+            return
+        gate = ThreadGate()
+        pool.drain(gate.open)
+        if not gate.wait(self._shutdown_timeout):
+            self._break_all()
+            if not gate.wait(self._settings.tick):
+                self._report_left(pool)
+
+    async def aclose(self) -> None:
+        """`close` for those who run in an event loop: it waits without blocking the loop."""
+        with self._lock:
+            pool = self._pool
+        if pool is None:
+            return
+        handle = self._side().handle
+        gate = handle.create_gate()
+        pool.drain(lambda: handle.post(lambda: handle.open_gate(gate)) and None)
+        with anyio.move_on_after(self._shutdown_timeout):
+            await gate
+        if not pool.drained():
+            self._break_all()
+            await anyio.sleep(self._settings.tick)
+            self._report_left(pool)
+
+    def _break_all(self) -> None:
+        """End every exchange: its app finds the bridge closed at its next step."""
+        with self._lock:
+            sides = list(self._sides)
+        for side in sides:
+            side.handle.post(side.break_all)
+
+    def _report_left(self, pool: WorkerPool) -> None:
+        if not pool.drained():
+            logger.warning(
+                "shut down with %d requests still in the app after shutdown_timeout=%s s; their threads end at the app's next step",
+                pool.counts().busy,
+                self._shutdown_timeout,
+            )
+
+    def stats(self) -> WSGIToASGIStats:
+        """What the bridge does now and has done so far. Any thread."""
+        with self._lock:
+            pool, sides = self._pool, list(self._sides)
+        counts = pool.counts() if pool is not None else None
+        return WSGIToASGIStats(
+            threads=counts.threads if counts else 0,
+            idle=counts.idle if counts else 0,
+            busy=counts.busy if counts else 0,
+            streaming=counts.away if counts else 0,
+            queued=counts.queued if counts else 0,
+            in_flight=sum(len(side.exchanges) for side in sides),
+            completed=sum(side.completed for side in sides),
+            rejected=sum(side.rejected for side in sides),
+            disconnected=sum(side.disconnected for side in sides),
+            stalled=sum(side.stalled for side in sides),
+            failed=sum(side.failed for side in sides),
+        )
+
+
+class _LoopSide:
+    """What one event loop knows of one bridge. Used in that loop's thread only, save for the counters, which anyone may read."""
+
+    def __init__(self, bridge: WSGIToASGI) -> None:
+        self.bridge = bridge
+        self.handle = running_loop_handle()
+        self.ambient = Ambient(self.handle)
+        self.exchanges: set[_Exchange] = set()
+        self.now = monotonic()
+        """A clock that is read once a tick: what a time-out is measured with, at no cost a request."""
+        self._ticking = False
+        self.completed = self.rejected = self.disconnected = self.stalled = self.failed = 0
+
+    def enter(self, exchange: "_Exchange") -> None:
+        self.exchanges.add(exchange)
+        if not self._ticking:
+            self._ticking = True
+            self.now = monotonic()
+            self.handle.call_later(self.bridge._settings.tick, self._tick)
+
+    def _tick(self) -> None:
+        """While requests are in flight: who has stalled, and which streams leave the pool's count."""
+        self.now = monotonic()
+        deadline = self.now - self.bridge._settings.stall_timeout
+        for exchange in list(self.exchanges):
+            exchange.give_up_if_waiting_since(deadline)
+        pool = self.bridge._pool
+        if pool is not None:
+            pool.release_long_streams()
+        self._ticking = bool(self.exchanges)
+        if self._ticking:
+            self.handle.call_later(self.bridge._settings.tick, self._tick)
+
+    def break_all(self) -> None:
+        for exchange in list(self.exchanges):
+            exchange.abort(lambda: BridgeClosed("the bridge was shut down while this request was in flight"))
+
+
+class _Exchange:
+    """One request in flight.
+
+    Shared with the worker, beside the channels: `_head` and `_body_error`, which the worker writes before it puts the chunk or the
+    end that the loop takes afterwards, and `_late_error`, which it writes before it leaves. The channel's lock is
+    between each write and its read.
+    """
+
+    __slots__ = (
+        "_aborted",
+        "_ahead",
+        "_body",
+        "_body_error",
+        "_bridge",
+        "_collecting",
+        "_companion",
+        "_context",
+        "_cut",
+        "_ended",
+        "_environ",
+        "_head",
+        "_holds_back",
+        "_late_error",
+        "_out",
+        "_polled",
+        "_pool",
+        "_receive",
+        "_response",
+        "_scope",
+        "_send",
+        "_sent_head",
+        "_settings",
+        "_side",
+        "_slot",
+        "_streaming",
+        "_types",
+        "_waiting_since",
+    )
+
+    def __init__(
+        self, bridge: WSGIToASGI, side: _LoopSide, scope: Any, receive: Receive, send: Send
+    ) -> None:
+        self._bridge = bridge
+        self._settings = bridge._settings
+        self._side = side
+        self._scope = scope
+        self._receive: Callable[[], Any] = receive
+        self._send: Callable[[Any], Any] = send
+        self._types = _MESSAGE_TYPES[scope["type"]]
+        self._context = contextvars.copy_context()
+        self._out = ThreadToLoop(side.handle, bridge._settings.response_buffer)
+        # The loop's own.
+        self._body: LoopToThread | None = None  # the request's body, where it streams
+        self._ahead: list[bytes] = []  # what arrived of it before it was known to stream
+        self._aborted = False
+        self._collecting = False
+        self._companion: Companion | None = None
+        self._cut: Interrupt
+        self._environ: Environ
+        self._holds_back = False  # the client waits for `100 Continue`
+        self._pool: WorkerPool | None = None
+        self._sent_head = False
+        self._waiting_since: float | None = None  # for the client: a receive() or send() is pending
+        # The worker's.
+        self._ended = False
+        self._polled = False
+        self._response: WSGIResponse
+        self._slot: Worker
+        self._streaming = False
+        # Shared.
+        self._head: Message | None = None
+        self._body_error: BaseException | None = None
+        self._late_error: BaseException | None = None
+
+    # ------------------------------------------------------------ the loop: from the first step to the last
+
+    async def run(self) -> None:
+        side = self._side
+        side.enter(self)
+        cut = self._cut = side.handle.interrupt()
+        try:
+            with cut:
+                await self._serve()
+            if cut.reason is not None:
+                await self._answer_cut(cut.reason)
+        except ClientDisconnected:
+            pass
+        except BaseException:
+            # The server cancelled this request, or its send() raised: the worker learns of it as of a
+            # disconnect (W-FLOW-6). Where the app raised, its worker has left already.
+            self._break_off(lambda: ClientDisconnected("the server gave this request up"))
+            raise
+        finally:
+            side.exchanges.discard(self)
+            if self._companion is not None:
+                self._companion.cancel()
+
+    async def _serve(self) -> None:
+        try:
+            environ = self._environ = environ_from_scope(
+                self._scope, self._bridge._template, max_header_repeats=self._settings.max_header_repeats
+            )
+            environ["wsgi.input"] = await self._request_body(environ)
+        except BadRequest as exc:
+            await self._answer(400, str(exc))
+            return
+        except BodyTooLarge as exc:
+            await self._answer(413, str(exc))
+            return
+        self._response = WSGIResponse(environ["REQUEST_METHOD"])
+        environ["wsgi.errors"] = sys.stderr
+        environ["wsgi_asgi_bridge.client_disconnected"] = self._client_disconnected
+        if self._settings.extra_environ:
+            environ.update(self._settings.extra_environ)
+        try:
+            pool = self._pool = self._bridge._running_pool()
+            saturated = pool.submit(self._work_in_context)
+        except QueueFull:
+            await self._answer(503, "Too many requests are waiting.", busy=True)
+            return
+        except BridgeClosed as exc:
+            await self._answer(503, str(exc), busy=True)
+            return
+        if saturated:
+            self._watch()  # who leaves now must not take a thread later (W-FLOW-4)
+        await self._send_response()
+
+    async def _send_response(self) -> None:
+        out = self._out
+        while True:
+            chunks, ended = await out.take_in_loop()
+            error = self._body_error if ended else None
+            if self._head is not None and not self._sent_head:
+                self._sent_head = True
+                await self._emit(self._head)
+            await self._pass_on(chunks, final=ended and error is None)
+            if ended:
+                break
+            self._watch()
+        if error is None:
+            self._side.completed += 1
+        await out.left_in_loop()
+        await self._report(error if error is not None else self._late_error)
+
+    async def _pass_on(self, chunks: list[bytes], *, final: bool) -> None:
+        """Send the chunks; `final`: the last of them ends the response."""
+        held: bytes | None = None
+        for block in blocks(chunks):
+            if held is not None:
+                await self._emit({"type": self._types.body, "body": held, "more_body": True})
+                self._out.release_in_loop(len(held))
+            held = block
+        if held is not None or final:
+            held = held or b""
+            await self._emit({"type": self._types.body, "body": held, "more_body": not final})
+            self._out.release_in_loop(len(held))
+
+    async def _emit(self, message: Message) -> None:
+        self._waiting_since = self._side.now
+        try:
+            await self._send(message)
+        except OSError as exc:
+            raise self._disconnected() from exc
+        self._waiting_since = None
+
+    async def _report(self, error: BaseException | None) -> None:
+        """Raise the app's error to the server, or give the client the answer that it stands for."""
+        if error is None:
+            return
+        self._body_error = self._late_error = None  # its traceback leads back to this exchange
+        if isinstance(error, ClientDisconnected):
+            return
+        if not self._sent_head and isinstance(error, BodyTooLarge):
+            await self._answer(413, str(error))
+        elif not self._sent_head and isinstance(error, ClientStalled):
+            self._side.stalled += 1
+            await self._answer(408, str(error))
+        else:
+            self._side.failed += 1
+            raise _presentable(error)
+
+    async def _answer_cut(self, reason: BaseException) -> None:
+        """What follows when the exchange was cut short from this side."""
+        if isinstance(reason, ClientDisconnected):
+            return
+        if self._collecting and isinstance(reason, ClientStalled):
+            with anyio.move_on_after(self._settings.stall_timeout):
+                await self._answer(408, str(reason))
+        else:
+            raise reason
+
+    async def _answer(self, status: int, text: str, *, busy: bool = False) -> None:
+        """The bridge's own answer; the app has not begun its."""
+        self._side.rejected += 1
+        body = text.encode("utf-8", "replace") + b"\n"
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        if busy:
+            headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+        if self._scope.get("method") == "HEAD":
+            body = b""
+        await self._emit({"type": self._types.start, "status": status, "headers": headers})
+        await self._emit({"type": self._types.body, "body": body, "more_body": False})
+
+    # ------------------------------------------------------------ the loop: the request's body
+
+    async def _request_body(self, environ: Environ) -> io.BytesIO | io.BufferedReader:
+        """`wsgi.input`: the whole body where it is small, else a stream (W-IN-5).
+
+        Raises BadRequest for a body shorter than declared, BodyTooLarge, ClientDisconnected.
+        """
+        if self._scope["type"] == "websocket":
+            return io.BytesIO()
+        length = int(environ["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in environ else None
+        self._refuse_large_body(length or 0)
+        self._holds_back = length != 0 and "100-continue" in environ.get("HTTP_EXPECT", "").lower()
+        streams = (
+            self._holds_back
+            or "HTTP_TRANSFER_ENCODING" in environ
+            or (length is not None and length > self._settings.request_buffer)
+        )
+        if not streams:
+            collected = b"" if length == 0 else await self._collected(length)
+            if collected is not None:
+                return io.BytesIO(collected)
+        return self._body_stream()
+
+    async def _collected(self, length: int | None) -> bytes | None:
+        """The whole body, None when it turns out to be a stream. Waits in the loop, holding no thread."""
+        parts: list[bytes] = []
+        size = 0
+        self._collecting = True
+        while True:
+            self._waiting_since = self._side.now
+            message = await self._receive()
+            self._waiting_since = None
+            if message["type"] != "http.request":
+                raise self._disconnected()
+            part = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            if not message.get("more_body", False):
+                break
+            if length is None or size > self._settings.request_buffer:
+                self._collecting = False
+                self._ahead = parts
+                return None
+        self._collecting = False
+        if length is not None and size < length:
+            raise BadRequest(f"the body ended after {size} of the {length} bytes that Content-Length declares")
+        self._refuse_large_body(size)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _refuse_large_body(self, size: int) -> None:
+        limit = self._settings.max_body_size
+        if limit is not None and size > limit:
+            raise BodyTooLarge(f"the body has {size} bytes or more, max_body_size is {limit}")
+
+    def _body_stream(self) -> io.BufferedReader:
+        """`wsgi.input` over a channel that the pump fills (W-IN-4)."""
+        settings = self._settings
+        self._body = LoopToThread(self._side.handle, settings.request_buffer)
+        begin = None
+        if self._holds_back:
+            handle = self._side.handle
+            begin = lambda: handle.post(self._admit_body) and None  # noqa: E731
+        reader = ChannelReader(
+            self._body,
+            begin=begin,
+            timeout=settings.stall_timeout,
+            stalled=lambda: ClientStalled(f"the client sent nothing for stall_timeout={settings.stall_timeout} s"),
+        )
+        if not self._holds_back:
+            self._watch()
+        return io.BufferedReader(reader, settings.request_buffer)
+
+    def _admit_body(self) -> None:
+        """The app reads: now the client may be told to send."""
+        self._holds_back = False
+        self._watch()
+
+    def _watch(self) -> None:
+        """Start the pump, if it does not run yet and asking the server does not ask the client for its body."""
+        if self._companion is None and not self._aborted and (not self._holds_back or self._sent_head):
+            self._companion = self._side.handle.spawn(self._pump)
+
+    async def _pump(self) -> None:
+        """From here on the only caller of receive() (W-FLOW-2): feeds the body, then waits for the disconnect."""
+        try:
+            if self._body is not None:
+                await self._feed(self._body)
+            # A server that gave the end of the body again and again would keep the loop busy for ever.
+            for _ in range(STRAY_MESSAGES):
+                message = await self._receive()
+                if message["type"] in _DISCONNECTS:
+                    break
+            else:
+                return
+        except self._side.handle.cancelled:
+            raise
+        except ClientDisconnected:
+            pass
+        except BaseException:
+            logger.debug("the server's receive() raised; taken for a disconnect", exc_info=True)
+        if not self._aborted:
+            self._side.disconnected += 1
+            self.abort(_disconnect)
+
+    async def _feed(self, body: LoopToThread) -> None:
+        """Bring the whole body into the channel. Raises ClientDisconnected when it breaks off before its end."""
+        length = int(self._environ["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in self._environ else None
+        limit = self._settings.max_body_size
+        size = 0
+        for part in self._ahead:
+            body.put_in_loop(part)
+            size += len(part)
+        self._ahead = []
+        while True:
+            await body.wait_for_room_in_loop()
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise _disconnect()
+            part = message.get("body", b"")
+            size += len(part)
+            if limit is not None and size > limit:
+                body.break_in_loop(lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes"))
+                return
+            body.put_in_loop(part)
+            if not message.get("more_body", False):
+                break
+        if length is not None and size < length:
+            body.break_in_loop(
+                lambda: ClientDisconnected(
+                    f"the body ended after {size} of the {length} bytes that Content-Length declares"
+                )
+            )
+        else:
+            body.end_in_loop()
+
+    # ------------------------------------------------------------ the loop: endings
+
+    def give_up_if_waiting_since(self, deadline: float) -> None:
+        """The loop's tick: has this client been waited for since before `deadline`?"""
+        if self._waiting_since is not None and self._waiting_since <= deadline:
+            self._stall("sent" if self._collecting else "read")
+
+    def _stall(self, what: str) -> None:
+        if not self._aborted:
+            self._side.stalled += 1
+            timeout = self._settings.stall_timeout
+            self.abort(lambda: ClientStalled(f"the client {what} nothing for stall_timeout={timeout} s"))
+
+    def _disconnected(self) -> ClientDisconnected:
+        """For the exchange's own task: break off, and the error to raise."""
+        if not self._aborted:
+            self._side.disconnected += 1
+            self._break_off(_disconnect)
+        return _disconnect()
+
+    def abort(self, reason: Callable[[], Exception]) -> None:
+        """End the exchange, from any other task or callback of its loop. The first reason stands."""
+        if not self._aborted:
+            self._break_off(reason)
+            self._cut.fire(reason())
+
+    def _break_off(self, reason: Callable[[], Exception]) -> None:
+        """Let the worker find the exchange over at its next step; if none has begun, none will."""
+        self._aborted = True
+        if self._pool is not None:
+            self._pool.withdraw(self._work_in_context)
+        if self._body is not None:
+            self._body.break_in_loop(reason)
+        self._out.break_in_loop(reason)
+
+    # ------------------------------------------------------------ the worker
+
+    def _client_disconnected(self) -> bool:
+        """`environ["wsgi_asgi_bridge.client_disconnected"]`: whether the client is known to be gone. Any thread (W-FLOW-3).
+
+        The first call begins to watch, so it may be the second that tells.
+        """
+        if not self._polled:
+            self._polled = True
+            self._side.handle.post(self._watch)
+        return self._out.broken()
+
+    def _work_in_context(self, worker: Worker) -> None:
+        """The job: all of the app's work, in the request's context (W-CALL-2)."""
+        self._context.run(self._work, worker)
+
+    def _work(self, worker: Worker) -> None:
+        self._slot = worker
+        self._side.ambient.bind_thread()
+        error: BaseException | None = None
+        try:
+            self._run_app()
+        except BaseException as exc:  # whatever an app raises ends its request, never this thread (W-CALL-3)
+            error = exc
+        if error is not None:
+            if self._ended:
+                self._late_error = error
+            else:
+                self._body_error = error
+        if not self._out.leave_from_thread() and error is not None and not isinstance(error, ClientDisconnected):
+            logger.error("the app raised after its request had been given up", exc_info=error)
+
+    def _run_app(self) -> None:
+        iterable = self._bridge._app(self._environ, self._start_response)
+        try:
+            if type(iterable) in (list, tuple) and self._head is None:
+                self._give_whole(iterable)  # type: ignore[arg-type]
+            else:
+                self._give_pieces(iterable)
+        finally:
+            close = getattr(iterable, "close", None)
+            if close is not None:
+                close()
+
+    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+        self._response.start(status, headers, exc_info)
+        return self._write
+
+    def _write(self, chunk: bytes) -> None:
+        """PEP 3333's imperative way; what it gives precedes what is yielded."""
+        self._put(checked_chunk(chunk))
+        if excess := self._response.excess():
+            raise AppError(f"write() went {excess} bytes beyond Content-Length {self._response.declared()}")
+
+    def _give_whole(self, chunks: list[bytes] | tuple[bytes, ...]) -> None:
+        """A body that is all there: one hand-over, together with the head and the end."""
+        whole = [chunk for chunk in chunks if checked_chunk(chunk)]
+        response = self._response
+        head = response.seal(whole)
+        admitted = [part for part in map(response.admitted, whole) if part]
+        self._check_length()
+        self._head = head
+        self._ended = True
+        self._out.end_from_thread(admitted, left=True)
+
+    def _give_pieces(self, iterable: Any) -> None:
+        """A body made on the way: each chunk goes before the next is asked for (W-OUT-4)."""
+        response = self._response
+        for chunk in iterable:
+            if checked_chunk(chunk):
+                self._put(chunk)
+                if response.bodyless or response.excess():
+                    break
+        head = self._head or response.seal(())
+        self._check_length()
+        self._head = head
+        if not self._ended:
+            self._ended = True
+            self._out.end_from_thread([], left=False)
+
+    def _put(self, chunk: bytes) -> None:
+        """Hand one chunk over, with the head before it if it is the first, and with the end if nothing may follow it."""
+        response = self._response
+        head = self._head or response.seal()
+        admitted = response.admitted(chunk)
+        if self._ended:
+            return
+        last = response.complete()
+        self._head = head
+        while not self._out.put_from_thread(admitted, last=last):
+            self._wait_for_client()
+        self._ended = last
+        if not (last or self._streaming):
+            self._streaming = True
+            self._slot.begin_streaming()
+
+    def _wait_for_client(self) -> None:
+        """Sleep while the client has enough to read; meanwhile this thread does not count (W-FLOW-1, W-FLOW-8)."""
+        with self._slot.away():
+            moved = self._out.wait_for_room_from_thread(self._settings.stall_timeout)
+        if not moved:
+            # The loop's tick says so too, unless the loop itself is gone; then nobody else would end this wait.
+            self._side.handle.post(lambda: self._stall("read"))
+            raise ClientStalled(f"the client read nothing for stall_timeout={self._settings.stall_timeout} s")
+
+    def _check_length(self) -> None:
+        """Content-Length is a promise: short of it the connection must break, beyond it nothing went out (W-OUT-6)."""
+        response = self._response
+        if missing := response.missing():
+            raise AppError(f"the body ended {missing} bytes short of Content-Length {response.declared()}")
+        if excess := response.excess():
+            logger.warning(
+                "the app gave %d bytes beyond Content-Length %s; they were cut (%s %s)",
+                excess,
+                response.declared(),
+                self._environ["REQUEST_METHOD"],
+                self._environ["PATH_INFO"],
+            )
+
+
+class _FileWrapper(FileWrapper):
+    """`wsgi.file_wrapper` (PEP 3333), in large blocks."""
+
+    def __init__(self, filelike: Any, blksize: int = FILE_BLOCK_BYTES) -> None:
+        super().__init__(filelike, max(blksize, FILE_BLOCK_BYTES))
+
+
+class _MessageTypes(NamedTuple):
+    start: str
+    body: str
+
+
+_MESSAGE_TYPES = {
+    "http": _MessageTypes("http.response.start", "http.response.body"),
+    "websocket": _MessageTypes("websocket.http.response.start", "websocket.http.response.body"),
+}
+_DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
+
+
+def _disconnect() -> ClientDisconnected:
+    return ClientDisconnected("the client disconnected before the exchange was over")
+
+
+def _presentable(error: BaseException) -> BaseException:
+    """The app's very exception, unless raising it in the loop would mean something else there."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    wrapper = AppError(f"the app raised {type(error).__name__}: {error}")
+    wrapper.__cause__ = error
+    return wrapper
+
+
+def _refuse_asgi(app: Any) -> None:
+    """An `async def` cannot be a WSGI app; swapped adapters are the usual reason."""
+    if iscoroutinefunction(app) or iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+        raise TypeError(f"app is {app!r}, an async callable; WSGIToASGI takes a WSGI app, ASGIToWSGI an ASGI app")
+
+
+def _constant_pairs(environ: Mapping[str, Any] | None) -> Environ:
+    if environ is None:
+        return {}
+    if not isinstance(environ, Mapping):
+        raise TypeError(f"environ is {environ!r}, expected a mapping of str keys")
+    for key in environ:
+        if not isinstance(key, str):
+            raise TypeError(f"environ has the key {key!r}, expected str keys only")
+        if key in ("wsgi.input", "asgi.scope") or key.startswith("wsgi_asgi_bridge."):
+            raise ValueError(f"environ has the key {key!r}, which belongs to each request")
+    return dict(environ)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _close_at_exit(bridge: "weakref.ref[WSGIToASGI]") -> None:
+    alive = bridge()
+    if alive is not None:
+        alive.close()

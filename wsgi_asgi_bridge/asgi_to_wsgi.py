@@ -1,1 +1,602 @@
-class ASGIToWSGI: pass
+"""An ASGI app under a WSGI server: `ASGIToWSGI`, and one HTTP exchange from top to bottom.
+
+`_Exchange.respond` is the request as the calling thread sees it, `_Exchange.run` as the private loop sees it. Between them stands
+`Caller`, whose lock orders every access to what the two share: `_response`, which the loop writes before it puts a
+chunk, and the thread reads after it took one.
+"""
+
+import atexit
+import contextvars
+import errno
+import inspect
+import io
+import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from asgiref.compatibility import guarantee_single_callable
+from asgiref.sync import ThreadSensitiveContext
+
+from ._arguments import count, imported_app, seconds
+from ._crossing.caller import Caller
+from ._crossing.event_loop import LoopFactory, PrivateLoop, default_loop_factory
+from ._crossing.fork import reset_in_child
+from ._crossing.gate import ThreadGate
+from ._crossing.loops import Gate
+from ._crossing.sockets import peer_has_closed
+from ._lifespan_task import LifespanTask
+from ._protocol.asgi_response import ASGIResponse
+from ._protocol.blocks import blocks
+from ._protocol.scope import declared_length, is_websocket, scope_from_environ
+from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
+from .typing import ASGIApp, Environ, Message, StartResponse
+
+__all__ = ["ASGIToWSGI", "ASGIToWSGIStats"]
+
+logger = logging.getLogger("wsgi_asgi_bridge")
+
+BACKENDS = ("asyncio", "trio")
+LIFESPAN_MODES = ("auto", "on", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class ASGIToWSGIStats:
+    """A snapshot of one bridge in this process. The first three say what is now, the others count since the loop started."""
+
+    running: bool
+    """Whether the private loop runs."""
+    in_flight: int
+    """Requests whose response has not ended."""
+    background: int
+    """App calls that go on after their response."""
+    completed: int
+    """Responses that the app sent whole."""
+    disconnected: int
+    """Requests whose client left, or whose iterable the server closed, before the end."""
+    failed: int
+    """Requests whose app ended without finishing its response."""
+
+
+class ASGIToWSGI:
+    """Makes a WSGI app of an ASGI app.
+
+    `app` is an ASGI 3 or ASGI 2 app or an import string `"pkg.module:attribute"`. All its requests run in one private event loop
+    in a thread of its own, started by the first request of each process (A-CALL-2), by `startup()` or by `with`.
+
+    - `backend`: `"asyncio"` or `"trio"`. `loop_factory`: makes asyncio's loop; None takes uvloop where it is installed.
+    - `lifespan`: `"auto"`, `"on"` or `"off"`, as uvicorn means them (A-LOOP-2). `startup_timeout`: seconds that startup may take.
+    - `shutdown_timeout`: seconds that `close()` gives to background work, and again to the lifespan's shutdown (A-OUT-5).
+    - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the server, per request (A-IN-1, A-OUT-2).
+    - `disconnect_poll`: seconds between two looks at whether the client is still there, while the app is silent (A-IN-3).
+    - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix.
+
+    Raises TypeError, ValueError or ImportError for arguments that make no sense.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp | str,
+        *,
+        backend: str = "asyncio",
+        loop_factory: LoopFactory | None = None,
+        lifespan: str = "auto",
+        startup_timeout: float = 60.0,
+        shutdown_timeout: float = 30.0,
+        request_buffer: int = 65536,
+        response_buffer: int = 262144,
+        disconnect_poll: float = 0.25,
+        root_path: str | None = None,
+    ) -> None:
+        self._app = _single_callable(imported_app(app, kind="an ASGI app"))
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}, expected one of {BACKENDS}")
+        if lifespan not in LIFESPAN_MODES:
+            raise ValueError(f"lifespan is {lifespan!r}, expected one of {LIFESPAN_MODES}")
+        if loop_factory is not None and not callable(loop_factory):
+            raise TypeError(f"loop_factory is {loop_factory!r}, expected a callable that makes an asyncio event loop")
+        if loop_factory is not None and backend == "trio":
+            raise ValueError("loop_factory makes asyncio's loop, it has no meaning for backend 'trio'")
+        if root_path is not None and not isinstance(root_path, str):
+            raise TypeError(f"root_path is {root_path!r}, expected a str")
+        self._backend = backend
+        self._loop_factory = loop_factory
+        self._lifespan_mode = lifespan
+        self._startup_timeout = seconds("startup_timeout", startup_timeout)
+        self._shutdown_timeout = seconds("shutdown_timeout", shutdown_timeout)
+        self._request_buffer = count("request_buffer", request_buffer, least=1)
+        self._response_buffer = count("response_buffer", response_buffer, least=1)
+        self._disconnect_poll = seconds("disconnect_poll", disconnect_poll)
+        self._root_path = (root_path or "").rstrip("/")
+        self._ends_at_exit = False
+        self._begin()
+        reset_in_child(self)
+
+    def _begin(self) -> None:
+        """The state that a forked child does not share with its parent."""
+        self._lock = threading.Lock()
+        """Held while the loop starts, by threads only: the first request starts it, the others wait for that."""
+        self._side: _LoopSide | None = None
+
+    def reset_after_fork(self) -> None:
+        """Forget the parent's loop; the child starts its own on first use. Called by the fork itself (A-CALL-2)."""
+        if self._side is not None:
+            # Never closed and never collected here: the child would close what it shares with its parent,
+            # whose loop must go on waking up.
+            _parents_loops.append(self._side)
+        self._begin()
+
+    # ------------------------------------------------------------ WSGI
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """The WSGI app. In any thread. Raises what the app raised before its response, AppError, ServerError, BridgeClosed."""
+        if is_websocket(environ):
+            return _plain_answer(start_response, "501 Not Implemented", "WebSockets are not served here.")
+        try:
+            length = declared_length(environ)
+        except BadRequest as exc:
+            return _plain_answer(start_response, "400 Bad Request", str(exc))
+        return _Exchange(self, self._running_side(), environ, length).respond(start_response)
+
+    # ------------------------------------------------------------ the private loop
+
+    def _running_side(self) -> "_LoopSide":
+        with self._lock:
+            if self._side is None:
+                self._side = _LoopSide.started(self)
+                if not self._ends_at_exit:
+                    self._ends_at_exit = True
+                    _at_exit(partial(_close_at_exit, weakref.ref(self)))
+            side = self._side
+        if side.refusal is not None:
+            raise BridgeClosed(side.refusal)
+        return side
+
+    def startup(self) -> None:
+        """Start the private loop and run the lifespan's startup now. Any thread but the loop's own.
+
+        Raises BridgeClosed when the startup failed (A-LOOP-2).
+        """
+        self._running_side()
+
+    def close(self) -> None:
+        """End background work, the lifespan and the private loop, in that order. Any thread but the loop's own.
+
+        A bridge used again afterwards starts a new loop.
+        """
+        with self._lock:
+            side, self._side = self._side, None
+        if side is not None:
+            side.close()
+
+    def __enter__(self) -> Self:
+        self.startup()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def stats(self) -> ASGIToWSGIStats:
+        """What the bridge does now and has done since its loop started. Any thread, without waiting for a startup."""
+        side = self._side
+        if side is None:
+            return ASGIToWSGIStats(False, 0, 0, 0, 0, 0)
+        background = side.background
+        return ASGIToWSGIStats(
+            running=side.refusal is None,
+            in_flight=max(0, len(side.exchanges) - background),
+            background=background,
+            completed=side.completed,
+            disconnected=side.disconnected,
+            failed=side.failed,
+        )
+
+
+class _LoopSide:
+    """The private loop of one bridge in one process, its lifespan and what runs in it."""
+
+    def __init__(self, bridge: ASGIToWSGI) -> None:
+        # Not the bridge itself: a bridge that nobody holds any more is collected, and its loop ended.
+        self._app = bridge._app
+        self._shutdown_timeout = bridge._shutdown_timeout
+        self._unused: weakref.finalize[Any, Any] | None = None
+        self.refusal: str | None = None
+        """Why requests are refused: the startup failed."""
+        self.state: dict[str, Any] = {}
+        """The lifespan's state; a copy of it is in each scope."""
+        self.private = PrivateLoop.started(
+            backend=bridge._backend,
+            loop_factory=bridge._loop_factory or default_loop_factory(),
+            name="wsgi_asgi_bridge-loop",
+        )
+        self.handle = self.private.handle
+        self._lifespan: LifespanTask | None = None
+        if bridge._lifespan_mode != "off":
+            required = bridge._lifespan_mode == "on"
+            self._lifespan = LifespanTask(self.private, self._app, self.state, required=required)
+        # The loop's own; the counters may be read by anyone.
+        self.exchanges: set[_Exchange] = set()
+        self.background = self.completed = self.disconnected = self.failed = 0
+        self._on_empty: Callable[[], None] | None = None
+        self._fallback_lock = threading.Lock()
+        self._fallback: ThreadPoolExecutor | None = None
+
+    @classmethod
+    def started(cls, bridge: ASGIToWSGI) -> "_LoopSide":
+        """With its loop running and the lifespan's startup over."""
+        side = cls(bridge)
+        if side._lifespan is not None:
+            side.refusal = side._lifespan.startup(bridge._startup_timeout)
+            if side.refusal is not None:
+                logger.error("%s; all requests are refused", side.refusal)
+        side._unused = weakref.finalize(bridge, side.end_unused)
+        side._unused.atexit = False
+        return side
+
+    # ------------------------------------------------------------ ending
+
+    def close(self) -> None:
+        """Background work, lifespan, loop. In a thread."""
+        if threading.current_thread() is self.private.thread:
+            raise RuntimeError("close() was called from the private loop's own thread, which it has to wait for")
+        if self._unused is not None:
+            self._unused.detach()
+        if not self._wait(self._when_empty):
+            logger.warning("shutdown_timeout=%s s is over, %d app calls are cancelled", self._shutdown_timeout, len(self.exchanges))
+        if self._lifespan is not None:
+            self._lifespan.shutdown(self._shutdown_timeout)
+        self.handle.post(self._fail_all)
+        if not self.private.stop(self._shutdown_timeout):
+            logger.error("the private loop did not end within shutdown_timeout=%s s", self._shutdown_timeout)
+        with self._fallback_lock:
+            if self._fallback is not None:
+                self._fallback.shutdown(wait=False, cancel_futures=True)
+
+    def end_unused(self) -> None:
+        """The bridge was collected: nobody can send requests any more. In any thread, even the loop's, so nothing is waited for."""
+        threading.Thread(target=self.close, name="wsgi_asgi_bridge-close", daemon=True).start()
+
+    def _wait(self, when: Callable[[Callable[[], None]], None]) -> bool:
+        """Wait for what `when`, called in the loop, promises to report."""
+        gate = ThreadGate()
+        if not self.handle.post(lambda: when(gate.open)):
+            return True
+        return gate.wait(self._shutdown_timeout)
+
+    def _when_empty(self, report: Callable[[], None]) -> None:
+        self._on_empty = report
+        self.exchange_ended(None)
+
+    def _fail_all(self) -> None:
+        for exchange in list(self.exchanges):
+            exchange.shut_down_in_loop()
+
+    def exchange_ended(self, exchange: "_Exchange | None") -> None:
+        """In the loop."""
+        if exchange is not None:
+            self.exchanges.discard(exchange)
+        if not self.exchanges and self._on_empty is not None:
+            report, self._on_empty = self._on_empty, None
+            report()
+
+    # ------------------------------------------------------------ sync code without a thread of its own
+
+    def run_in_fallback(self, job: Callable[[], None]) -> None:
+        """Run thread-sensitive code whose calling thread has left, one at a time in one thread. Any thread."""
+        with self._fallback_lock:
+            if self._fallback is None:
+                self._fallback = ThreadPoolExecutor(1, thread_name_prefix="wsgi_asgi_bridge-sync")
+            self._fallback.submit(job)
+
+
+class _Exchange(Iterator[bytes]):
+    """One request in flight, and the iterable that the server gets."""
+
+    def __init__(self, bridge: ASGIToWSGI, side: _LoopSide, environ: Environ, length: int | None) -> None:
+        self._app = bridge._app
+        self._poll = bridge._disconnect_poll
+        self._side = side
+        self._caller = Caller(side.handle, bridge._response_buffer)
+        self._scope = scope_from_environ(environ, root_path=bridge._root_path, state=side.state)
+        self._response = ASGIResponse(self._scope["method"])
+        self._context = contextvars.copy_context()
+        # The calling thread's.
+        self._body = _RequestBody(environ, length, bridge._request_buffer)
+        self._client_is_gone = _disconnect_probe(environ)
+        self._blocks: Iterator[bytes] = iter(())
+        self._last = False
+        self._left = False
+        # The loop's.
+        self._parts: deque[bytes] = deque()
+        self._body_ended = False
+        self._body_told = False
+        self._body_broken = False
+        self._reading = False
+        self._gone = False
+        self._over = False
+        self._receivers: list[Gate] = []
+        if self._body.small:
+            self._took_body(*self._body.read())  # before the loop knows of this exchange, so this thread may
+
+    # ------------------------------------------------------------ the calling thread
+
+    def respond(self, start_response: StartResponse) -> Iterable[bytes]:
+        """Start the app, wait for its first bytes or its end, and hand the head to the server."""
+        if not self._side.handle.post(self._begin_in_loop):
+            raise BridgeClosed("the private event loop has ended")
+        chunks = self._take()
+        try:
+            start_response(self._response.status, self._response.headers)
+        except BaseException:
+            self.close()
+            raise
+        if self._last:
+            self._leave()
+            return list(blocks(chunks))
+        self._blocks = blocks(chunks)
+        return self
+
+    def __next__(self) -> bytes:
+        while True:
+            for block in self._blocks:
+                return block
+            if self._left:
+                raise StopIteration
+            if self._last:
+                self._leave()
+                raise StopIteration
+            self._blocks = blocks(self._take())
+
+    def close(self) -> None:
+        """The server is done with this response, finished or not. May be called again."""
+        self._leave()
+
+    def _take(self) -> list[bytes]:
+        """What the app has sent; serves it with this thread meanwhile. Raises what ended the exchange otherwise."""
+        try:
+            chunks, self._last = self._caller.take_from_thread(self._poll, self._glance)
+        except BaseException as exc:
+            self._leave()
+            shown = presentable(exc)
+            if shown is exc:
+                raise
+            raise shown from exc
+        return chunks
+
+    def _glance(self) -> None:
+        """While the app is silent: is there anybody left to wait for?"""
+        if self._client_is_gone is not None and self._client_is_gone():
+            # EPIPE is what a write to this client would have raised; servers know it.
+            raise ClientDisconnected(errno.EPIPE, "the client disconnected before the exchange was over")
+        if not self._side.private.thread.is_alive():
+            raise BridgeClosed("the private event loop ended while this request was in flight")
+
+    def _leave(self) -> None:
+        if self._left:
+            return
+        self._left = True
+        for job in self._caller.leave_from_thread():
+            self._side.run_in_fallback(job)
+        if not self._last:
+            self._side.handle.post(self._caller_left_in_loop)
+
+    def _read_body(self) -> None:
+        """A job: the app waits for more of the request."""
+        if self._left:
+            return
+        part, ended = self._body.read()
+        self._side.handle.post(lambda: self._took_body(part, ended))
+
+    # ------------------------------------------------------------ the loop
+
+    def _begin_in_loop(self) -> None:
+        self._side.exchanges.add(self)
+        self._side.private.spawn_in_loop(self.run, self._context)
+
+    async def run(self) -> None:
+        """All of the app's work, as one task in the caller's context (A-LOOP-3). Lets nothing escape but trio's cancellation."""
+        error: BaseException | None = None
+        try:
+            if self._side.handle.backend == "asyncio":
+                # Entered and never left: it belongs to this task's context and to those of the tasks that the app
+                # starts, and ends with the last of them (A-LOOP-4).
+                await ThreadSensitiveContext(executor=_CallerExecutor(self)).__aenter__()
+            await self._app(self._scope, self._receive, self._send)
+        except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
+            error = exc
+        self._app_ended(error)
+        if self._side.handle.backend == "trio" and isinstance(error, self._side.handle.cancelled):
+            raise error
+
+    def _app_ended(self, error: BaseException | None) -> None:
+        side, response = self._side, self._response
+        if response.body_ended():
+            side.background -= 1
+            if error is not None:
+                logger.error("the app raised after its response had ended", exc_info=error)
+        elif self._gone:
+            if error is not None and not isinstance(error, ClientDisconnected | side.handle.cancelled):
+                logger.error("the app raised after its client had left", exc_info=error)
+        else:
+            side.failed += 1
+            self._caller.fail_in_loop(
+                error or AppError(f"the app returned {response.state.value}, without ending its response")
+            )
+        self._over = True
+        self._open_receivers()
+        side.exchange_ended(self)
+
+    async def _send(self, message: Message) -> None:
+        if self._gone:
+            raise ClientDisconnected(errno.EPIPE, "the client disconnected before the exchange was over")
+        part = self._response.accept(message)
+        if part is None:
+            return
+        body, last = part
+        if last:
+            self._side.completed += 1
+            self._side.background += 1
+            self._over = True
+            self._open_receivers()
+        if (body or last) and self._caller.put_in_loop(body, last=last):
+            await self._caller.wait_for_room_in_loop()
+
+    async def _receive(self) -> Message:
+        while True:
+            if self._gone or self._over or (self._body_broken and not self._parts):
+                return {"type": "http.disconnect"}
+            if not self._body_told:
+                if self._parts or self._body_ended:
+                    body = self._parts.popleft() if self._parts else b""
+                    self._body_told = self._body_ended and not self._parts
+                    return {"type": "http.request", "body": body, "more_body": not self._body_told}
+                if not self._reading:
+                    self._reading = self._caller.call_in_thread(self._read_body)
+            gate = self._side.handle.create_gate()
+            self._receivers.append(gate)
+            await gate
+
+    def _took_body(self, part: bytes, ended: bool | None) -> None:
+        """The thread has read `part`; `ended` None: the client left before the end."""
+        self._reading = False
+        if part:
+            self._parts.append(part)
+        if ended is None:
+            self._body_broken = True
+        elif ended:
+            self._body_ended = True
+        self._open_receivers()
+
+    def _caller_left_in_loop(self) -> None:
+        """The calling thread has gone before the end: for the app that is the client's disconnect (A-OUT-3)."""
+        if not (self._gone or self._over):
+            self._gone = True
+            self._side.disconnected += 1
+            self._open_receivers()
+
+    def shut_down_in_loop(self) -> None:
+        """The loop ends now."""
+        self._caller.fail_in_loop(BridgeClosed("the bridge was shut down while this request was in flight"))
+
+    def _open_receivers(self) -> None:
+        receivers, self._receivers = self._receivers, []
+        for gate in receivers:
+            self._side.handle.open_gate(gate)
+
+
+class _RequestBody:
+    """`wsgi.input`, read in the calling thread."""
+
+    __slots__ = ("_block", "_input", "_remaining", "small")
+
+    def __init__(self, environ: Environ, length: int | None, block: int) -> None:
+        self._input: io.BufferedIOBase | None = environ.get("wsgi.input")
+        self._block = block
+        self._remaining = length
+        if length is None and not _has_undeclared_body(environ):
+            self._remaining = 0
+        self.small = self._remaining is not None and self._remaining <= block
+        """Read before the app starts, since its first `receive()` then costs no hand-over (A-IN-1)."""
+
+    def read(self) -> tuple[bytes, bool | None]:
+        """The next part and whether it is the last; None for that when the client left before the end."""
+        remaining = self._remaining
+        if remaining == 0:
+            return b"", True
+        size = self._block if remaining is None else min(self._block, remaining)
+        try:
+            part = self._input.read(size) if self._input is not None else b""
+        except Exception:
+            logger.debug("wsgi.input.read() raised; taken for a disconnect", exc_info=True)
+            return b"", None
+        if remaining is None:
+            return part, not part
+        if not part:
+            return b"", None
+        self._remaining = remaining - len(part)
+        return part, not self._remaining
+
+
+def _has_undeclared_body(environ: Environ) -> bool:
+    """Whether there may be a body without a CONTENT_LENGTH, and its end can be seen (A-IN-1)."""
+    if not environ.get("wsgi.input_terminated"):
+        return False
+    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2")
+
+
+class _CallerExecutor(Executor):
+    """Runs sync code in the thread that waits for the exchange, and in the fallback thread once that has left (A-LOOP-4)."""
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self._caller = exchange._caller
+        self._side = exchange._side
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        job = partial(_run_into, future, fn, args, kwargs)
+        if not self._caller.call_in_thread(job):
+            self._side.run_in_fallback(job)
+        return future
+
+
+def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = fn(*args, **kwargs)
+    except BaseException as exc:
+        future.set_exception(exc)
+    else:
+        future.set_result(result)
+
+
+def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
+    """How this server shows whether the client is still there, if it does (A-IN-3)."""
+    told = environ.get("waitress.client_disconnected")
+    if told is not None:
+        return told  # type: ignore[no-any-return]
+    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if connection is not None:
+        return partial(peer_has_closed, connection)
+    return None
+
+
+def _single_callable(app: Any) -> Any:
+    """`app` as an ASGI 3 callable (A-CALL-4). One that takes three arguments is one, whatever else it looks like."""
+    try:
+        inspect.signature(app).bind(None, None, None)
+    except (TypeError, ValueError):
+        return guarantee_single_callable(app)
+    return app
+
+
+def _plain_answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
+    body = text.encode() + b"\n"
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+_parents_loops: list[_LoopSide] = []
+"""In a forked child: what it inherited and must leave alone."""
+
+
+def _at_exit(end: Callable[[], None]) -> None:
+    """Call `end` when the interpreter ends: before thread pools are shut, where Python lets us, since a lifespan may still use one."""
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(end)
+    atexit.register(end)
+
+
+def _close_at_exit(bridge: "weakref.ref[ASGIToWSGI]") -> None:
+    alive = bridge()
+    if alive is not None:
+        alive.close()

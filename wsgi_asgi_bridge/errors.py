@@ -55,3 +55,12 @@ class BodyTooLarge(BridgeError, OSError):
 
 class BadRequest(BridgeError, ValueError):
     """The head of the request is malformed or contradicts itself; the client gets a 400."""
+
+
+def presentable(error: BaseException) -> BaseException:
+    """An app's very exception, unless raising it in a loop or a server would mean something else there (W-CALL-3, A-OUT-4)."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    wrapper = AppError(f"the app raised {type(error).__name__}: {error}")
+    wrapper.__cause__ = error
+    return wrapper

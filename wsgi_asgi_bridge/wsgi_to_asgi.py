@@ -39,6 +39,7 @@ from .errors import (
     ClientDisconnected,
     ClientStalled,
     ServerError,
+    presentable,
 )
 from .typing import Environ, Message, Receive, Scope, Send, WSGIApp
 
@@ -524,7 +525,7 @@ class _Exchange:
             await self._answer(408, str(error))
         else:
             self._side.failed += 1
-            raise _presentable(error)
+            raise presentable(error)
 
     async def _answer_cut(self, reason: BaseException) -> None:
         """What follows when the exchange was cut short from this side."""
@@ -862,15 +863,6 @@ _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
 def _disconnect() -> ClientDisconnected:
     return ClientDisconnected("the client disconnected before the exchange was over")
-
-
-def _presentable(error: BaseException) -> BaseException:
-    """The app's very exception, unless raising it in the loop would mean something else there."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
-        return error
-    wrapper = AppError(f"the app raised {type(error).__name__}: {error}")
-    wrapper.__cause__ = error
-    return wrapper
 
 
 def _refuse_asgi(app: Any) -> None:

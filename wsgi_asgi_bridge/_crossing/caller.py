@@ -1,0 +1,159 @@
+"""The thread that waits for one exchange in a loop, and works for it meanwhile.
+
+The loop puts chunks and the end; it posts jobs that must run in this very thread (reading the request, thread-sensitive code). The
+thread takes whatever is there, chunks first: they were made before the jobs that follow them, and no block is delayed.
+
+One lock, held for a few statements; the thread sleeps at a gate that it has put into the shared state under it, and whoever
+changes the state takes the gate out under the same lock and opens it after. See gate.py and channel.py.
+
+The thread leaves once and for good: with the end in its hands, or before it with a reason. From then on jobs are refused and
+chunks are dropped, and the loop is told by one callback.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+
+from .gate import ThreadGate
+from .loops import Gate, LoopHandle
+
+__all__ = ["Caller"]
+
+
+class Caller:
+    """One calling thread and the exchange it waits for. `budget`: bytes that may wait for the thread."""
+
+    __slots__ = (
+        "_budget",
+        "_chunks",
+        "_ended",
+        "_error",
+        "_held",
+        "_jobs",
+        "_left",
+        "_lock",
+        "_parked",
+        "_putter",
+        "loop",
+    )
+
+    def __init__(self, loop: LoopHandle, budget: int) -> None:
+        self.loop = loop
+        self._budget = budget
+        self._lock = Lock()
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._left = False
+        self._parked: ThreadGate | None = None
+        self._putter: Gate | None = None
+
+    # ------------------------------------------------------------ the loop
+
+    def put_in_loop(self, chunk: bytes, *, last: bool) -> bool:
+        """Hand one chunk over; `last` ends the exchange with it. True when the budget is spent: `wait_for_room_in_loop`."""
+        with self._lock:
+            if self._left:
+                return False
+            if chunk:
+                self._chunks.append(chunk)
+                self._held += len(chunk)
+            self._ended = last
+            full = self._held > self._budget
+            parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.open()
+        return full
+
+    async def wait_for_room_in_loop(self) -> None:
+        """Sleep while the budget is spent and the thread is there."""
+        while True:
+            with self._lock:
+                if self._held <= self._budget or self._left:
+                    return
+                gate = self._putter = self.loop.create_gate()
+            await gate
+
+    def fail_in_loop(self, error: BaseException) -> None:
+        """End the exchange without its end: once it has taken what waits, the thread raises `error`."""
+        with self._lock:
+            if self._ended or self._left:
+                return
+            self._ended = True
+            self._error = error
+            parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.open()
+
+    def call_in_thread(self, job: Callable[[], None]) -> bool:
+        """Run `job`, which must not raise, in the calling thread. Any thread. False when that thread has left, or will not come back."""
+        with self._lock:
+            if self._left or self._ended:
+                return False
+            self._jobs.append(job)
+            parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.open()
+        return True
+
+    # ------------------------------------------------------------ the thread
+
+    def take_from_thread(self, every: float | None, glance: Callable[[], None] | None) -> tuple[list[bytes], bool]:
+        """All chunks that wait and whether they are the last; runs jobs until there are any.
+
+        `glance` is called each `every` seconds while nothing happens; it may raise to stop waiting. Raises the error of `fail_in_loop`.
+        """
+        while True:
+            gate: ThreadGate | None = None
+            job: Callable[[], None] | None = None
+            with self._lock:
+                if self._chunks or self._ended:
+                    return self._taken()
+                if self._jobs:
+                    job = self._jobs.popleft()
+                else:
+                    gate = self._parked = ThreadGate()
+            if job is not None:
+                job()
+                del job  # what it refers to is not kept while this thread sleeps
+            elif gate is not None and not gate.wait(every):
+                self._retract(gate)
+                if glance is not None:
+                    glance()
+
+    def leave_from_thread(self) -> list[Callable[[], None]]:
+        """This thread serves the exchange no longer. Gives the jobs that it has not run. May be called again."""
+        with self._lock:
+            self._left = True
+            self._parked = None
+            self._chunks = []
+            self._held = 0
+            jobs, self._jobs = list(self._jobs), deque()
+            putter, self._putter = self._putter, None
+        if putter is not None:
+            self.loop.post(lambda: self.loop.open_gate(putter))
+        return jobs
+
+    # ------------------------------------------------------------
+
+    def _taken(self) -> tuple[list[bytes], bool]:
+        """Holding the lock."""
+        chunks, self._chunks = self._chunks, []
+        if not chunks and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        self._held = 0
+        putter, self._putter = self._putter, None
+        if putter is not None:
+            self.loop.post(lambda: self.loop.open_gate(putter))
+        return chunks, self._ended and self._error is None
+
+    def _retract(self, gate: ThreadGate) -> None:
+        """After a wait that nobody ended."""
+        with self._lock:
+            if self._parked is gate:
+                self._parked = None
+                return
+        gate.wait()  # taken out just now: its opening is on its way

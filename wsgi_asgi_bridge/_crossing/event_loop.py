@@ -1,0 +1,127 @@
+"""One event loop in a thread of its own: asyncio (uvloop where it is installed), or trio.
+
+The thread is a daemon, so that an interpreter that wants to end is not held up by it; whoever made the loop ends it.
+
+SystemExit or KeyboardInterrupt raised by a task makes asyncio's `run_forever` raise. Here it is reported and the loop is entered
+again, with every other task as it was (A-LOOP-5).
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+
+from .gate import ThreadGate
+from .loops import LoopHandle, running_loop_handle
+
+__all__ = ["LoopFactory", "PrivateLoop", "default_loop_factory"]
+
+logger = logging.getLogger("wsgi_asgi_bridge")
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+def default_loop_factory() -> LoopFactory | None:
+    """uvloop's, where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: LoopFactory = uvloop.new_event_loop
+    return factory
+
+
+class PrivateLoop:
+    """A running loop. Made by `PrivateLoop.started`; `handle.post` reaches it from any thread."""
+
+    def __init__(self, *, backend: str, loop_factory: LoopFactory | None, name: str) -> None:
+        self._backend = backend
+        self._loop_factory = loop_factory
+        self._running = ThreadGate()
+        self._error: BaseException | None = None
+        self._stop: Callable[[], None]
+        self._nursery: Any = None
+        self.handle: LoopHandle
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @classmethod
+    def started(cls, *, backend: str, loop_factory: LoopFactory | None, name: str) -> "PrivateLoop":
+        """A loop that runs when this returns. Raises what kept it from running."""
+        private = cls(backend=backend, loop_factory=loop_factory, name=name)
+        private.thread.start()
+        private._running.wait()
+        if private._error is not None:
+            private.thread.join()
+            raise private._error
+        return private
+
+    def spawn_in_loop(self, work: Work, context: Context) -> None:
+        """Run `work` as a task in `context`. In the loop. `work` lets nothing escape but its own cancellation."""
+        if self._nursery is None:
+            task = self.handle.loop.create_task(work(), context=context)
+            # asyncio itself refers to tasks weakly; the done callback is what keeps this one.
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            context.run(self._nursery.start_soon, work)
+
+    def stop(self, timeout: float) -> bool:
+        """Cancel what still runs and end the thread. Not from the loop itself. False when it has not ended after `timeout` seconds."""
+        self.handle.post(self._stop)
+        self.thread.join(timeout)
+        return not self.thread.is_alive()
+
+    # ------------------------------------------------------------ the loop's thread
+
+    def _run(self) -> None:
+        try:
+            if self._backend == "trio":
+                self._run_trio()
+            else:
+                self._run_asyncio()
+        except BaseException as exc:
+            if not hasattr(self, "handle"):
+                self._error = exc
+                self._running.open()
+            else:
+                logger.critical("the private event loop ended by an exception", exc_info=True)
+
+    def _run_asyncio(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+            loop = runner.get_loop()
+            stopping = False
+
+            def begin() -> None:
+                self.handle = running_loop_handle()
+                self._running.open()
+
+            def stop() -> None:
+                nonlocal stopping
+                stopping = True
+                loop.stop()
+
+            self._stop = stop
+            loop.call_soon(begin)
+            while not stopping:
+                try:
+                    loop.run_forever()
+                except (SystemExit, KeyboardInterrupt):
+                    logger.exception("a task of the app tried to end the process; the loop goes on")
+
+    def _run_trio(self) -> None:
+        import trio
+
+        async def main() -> None:
+            stop = trio.Event()
+            self._stop = stop.set
+            async with trio.open_nursery() as self._nursery:
+                self.handle = running_loop_handle()
+                self._running.open()
+                await stop.wait()
+                self._nursery.cancel_scope.cancel()
+
+        trio.run(main)

@@ -1,0 +1,29 @@
+"""Whether the peer of a connected socket is still there, asked without reading what it may have sent."""
+
+import os
+import select
+import socket
+
+__all__ = ["peer_has_closed"]
+
+
+def peer_has_closed(connection: socket.socket) -> bool:
+    """True once the peer has closed, or shut down its sending side: servers take both for the end. Never blocks."""
+    try:
+        descriptor = connection.fileno()
+        if descriptor < 0:
+            return True
+        if hasattr(select, "POLLRDHUP"):  # Linux: told apart from data that waits unread
+            poll = select.poll()
+            poll.register(descriptor, select.POLLRDHUP)
+            return bool(poll.poll(0))
+        readable, _, _ = select.select([descriptor], [], [], 0)
+        if not readable:
+            return False
+        # A plain socket of our own on the same descriptor: one that speaks TLS refuses to peek.
+        with socket.socket(fileno=os.dup(descriptor)) as plain:
+            return plain.recv(1, socket.MSG_PEEK) == b""
+    except OSError:
+        return True
+    except ValueError:
+        return False  # select() knows no descriptor above 1023; the next write will tell

@@ -1,0 +1,110 @@
+"""The lifespan of an ASGI app, run as one task of the private loop and steered by threads (A-LOOP-2)."""
+
+import contextvars
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ._crossing.event_loop import PrivateLoop
+from ._crossing.gate import ThreadGate
+from ._crossing.loops import Gate
+from ._protocol.lifespan import Lifespan, LifespanState
+from .typing import Message
+
+__all__ = ["LifespanTask"]
+
+logger = logging.getLogger("wsgi_asgi_bridge")
+
+_NOT_YET = {LifespanState.STARTING: "startup", LifespanState.STOPPING: "shutdown"}
+
+
+class LifespanTask:
+    """One lifespan. `startup` and `shutdown` are called once each, by a thread; everything with `in_loop` runs in the loop."""
+
+    def __init__(self, private: PrivateLoop, app: Callable[..., Any], state: dict[str, Any], *, required: bool) -> None:
+        self._private = private
+        self._app = app
+        self._scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+        self._lifespan = Lifespan(required=required)
+        # The loop's own.
+        self._messages = 0  # given to the app
+        self._asked_to_stop = False
+        self._receiver: Gate | None = None  # where the app waits in its receive()
+        self._report: Callable[[], None] | None = None  # wakes the thread that waits for the next state
+
+    # ------------------------------------------------------------ threads
+
+    def startup(self, timeout: float) -> str | None:
+        """Run the app's startup. Why it failed, None when the app has started or knows no lifespan."""
+        gate = ThreadGate()
+
+        def begin_in_loop() -> None:
+            self._report = gate.open
+            self._private.spawn_in_loop(self._run, contextvars.Context())
+
+        if not self._private.handle.post(begin_in_loop) or not gate.wait(timeout):
+            return f"the app's lifespan startup took longer than startup_timeout={timeout} s"
+        # The gate is behind the loop's last write to it, so this thread may read it.
+        if self._lifespan.state is LifespanState.FAILED:
+            return f"the app's lifespan startup failed: {self._lifespan.failure!r}"
+        return None
+
+    def shutdown(self, timeout: float) -> None:
+        """Run the app's shutdown, if it has started. What goes wrong is logged."""
+        gate = ThreadGate()
+        if self._private.handle.post(partial(self._stop_in_loop, gate.open)) and not gate.wait(timeout):
+            logger.error("the app's lifespan shutdown took longer than shutdown_timeout=%s s", timeout)
+
+    # ------------------------------------------------------------ the loop
+
+    def _stop_in_loop(self, report: Callable[[], None]) -> None:
+        if self._lifespan.state is not LifespanState.RUNNING:
+            report()
+            return
+        self._report = report
+        self._lifespan.stop()
+        self._asked_to_stop = True
+        if self._receiver is not None:
+            self._private.handle.open_gate(self._receiver)
+
+    async def _run(self) -> None:
+        lifespan, cancelled = self._lifespan, self._private.handle.cancelled
+        error: BaseException | None = None
+        try:
+            await self._app(self._scope, self._receive, self._send)
+        except BaseException as exc:  # SystemExit too, which would end the loop
+            error = exc
+        if isinstance(error, cancelled):
+            pass  # the loop ends
+        elif error is not None and lifespan.state is LifespanState.STARTING and not lifespan.required:
+            logger.info("the app seems not to support lifespan: it raised %r", error)
+        elif error is not None:
+            logger.error("the app's lifespan raised", exc_info=error)
+        lifespan.app_ended(error)
+        self._moved()
+        if isinstance(error, cancelled) and self._private.handle.backend == "trio":
+            raise error
+
+    async def _receive(self) -> Message:
+        self._messages += 1
+        if self._messages == 1:
+            return {"type": "lifespan.startup"}
+        while self._messages > 2 or not self._asked_to_stop:
+            self._receiver = self._private.handle.create_gate()
+            await self._receiver
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        phase = _NOT_YET.get(self._lifespan.state)
+        self._lifespan.accept(message)
+        if self._lifespan.state is LifespanState.FAILED:
+            logger.error("the app's lifespan %s failed: %s", phase, self._lifespan.failure)
+        self._moved()
+
+    def _moved(self) -> None:
+        """Wake the thread that waits, once the app has answered."""
+        if self._lifespan.state not in _NOT_YET:
+            report, self._report = self._report, None
+            if report is not None:
+                report()

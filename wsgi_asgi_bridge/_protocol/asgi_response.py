@@ -1,0 +1,156 @@
+"""What an ASGI app has sent of its response so far, and which message is legal when (ASGI HTTP 2.5, section A-OUT).
+
+    EXPECTED --start--> STARTED --body, the last--> ENDED
+                                 or, where the start announced trailers: --> TRAILERS --trailers, the last--> ENDED
+
+A message that is not on the way above raises AppError out of `send()`, and changes nothing.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
+
+from ..errors import AppError
+from .headers import BODYLESS_STATUSES, HOP_BY_HOP, KNOWN_NAMES
+
+__all__ = ["ASGIResponse", "ASGIResponseState"]
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""A tab is legal inside a value (RFC 9110 5.5); it is made a space, since PEP 3333 allows none."""
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+class ASGIResponseState(Enum):
+    EXPECTED = "before http.response.start"
+    STARTED = "after http.response.start"
+    TRAILERS = "after the last http.response.body, before the trailers"
+    ENDED = "after the end of the response"
+
+
+class ASGIResponse:
+    """One response, as its app sends it."""
+
+    __slots__ = ("_bodyless", "_declared", "_method", "_sent", "_trailers", "headers", "state", "status")
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self.state = ASGIResponseState.EXPECTED
+        self.status = ""
+        """PEP 3333's status: three digits, a space and a reason."""
+        self.headers: list[tuple[str, str]] = []
+        self._declared: int | None = None
+        self._sent = 0
+        self._bodyless = False
+        self._trailers = False
+
+    def accept(self, message: Mapping[str, Any]) -> tuple[bytes, bool] | None:
+        """Take the app's next message.
+
+        For a body part: the bytes that go out and whether they are the last. None for all others.
+        Raises AppError for a message that is illegal here.
+        """
+        kind = message.get("type")
+        if kind == "http.response.body" and self.state is ASGIResponseState.STARTED:
+            return self._body(message)
+        if kind == "http.response.start" and self.state is ASGIResponseState.EXPECTED:
+            self._start(message)
+            return None
+        if kind == "http.response.trailers" and self.state is ASGIResponseState.TRAILERS:
+            # WSGI has no trailers to send them by; they are accepted and dropped (A-OUT-6).
+            if not message.get("more_trailers", False):
+                self.state = ASGIResponseState.ENDED
+            return None
+        raise AppError(f"the app sent {kind!r} {self.state.value}, where the ASGI spec does not allow it")
+
+    def _start(self, message: Mapping[str, Any]) -> None:
+        status = message.get("status")
+        if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 999:
+            raise AppError(f"http.response.start: the status is {status!r}, expected an int from 100 to 999")
+        headers, declared = _native_headers(message.get("headers") or ())
+        self.status = _status_line(int(status))
+        self.headers = headers
+        self._declared = declared
+        self._bodyless = self._method == "HEAD" or status in BODYLESS_STATUSES
+        self._trailers = bool(message.get("trailers", False))
+        self.state = ASGIResponseState.STARTED
+
+    def _body(self, message: Mapping[str, Any]) -> tuple[bytes, bool]:
+        body = message.get("body", b"")
+        if not isinstance(body, bytes):
+            if not isinstance(body, bytearray | memoryview):
+                raise AppError(f"http.response.body: the body is a {type(body).__name__}, expected bytes: {body!r:.100}")
+            body = bytes(body)
+        last = not message.get("more_body", False)
+        if self._bodyless:
+            body = b""
+        elif self._declared is not None:
+            self._check_length(len(body), last)
+            self._sent += len(body)
+        if last:
+            self.state = ASGIResponseState.TRAILERS if self._trailers else ASGIResponseState.ENDED
+        return body, last
+
+    def _check_length(self, size: int, last: bool) -> None:
+        declared, sent = self._declared, self._sent + size
+        assert declared is not None
+        if sent > declared:
+            raise AppError(f"http.response.body: {sent} bytes make the body longer than its Content-Length {declared}")
+        if last and sent < declared:
+            raise AppError(f"http.response.body: the body ends after {sent} bytes, short of its Content-Length {declared}")
+
+    def body_ended(self) -> bool:
+        """Whether the client has all that it will get."""
+        return self.state in (ASGIResponseState.TRAILERS, ASGIResponseState.ENDED)
+
+
+@lru_cache(maxsize=KNOWN_NAMES)
+def _status_line(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Unknown"
+
+
+@lru_cache(maxsize=KNOWN_NAMES)
+def _native_name(name: bytes) -> str | None:
+    """A header's name as WSGI wants it; None for one that the app may not set."""
+    if _TOKEN.fullmatch(name) is None:
+        raise AppError(f"http.response.start: header name {name!r} is not a token (RFC 9110 5.1)")
+    lower = name.lower()
+    return None if lower in HOP_BY_HOP else lower.decode("latin-1")
+
+
+def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int | None]:
+    """WSGI's headers and the Content-Length among them (A-OUT-1)."""
+    native: list[tuple[str, str]] = []
+    declared: int | None = None
+    for pair in headers:
+        try:
+            raw_name, raw_value = pair
+            name, value = _native_name(_as_bytes(raw_name)), _as_bytes(raw_value)
+        except (TypeError, ValueError) as exc:
+            if isinstance(exc, AppError):
+                raise
+            raise AppError(f"http.response.start: a header is {pair!r:.200}, expected two byte strings") from None
+        if name is None:
+            continue
+        if _CONTROL.search(value) is not None:
+            raise AppError(f"http.response.start: header {name!r} has the value {value!r:.200}, which holds a control character")
+        if name == "content-length":
+            if not value.isdigit() or len(value) > 18:
+                raise AppError(f"http.response.start: Content-Length is {value!r:.200}, expected digits (RFC 9110 8.6)")
+            declared = int(value)
+        native.append((name, value.replace(b"\t", b" ").decode("latin-1")))
+    return native, declared
+
+
+def _as_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    raise TypeError

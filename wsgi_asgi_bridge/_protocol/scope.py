@@ -1,0 +1,119 @@
+"""environ -> scope (ASGI HTTP 2.5), section A-SCOPE of the contract.
+
+Servers differ in what they put into an environ; whatever one really puts there is accepted.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from ..errors import ServerError
+from ..typing import Environ, Headers
+from .headers import KNOWN_NAMES, content_length
+
+__all__ = ["declared_length", "is_websocket", "scope_from_environ"]
+
+HTTP_VERSIONS = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2": "2", "HTTP/2.0": "2"}
+PATH_SAFE = "/:@!$&'()*+,;=-._~"
+"""What stays as it is in the path of a URL (RFC 3986 3.3)."""
+
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+
+
+def declared_length(environ: Environ) -> int | None:
+    """CONTENT_LENGTH, None where there is none. Raises BadRequest unless it is plain digits (A-SCOPE-2)."""
+    value = environ.get("CONTENT_LENGTH")
+    if not value:
+        return None
+    return content_length(str(value))
+
+
+def is_websocket(environ: Environ) -> bool:
+    """Whether the client asks to speak RFC 6455 over this connection."""
+    return (
+        environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+        and "upgrade" in environ.get("HTTP_CONNECTION", "").lower()
+    )
+
+
+def scope_from_environ(environ: Environ, *, root_path: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The `http` scope of a request. Raises ServerError for an environ that PEP 3333 does not allow.
+
+    `root_path` comes before SCRIPT_NAME. `state` is copied, not deeply (lifespan 2.0).
+    """
+    try:
+        script = _octets(environ.get("SCRIPT_NAME", ""))
+        path = script + _octets(environ.get("PATH_INFO", ""))
+        raw_path = _raw_path(environ, path)
+        root = root_path + script.decode("utf-8", "replace").rstrip("/")
+        port = environ.get("SERVER_PORT")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": HTTP_VERSIONS.get(environ.get("SERVER_PROTOCOL", ""), "1.1"),
+            "method": environ["REQUEST_METHOD"].upper(),
+            "scheme": environ.get("wsgi.url_scheme", "http"),
+            "path": root_path + path.decode("utf-8", "replace"),
+            "raw_path": quote_from_bytes(root_path.encode(), PATH_SAFE).encode() + raw_path if root_path else raw_path,
+            "query_string": _octets(environ.get("QUERY_STRING", "")),
+            "root_path": root,
+            "headers": _headers(environ),
+            "client": _address(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"), no_port=0),
+            "server": _address(environ.get("SERVER_NAME"), port, no_port=None),
+            "state": dict(state),
+            "extensions": {},
+            "wsgi_environ": environ,
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise ServerError(f"the server's environ cannot be translated: {exc!r}") from exc
+
+
+def _octets(text: str) -> bytes:
+    """The bytes behind a native string (PEP 3333); a server that decoded them as UTF-8 is forgiven."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
+
+
+def _raw_path(environ: Environ, path: bytes) -> bytes:
+    """The path as the client sent it, if the server tells and it still is the path; else quoted anew (A-SCOPE-1)."""
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if target:
+        authority = _AUTHORITY.match(target)
+        raw = _octets(target[authority.end() :] if authority else target).partition(b"?")[0]
+        if raw == path or unquote_to_bytes(raw) == path:
+            return raw
+    return quote_from_bytes(path, PATH_SAFE).encode("ascii")
+
+
+def _headers(environ: Environ) -> Headers:
+    headers: Headers = []
+    for key, value in environ.items():
+        if key[:5] == "HTTP_":
+            name = _header_name(key)
+            if name is not None:
+                headers.append((name, _octets(value)))
+        elif key == "CONTENT_TYPE":
+            if value:
+                headers.append((b"content-type", _octets(value)))
+        elif key == "CONTENT_LENGTH" and value:
+            headers.append((b"content-length", _octets(str(value))))
+    return headers
+
+
+@lru_cache(maxsize=KNOWN_NAMES)
+def _header_name(key: str) -> bytes | None:
+    """`"HTTP_X_NAME"` as `b"x-name"`; None for the twins of CONTENT_TYPE and CONTENT_LENGTH, which a few servers add."""
+    if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+        return None
+    return key[5:].lower().replace("_", "-").encode("latin-1", "replace")
+
+
+def _address(host: str | None, port: Any, *, no_port: int | None) -> tuple[str, int | None] | None:
+    if not host:
+        return None
+    text = str(port) if port is not None else ""
+    return host, int(text) if text.isascii() and text.isdigit() else no_port

@@ -8,7 +8,7 @@ from typing import Any
 
 from ._crossing.event_loop import PrivateLoop
 from ._crossing.gate import ThreadGate
-from ._crossing.loops import Gate
+from ._crossing.loops import Companion, Gate
 from ._protocol.lifespan import Lifespan, LifespanState
 from .typing import Message
 
@@ -28,6 +28,7 @@ class LifespanTask:
         self._scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
         self._lifespan = Lifespan(required=required)
         # The loop's own.
+        self._task: Companion | None = None  # held: asyncio itself refers to tasks weakly
         self._messages = 0  # given to the app
         self._asked_to_stop = False
         self._receiver: Gate | None = None  # where the app waits in its receive()
@@ -41,7 +42,7 @@ class LifespanTask:
 
         def begin_in_loop() -> None:
             self._report = gate.open
-            self._private.spawn_in_loop(self._run, contextvars.Context())
+            self._task = self._private.handle.spawn(self._run, contextvars.Context())
 
         if not self._private.handle.post(begin_in_loop) or not gate.wait(timeout):
             return f"the app's lifespan startup took longer than startup_timeout={timeout} s"

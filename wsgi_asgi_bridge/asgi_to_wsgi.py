@@ -29,10 +29,10 @@ from ._crossing.caller import Caller
 from ._crossing.event_loop import LoopFactory, PrivateLoop, default_loop_factory
 from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
-from ._crossing.loops import Gate
+from ._crossing.loops import Companion, Gate
 from ._crossing.sockets import peer_has_closed
 from ._lifespan_task import LifespanTask
-from ._protocol.asgi_response import ASGIResponse
+from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import blocks
 from ._protocol.scope import declared_length, is_websocket, scope_from_environ
 from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
@@ -44,6 +44,9 @@ logger = logging.getLogger("wsgi_asgi_bridge")
 
 BACKENDS = ("asyncio", "trio")
 LIFESPAN_MODES = ("auto", "on", "off")
+
+CANCEL_SECONDS = 1.0
+"""How long a cancelled app may clean up before the lifespan ends without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ class ASGIToWSGI:
         self._lock = threading.Lock()
         """Held while the loop starts, by threads only: the first request starts it, the others wait for that."""
         self._side: _LoopSide | None = None
+        self._closing = threading.RLock()
+        """Held while the loop ends: whoever calls `close` meanwhile returns when it has. Re-entered at the exit of a closing process."""
 
     def reset_after_fork(self) -> None:
         """Forget the parent's loop; the child starts its own on first use. Called by the fork itself (A-CALL-2)."""
@@ -170,10 +175,11 @@ class ASGIToWSGI:
 
         A bridge used again afterwards starts a new loop.
         """
-        with self._lock:
-            side, self._side = self._side, None
-        if side is not None:
-            side.close()
+        with self._closing:
+            with self._lock:
+                side, self._side = self._side, None
+            if side is not None:
+                side.close()
 
     def __enter__(self) -> Self:
         self.startup()
@@ -249,11 +255,13 @@ class _LoopSide:
             raise RuntimeError("close() was called from the private loop's own thread, which it has to wait for")
         if self._unused is not None:
             self._unused.detach()
-        if not self._wait(self._when_empty):
-            logger.warning("shutdown_timeout=%s s is over, %d app calls are cancelled", self._shutdown_timeout, len(self.exchanges))
+        if not self._wait(self._when_empty, self._shutdown_timeout):
+            logger.warning("shutdown_timeout=%s s is over: %d app calls are cancelled", self._shutdown_timeout, len(self.exchanges))
+            # Before the lifespan ends: what they still use is there while they clean up.
+            self.handle.post(self._cancel_all)
+            self._wait(self._when_empty, CANCEL_SECONDS)
         if self._lifespan is not None:
             self._lifespan.shutdown(self._shutdown_timeout)
-        self.handle.post(self._fail_all)
         if not self.private.stop(self._shutdown_timeout):
             logger.error("the private loop did not end within shutdown_timeout=%s s", self._shutdown_timeout)
         with self._fallback_lock:
@@ -264,18 +272,18 @@ class _LoopSide:
         """The bridge was collected: nobody can send requests any more. In any thread, even the loop's, so nothing is waited for."""
         threading.Thread(target=self.close, name="wsgi_asgi_bridge-close", daemon=True).start()
 
-    def _wait(self, when: Callable[[Callable[[], None]], None]) -> bool:
-        """Wait for what `when`, called in the loop, promises to report."""
+    def _wait(self, when: Callable[[Callable[[], None]], None], timeout: float) -> bool:
+        """Wait for what `when`, called in the loop, promises to report. False after `timeout` seconds."""
         gate = ThreadGate()
         if not self.handle.post(lambda: when(gate.open)):
             return True
-        return gate.wait(self._shutdown_timeout)
+        return gate.wait(timeout)
 
     def _when_empty(self, report: Callable[[], None]) -> None:
         self._on_empty = report
         self.exchange_ended(None)
 
-    def _fail_all(self) -> None:
+    def _cancel_all(self) -> None:
         for exchange in list(self.exchanges):
             exchange.shut_down_in_loop()
 
@@ -315,6 +323,7 @@ class _Exchange(Iterator[bytes]):
         self._last = False
         self._left = False
         # The loop's.
+        self._task: Companion
         self._parts: deque[bytes] = deque()
         self._body_ended = False
         self._body_told = False
@@ -324,7 +333,7 @@ class _Exchange(Iterator[bytes]):
         self._over = False
         self._receivers: list[Gate] = []
         if self._body.small:
-            self._took_body(*self._body.read())  # before the loop knows of this exchange, so this thread may
+            self._took_body(*self._body.read_all())  # before the loop knows of this exchange, so this thread may
 
     # ------------------------------------------------------------ the calling thread
 
@@ -374,8 +383,7 @@ class _Exchange(Iterator[bytes]):
     def _glance(self) -> None:
         """While the app is silent: is there anybody left to wait for?"""
         if self._client_is_gone is not None and self._client_is_gone():
-            # EPIPE is what a write to this client would have raised; servers know it.
-            raise ClientDisconnected(errno.EPIPE, "the client disconnected before the exchange was over")
+            raise _client_gone()
         if not self._side.private.thread.is_alive():
             raise BridgeClosed("the private event loop ended while this request was in flight")
 
@@ -399,7 +407,7 @@ class _Exchange(Iterator[bytes]):
 
     def _begin_in_loop(self) -> None:
         self._side.exchanges.add(self)
-        self._side.private.spawn_in_loop(self.run, self._context)
+        self._task = self._side.handle.spawn(self.run, self._context)
 
     async def run(self) -> None:
         """All of the app's work, as one task in the caller's context (A-LOOP-3). Lets nothing escape but trio's cancellation."""
@@ -408,22 +416,25 @@ class _Exchange(Iterator[bytes]):
             if self._side.handle.backend == "asyncio":
                 # Entered and never left: it belongs to this task's context and to those of the tasks that the app
                 # starts, and ends with the last of them (A-LOOP-4).
-                await ThreadSensitiveContext(executor=_CallerExecutor(self)).__aenter__()
+                await ThreadSensitiveContext(executor=_CallerExecutor(self)).__aenter__()  # type: ignore[no-untyped-call]
             await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
-        self._app_ended(error)
-        if self._side.handle.backend == "trio" and isinstance(error, self._side.handle.cancelled):
-            raise error
+        try:
+            self._app_ended(error)
+            if self._side.handle.backend == "trio" and isinstance(error, self._side.handle.cancelled):
+                raise error
+        finally:
+            del error  # its traceback leads to this frame: together they would wait for the garbage collector
 
     def _app_ended(self, error: BaseException | None) -> None:
         side, response = self._side, self._response
-        if response.body_ended():
+        if self._over:
             side.background -= 1
             if error is not None:
                 logger.error("the app raised after its response had ended", exc_info=error)
         elif self._gone:
-            if error is not None and not isinstance(error, ClientDisconnected | side.handle.cancelled):
+            if error is not None and not _is_consequence(error, (ClientDisconnected, side.handle.cancelled)):
                 logger.error("the app raised after its client had left", exc_info=error)
         else:
             side.failed += 1
@@ -436,17 +447,22 @@ class _Exchange(Iterator[bytes]):
 
     async def _send(self, message: Message) -> None:
         if self._gone:
-            raise ClientDisconnected(errno.EPIPE, "the client disconnected before the exchange was over")
+            raise _client_gone()
         part = self._response.accept(message)
         if part is None:
             return
         body, last = part
+        if not (body or last):
+            return
+        if not self._caller.put_in_loop(body, last=last):
+            self._note_gone()
+            raise _client_gone()
         if last:
             self._side.completed += 1
             self._side.background += 1
             self._over = True
             self._open_receivers()
-        if (body or last) and self._caller.put_in_loop(body, last=last):
+        else:
             await self._caller.wait_for_room_in_loop()
 
     async def _receive(self) -> Message:
@@ -476,15 +492,26 @@ class _Exchange(Iterator[bytes]):
         self._open_receivers()
 
     def _caller_left_in_loop(self) -> None:
-        """The calling thread has gone before the end: for the app that is the client's disconnect (A-OUT-3)."""
+        """The calling thread has gone before the end: for the app that is the client's disconnect (A-OUT-3).
+
+        An app that listens, or sends, learns of it. One that is silent in the middle of its response would not; it is
+        cancelled, as frameworks do to their own streams where the server lets them listen.
+        """
+        listens = bool(self._receivers)
+        self._note_gone()
+        if self._gone and not listens and self._response.state is ASGIResponseState.STARTED:
+            self._task.cancel()
+
+    def _note_gone(self) -> None:
         if not (self._gone or self._over):
             self._gone = True
             self._side.disconnected += 1
             self._open_receivers()
 
     def shut_down_in_loop(self) -> None:
-        """The loop ends now."""
+        """The bridge is closed: nobody waits any longer, neither the thread for the app nor the app for its background work."""
         self._caller.fail_in_loop(BridgeClosed("the bridge was shut down while this request was in flight"))
+        self._task.cancel()
 
     def _open_receivers(self) -> None:
         receivers, self._receivers = self._receivers, []
@@ -506,6 +533,15 @@ class _RequestBody:
         self.small = self._remaining is not None and self._remaining <= block
         """Read before the app starts, since its first `receive()` then costs no hand-over (A-IN-1)."""
 
+    def read_all(self) -> tuple[bytes, bool | None]:
+        """All that is left, as `read` gives it."""
+        parts: list[bytes] = []
+        while True:
+            part, ended = self.read()
+            parts.append(part)
+            if ended is not False:
+                return parts[0] if len(parts) == 1 else b"".join(parts), ended
+
     def read(self) -> tuple[bytes, bool | None]:
         """The next part and whether it is the last; None for that when the client left before the end."""
         remaining = self._remaining
@@ -526,10 +562,13 @@ class _RequestBody:
 
 
 def _has_undeclared_body(environ: Environ) -> bool:
-    """Whether there may be a body without a CONTENT_LENGTH, and its end can be seen (A-IN-1)."""
+    """Whether there may be a body without a CONTENT_LENGTH, and its end can be seen (A-IN-1).
+
+    Some servers say `wsgi.input_terminated` with every request; a GET without a header that announces a body has none.
+    """
     if not environ.get("wsgi.input_terminated"):
         return False
-    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2")
+    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD") not in ("GET", "HEAD")
 
 
 class _CallerExecutor(Executor):
@@ -569,12 +608,29 @@ def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
     return None
 
 
+def _client_gone() -> ClientDisconnected:
+    """With the number that a write to this client would have raised: servers know it and keep quiet."""
+    return ClientDisconnected(errno.EPIPE, "the client disconnected before the exchange was over")
+
+
+def _is_consequence(error: BaseException, causes: tuple[type[BaseException], ...]) -> bool:
+    """Whether `error` is one of `causes`, or was raised while one was handled: frameworks translate them."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, causes):
+            return True
+        if isinstance(seen, BaseExceptionGroup):
+            return all(_is_consequence(part, causes) for part in seen.exceptions)
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 def _single_callable(app: Any) -> Any:
     """`app` as an ASGI 3 callable (A-CALL-4). One that takes three arguments is one, whatever else it looks like."""
     try:
         inspect.signature(app).bind(None, None, None)
     except (TypeError, ValueError):
-        return guarantee_single_callable(app)
+        return guarantee_single_callable(app)  # type: ignore[no-untyped-call]
     return app
 
 

@@ -30,7 +30,7 @@ from ._crossing.loops import Companion, Interrupt, running_loop, running_loop_ha
 from ._crossing.workers import QueueFull, Worker, WorkerPool
 from ._protocol.blocks import blocks
 from ._protocol.environ import environ_from_scope, environ_template
-from ._protocol.wsgi_response import WSGIResponse, checked_chunk
+from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
 from .errors import (
     AppError,
     BadRequest,
@@ -201,14 +201,16 @@ class WSGIToASGI:
             raise ServerError(f"lifespan message {message['type']!r} came, expected 'lifespan.startup'")
         with self._lock:
             self._lifespans += 1
-        self._running_pool()
-        await send({"type": "lifespan.startup.complete"})
-        message = await receive()
-        if message["type"] != "lifespan.shutdown":
-            raise ServerError(f"lifespan message {message['type']!r} came, expected 'lifespan.shutdown'")
-        with self._lock:
-            self._lifespans -= 1
-            last = not self._lifespans
+        try:
+            self._running_pool()
+            await send({"type": "lifespan.startup.complete"})
+            message = await receive()
+            if message["type"] != "lifespan.shutdown":
+                raise ServerError(f"lifespan message {message['type']!r} came, expected 'lifespan.shutdown'")
+        finally:
+            with self._lock:
+                self._lifespans -= 1
+                last = not self._lifespans
         if last:
             await self.aclose()
         await send({"type": "lifespan.shutdown.complete"})
@@ -265,7 +267,11 @@ class WSGIToASGI:
             return
         handle = self._side().handle
         gate = handle.create_gate()
-        pool.drain(lambda: handle.post(lambda: handle.open_gate(gate)) and None)
+
+        def report() -> None:
+            handle.post(lambda: handle.open_gate(gate))
+
+        pool.drain(report)
         with anyio.move_on_after(self._shutdown_timeout):
             await gate
         if not pool.drained():
@@ -357,6 +363,7 @@ class _Exchange:
     __slots__ = (
         "_aborted",
         "_ahead",
+        "_answered",
         "_body",
         "_body_error",
         "_bridge",
@@ -401,6 +408,7 @@ class _Exchange:
         self._body: LoopToThread | None = None  # the request's body, where it streams
         self._ahead: list[bytes] = []  # what arrived of it before it was known to stream
         self._aborted = False
+        self._answered = False  # the last message is on its way
         self._collecting = False
         self._companion: Companion | None = None
         self._cut: Interrupt
@@ -416,7 +424,7 @@ class _Exchange:
         self._slot: Worker
         self._streaming = False
         # Shared.
-        self._head: Message | None = None
+        self._head: Head | None = None
         self._body_error: BaseException | None = None
         self._late_error: BaseException | None = None
 
@@ -475,20 +483,28 @@ class _Exchange:
 
     async def _send_response(self) -> None:
         out = self._out
+        unbroken = 0
         while True:
             chunks, ended = await out.take_in_loop()
-            error = self._body_error if ended else None
+            failed = ended and self._body_error is not None
             if self._head is not None and not self._sent_head:
                 self._sent_head = True
-                await self._emit(self._head)
-            await self._pass_on(chunks, final=ended and error is None)
+                status, headers = self._head
+                await self._emit({"type": self._types.start, "status": status, "headers": headers})
+            await self._pass_on(chunks, final=ended and not failed)
             if ended:
                 break
             self._watch()
-        if error is None:
+            # A worker that gives as fast as the server takes would otherwise keep the loop for itself.
+            unbroken += sum(map(len, chunks))
+            if unbroken > self._settings.response_buffer:
+                unbroken = 0
+                await self._side.handle.checkpoint()
+        if not failed:
             self._side.completed += 1
         await out.left_in_loop()
-        await self._report(error if error is not None else self._late_error)
+        if self._body_error is not None or self._late_error is not None:
+            await self._report_error()
 
     async def _pass_on(self, chunks: list[bytes], *, final: bool) -> None:
         """Send the chunks; `final`: the last of them ends the response."""
@@ -500,6 +516,8 @@ class _Exchange:
             held = block
         if held is not None or final:
             held = held or b""
+            # From here on the server may report a disconnect that only says that all is over.
+            self._answered = final
             await self._emit({"type": self._types.body, "body": held, "more_body": not final})
             self._out.release_in_loop(len(held))
 
@@ -511,21 +529,24 @@ class _Exchange:
             raise self._disconnected() from exc
         self._waiting_since = None
 
-    async def _report(self, error: BaseException | None) -> None:
+    async def _report_error(self) -> None:
         """Raise the app's error to the server, or give the client the answer that it stands for."""
-        if error is None:
-            return
-        self._body_error = self._late_error = None  # its traceback leads back to this exchange
-        if isinstance(error, ClientDisconnected):
-            return
-        if not self._sent_head and isinstance(error, BodyTooLarge):
-            await self._answer(413, str(error))
-        elif not self._sent_head and isinstance(error, ClientStalled):
-            self._side.stalled += 1
-            await self._answer(408, str(error))
-        else:
-            self._side.failed += 1
-            raise presentable(error)
+        error = self._body_error or self._late_error
+        # Its traceback leads back to this exchange, and to this frame: none of them is to wait for the garbage collector.
+        self._body_error = self._late_error = None
+        try:
+            if isinstance(error, ClientDisconnected):
+                return
+            if not self._sent_head and isinstance(error, BodyTooLarge):
+                await self._answer(413, str(error))
+            elif not self._sent_head and isinstance(error, ClientStalled):
+                self._side.stalled += 1
+                await self._answer(408, str(error))
+            elif error is not None:
+                self._side.failed += 1
+                raise presentable(error)
+        finally:
+            del error
 
     async def _answer_cut(self, reason: BaseException) -> None:
         """What follows when the exchange was cut short from this side."""
@@ -609,11 +630,12 @@ class _Exchange:
     def _body_stream(self) -> io.BufferedReader:
         """`wsgi.input` over a channel that the pump fills (W-IN-4)."""
         settings = self._settings
-        self._body = LoopToThread(self._side.handle, settings.request_buffer)
+        # What BufferedReader keeps is waiting as well; it takes its share of the budget.
+        kept = min(io.DEFAULT_BUFFER_SIZE, max(1, settings.request_buffer // 4))
+        self._body = LoopToThread(self._side.handle, max(1, settings.request_buffer - kept))
         begin = None
         if self._holds_back:
-            handle = self._side.handle
-            begin = lambda: handle.post(self._admit_body) and None  # noqa: E731
+            begin = self._ask_for_body_from_thread
         reader = ChannelReader(
             self._body,
             begin=begin,
@@ -622,7 +644,10 @@ class _Exchange:
         )
         if not self._holds_back:
             self._watch()
-        return io.BufferedReader(reader, settings.request_buffer)
+        return io.BufferedReader(reader, kept)
+
+    def _ask_for_body_from_thread(self) -> None:
+        self._side.handle.post(self._admit_body)
 
     def _admit_body(self) -> None:
         """The app reads: now the client may be told to send."""
@@ -652,7 +677,7 @@ class _Exchange:
             pass
         except BaseException:
             logger.debug("the server's receive() raised; taken for a disconnect", exc_info=True)
-        if not self._aborted:
+        if not (self._aborted or self._answered):
             self._side.disconnected += 1
             self.abort(_disconnect)
 
@@ -751,13 +776,17 @@ class _Exchange:
                 self._late_error = error
             else:
                 self._body_error = error
-        if not self._out.leave_from_thread() and error is not None and not isinstance(error, ClientDisconnected):
-            logger.error("the app raised after its request had been given up", exc_info=error)
+        heard = self._out.leave_from_thread()
+        if error is not None and not heard:
+            self._body_error = self._late_error = None
+            if not isinstance(error, ClientDisconnected):
+                logger.error("the app raised after its request had been given up", exc_info=error)
+        del error  # its traceback leads to this frame: together they would wait for the garbage collector
 
     def _run_app(self) -> None:
         iterable = self._bridge._app(self._environ, self._start_response)
         try:
-            if type(iterable) in (list, tuple) and self._head is None:
+            if type(iterable).__iter__ in _WHOLE and self._head is None:
                 self._give_whole(iterable)  # type: ignore[arg-type]
             else:
                 self._give_pieces(iterable)
@@ -785,7 +814,7 @@ class _Exchange:
         self._check_length()
         self._head = head
         self._ended = True
-        self._out.end_from_thread(admitted, left=True)
+        self._out.end_from_thread(admitted, left=not hasattr(chunks, "close"))
 
     def _give_pieces(self, iterable: Any) -> None:
         """A body made on the way: each chunk goes before the next is asked for (W-OUT-4)."""
@@ -858,6 +887,9 @@ _MESSAGE_TYPES = {
     "http": _MessageTypes("http.response.start", "http.response.body"),
     "websocket": _MessageTypes("websocket.http.response.start", "websocket.http.response.body"),
 }
+_WHOLE = (list.__iter__, tuple.__iter__)
+"""Whoever iterates like this has the whole body already."""
+
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
 

@@ -44,13 +44,16 @@ class ChannelReader(io.RawIOBase):
             filled += size
             if size < len(chunk):
                 self._rest.append(chunk[size:])
+        self._channel.release_from_thread(filled)
         return filled
 
     def readall(self) -> bytes:
         parts: list[memoryview] = []
         while self._rest or self._fetch():
-            parts += reversed(self._rest)
+            taken = list(reversed(self._rest))
             self._rest = []
+            parts += taken
+            self._channel.release_from_thread(sum(map(len, taken)))
         return b"".join(parts)
 
     def _fetch(self) -> bool:

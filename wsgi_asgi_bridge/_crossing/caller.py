@@ -12,6 +12,7 @@ chunks are dropped, and the loop is told by one callback.
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 
 from .gate import ThreadGate
@@ -33,7 +34,8 @@ class Caller:
         "_left",
         "_lock",
         "_parked",
-        "_putter",
+        "_putters",
+        "_unbroken",
         "loop",
     )
 
@@ -43,17 +45,18 @@ class Caller:
         self._lock = Lock()
         self._chunks: list[bytes] = []
         self._held = 0
+        self._unbroken = 0  # bytes put since the task slept last; the loop's own
         self._jobs: deque[Callable[[], None]] = deque()
         self._ended = False
         self._error: BaseException | None = None
         self._left = False
         self._parked: ThreadGate | None = None
-        self._putter: Gate | None = None
+        self._putters: list[Gate] = []  # an app may send from several tasks
 
     # ------------------------------------------------------------ the loop
 
     def put_in_loop(self, chunk: bytes, *, last: bool) -> bool:
-        """Hand one chunk over; `last` ends the exchange with it. True when the budget is spent: `wait_for_room_in_loop`."""
+        """Hand one chunk over; `last` ends the exchange with it. False when nobody takes it: the thread has left."""
         with self._lock:
             if self._left:
                 return False
@@ -61,20 +64,26 @@ class Caller:
                 self._chunks.append(chunk)
                 self._held += len(chunk)
             self._ended = last
-            full = self._held > self._budget
+            self._unbroken += len(chunk)
             parked, self._parked = self._parked, None
         if parked is not None:
             parked.open()
-        return full
+        return True
 
     async def wait_for_room_in_loop(self) -> None:
-        """Sleep while the budget is spent and the thread is there."""
+        """Sleep while the budget is spent and the thread is there. Now and then, let others run although there is room."""
         while True:
             with self._lock:
                 if self._held <= self._budget or self._left:
-                    return
-                gate = self._putter = self.loop.create_gate()
+                    break
+                gate = self.loop.create_gate()
+                self._putters.append(gate)
+                self._unbroken = 0
             await gate
+        if self._unbroken > self._budget:
+            # A thread that takes as fast as the app sends would otherwise let it keep the loop for itself.
+            self._unbroken = 0
+            await self.loop.checkpoint()
 
     def fail_in_loop(self, error: BaseException) -> None:
         """End the exchange without its end: once it has taken what waits, the thread raises `error`."""
@@ -131,9 +140,7 @@ class Caller:
             self._chunks = []
             self._held = 0
             jobs, self._jobs = list(self._jobs), deque()
-            putter, self._putter = self._putter, None
-        if putter is not None:
-            self.loop.post(lambda: self.loop.open_gate(putter))
+            self._wake_putters()
         return jobs
 
     # ------------------------------------------------------------
@@ -145,10 +152,18 @@ class Caller:
             error, self._error = self._error, None
             raise error
         self._held = 0
-        putter, self._putter = self._putter, None
-        if putter is not None:
-            self.loop.post(lambda: self.loop.open_gate(putter))
+        self._wake_putters()
         return chunks, self._ended and self._error is None
+
+    def _wake_putters(self) -> None:
+        """Holding the lock."""
+        if self._putters:
+            putters, self._putters = self._putters, []
+            self.loop.post(partial(self._open_all, putters))
+
+    def _open_all(self, gates: list[Gate]) -> None:
+        for gate in gates:
+            self.loop.open_gate(gate)
 
     def _retract(self, gate: ThreadGate) -> None:
         """After a wait that nobody ended."""

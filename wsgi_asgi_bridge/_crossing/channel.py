@@ -188,7 +188,7 @@ class LoopToThread:
     """Chunks put by one task, taken by one thread; `budget` bytes at most wait, beside the one chunk that spent it.
 
     The task: `wait_for_room_in_loop`, `put_in_loop`, again, then `end_in_loop` or `break_in_loop`.
-    The thread: `take_from_thread` until it gives nothing.
+    The thread: `take_from_thread` until it gives nothing, `release_from_thread` as it uses the bytes up.
     """
 
     __slots__ = ("_broken", "_budget", "_chunks", "_ended", "_held", "_lock", "_loop", "_putter", "_taker")
@@ -207,7 +207,7 @@ class LoopToThread:
     # ------------------------------------------------------------ the task
 
     async def wait_for_room_in_loop(self) -> None:
-        """Sleep while the budget is spent."""
+        """Sleep while the budget is spent; bytes taken and not yet used up count."""
         while True:
             with self._lock:
                 if self._held < self._budget or self._ended or self._broken is not None:
@@ -267,15 +267,20 @@ class LoopToThread:
         with self._lock:
             return self._taken()
 
-    def _taken(self) -> list[bytes]:
-        """Holding the lock."""
-        if not self._chunks:
-            if self._broken is not None:
-                raise self._broken()
-            return []
-        chunks, self._chunks = self._chunks, []
-        self._held = 0
-        putter, self._putter = self._putter, None
+    def release_from_thread(self, size: int) -> None:
+        """`size` of the bytes taken are used up: the task may put as many more."""
+        with self._lock:
+            self._held -= size
+            putter = None
+            # Half, not a byte: the two meet twice a budget instead of once a read.
+            if self._putter is not None and self._held <= self._budget // 2:
+                putter, self._putter = self._putter, None
         if putter is not None:
             self._loop.post(lambda: self._loop.open_gate(putter))
+
+    def _taken(self) -> list[bytes]:
+        """Holding the lock."""
+        if not self._chunks and self._broken is not None:
+            raise self._broken()
+        chunks, self._chunks = self._chunks, []
         return chunks

@@ -9,9 +9,7 @@ again, with every other task as it was (A-LOOP-5).
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
-from contextvars import Context
-from typing import Any
+from collections.abc import Callable
 
 from .gate import ThreadGate
 from .loops import LoopHandle, running_loop_handle
@@ -21,7 +19,6 @@ __all__ = ["LoopFactory", "PrivateLoop", "default_loop_factory"]
 logger = logging.getLogger("wsgi_asgi_bridge")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 def default_loop_factory() -> LoopFactory | None:
@@ -43,7 +40,6 @@ class PrivateLoop:
         self._running = ThreadGate()
         self._error: BaseException | None = None
         self._stop: Callable[[], None]
-        self._nursery: Any = None
         self.handle: LoopHandle
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -57,16 +53,6 @@ class PrivateLoop:
             private.thread.join()
             raise private._error
         return private
-
-    def spawn_in_loop(self, work: Work, context: Context) -> None:
-        """Run `work` as a task in `context`. In the loop. `work` lets nothing escape but its own cancellation."""
-        if self._nursery is None:
-            task = self.handle.loop.create_task(work(), context=context)
-            # asyncio itself refers to tasks weakly; the done callback is what keeps this one.
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        else:
-            context.run(self._nursery.start_soon, work)
 
     def stop(self, timeout: float) -> bool:
         """Cancel what still runs and end the thread. Not from the loop itself. False when it has not ended after `timeout` seconds."""
@@ -90,7 +76,6 @@ class PrivateLoop:
                 logger.critical("the private event loop ended by an exception", exc_info=True)
 
     def _run_asyncio(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
         with asyncio.Runner(loop_factory=self._loop_factory) as runner:
             loop = runner.get_loop()
             stopping = False
@@ -118,10 +103,8 @@ class PrivateLoop:
         async def main() -> None:
             stop = trio.Event()
             self._stop = stop.set
-            async with trio.open_nursery() as self._nursery:
-                self.handle = running_loop_handle()
-                self._running.open()
-                await stop.wait()
-                self._nursery.cancel_scope.cancel()
+            self.handle = running_loop_handle()
+            self._running.open()
+            await stop.wait()
 
         trio.run(main)

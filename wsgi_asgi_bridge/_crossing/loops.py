@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,9 +19,10 @@ from .mailbox import Mailbox
 if TYPE_CHECKING:
     import trio
 
-__all__ = ["Companion", "Gate", "Interrupt", "LoopHandle", "running_loop", "running_loop_handle"]
+__all__ = ["Companion", "Gate", "Interrupt", "LoopHandle", "Work", "running_loop", "running_loop_handle"]
 
 Gate = Awaitable[None]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Companion(ABC):
@@ -61,12 +63,18 @@ class LoopHandle(ABC):
     post: Callable[[Callable[[], None]], bool]
     """Run a callback in this loop, from any thread; False when the loop is closed (see Mailbox.post)."""
     create_gate: Callable[[], Gate]
+    checkpoint: Callable[[], Awaitable[None]]
+    """Let the loop's other tasks run once."""
 
     @abstractmethod
     def open_gate(self, gate: Any) -> None: ...
 
     @abstractmethod
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Companion: ...
+    def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
+        """Run `work` as a task in `context`, a copy of the current one if None.
+
+        `work` lets nothing escape but its own cancellation. The caller keeps the companion as long as the work matters.
+        """
 
     @abstractmethod
     def interrupt(self) -> Interrupt: ...
@@ -136,13 +144,14 @@ class _AsyncioHandle(LoopHandle):
         self.loop: asyncio.AbstractEventLoop = loop
         self.post = Mailbox(lambda drain: loop.call_soon_threadsafe(drain, context=nobody)).post
         self.create_gate = loop.create_future
+        self.checkpoint = partial(asyncio.sleep, 0)
 
     def open_gate(self, gate: "asyncio.Future[None]") -> None:
         if not gate.done():  # the awaiting task may have been cancelled meanwhile
             gate.set_result(None)
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Companion:
-        return _AsyncioCompanion(self.loop.create_task(work()))
+    def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
+        return _AsyncioCompanion(self.loop.create_task(work(), context=context))
 
     def interrupt(self) -> Interrupt:
         return _AsyncioInterrupt()
@@ -214,22 +223,23 @@ class _TrioHandle(LoopHandle):
         self.cancelled = trio.Cancelled
         self.post = Mailbox(token.run_sync_soon).post
         self.create_gate = _TrioGate
+        self.checkpoint = trio.lowlevel.checkpoint
 
     def open_gate(self, gate: _TrioGate) -> None:
         gate.event.set()
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Companion:
+    def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
         import trio
 
-        # A system task, since a companion starts whenever it is needed and no nursery is open then. The
-        # work must therefore let nothing but its own cancellation escape.
+        # A system task, since a companion starts whenever it is needed and no nursery is open then; the
+        # run ends by cancelling it.
         scope = trio.CancelScope()
 
         async def scoped() -> None:
             with scope:
                 await work()
 
-        trio.lowlevel.spawn_system_task(scoped, context=contextvars.copy_context())
+        trio.lowlevel.spawn_system_task(scoped, context=context or contextvars.copy_context())
         return _TrioCompanion(scope)
 
     def interrupt(self) -> Interrupt:

@@ -53,6 +53,8 @@ class ASGIResponse:
         For a body part: the bytes that go out and whether they are the last. None for all others.
         Raises AppError for a message that is illegal here.
         """
+        if not isinstance(message, Mapping):
+            raise AppError(f"the app sent {message!r:.200} {self.state.value}, expected a dict")
         kind = message.get("type")
         if kind == "http.response.body" and self.state is ASGIResponseState.STARTED:
             return self._body(message)
@@ -126,6 +128,8 @@ def _native_name(name: bytes) -> str | None:
 
 def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int | None]:
     """WSGI's headers and the Content-Length among them (A-OUT-1)."""
+    if not isinstance(headers, Iterable):
+        raise AppError(f"http.response.start: the headers are {headers!r:.200}, expected an iterable of pairs of byte strings")
     native: list[tuple[str, str]] = []
     declared: int | None = None
     for pair in headers:

@@ -6,7 +6,7 @@ Nothing here is quadratic in what a client sends: repeated headers are collected
 import ssl
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ..errors import BadRequest, ServerError
@@ -216,4 +216,4 @@ def _set_tls(environ: Environ, tls: Mapping[str, Any]) -> None:
 def _cipher_names() -> dict[int, str]:
     """OpenSSL's names of the cipher suites by their IANA number."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    return {cast("int", cipher["id"]) & 0xFFFF: cipher["name"] for cipher in context.get_ciphers()}
+    return {cipher["id"] & 0xFFFF: cipher["name"] for cipher in context.get_ciphers()}

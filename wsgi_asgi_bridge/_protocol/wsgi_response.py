@@ -14,10 +14,10 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import AppError
-from ..typing import Headers, Message
+from ..typing import Headers
 from .headers import (
     BODYLESS_STATUSES,
     HOP_BY_HOP,
@@ -25,11 +25,18 @@ from .headers import (
     header_value_from_app,
 )
 
-__all__ = ["ResponseState", "WSGIResponse", "checked_chunk"]
+__all__ = ["Head", "ResponseState", "WSGIResponse", "checked_chunk"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
-_STATUS = re.compile(r"[1-9][0-9]{2}(?: [^\x00-\x1f\x7f]*)?")
+_STATUS = re.compile(r"[1-9][0-9]{2}(?: [\x20-\x7e\x80-\xff]*)?")
+
+
+class Head(NamedTuple):
+    """A response without its body."""
+
+    status: int
+    headers: Headers
 
 
 class ResponseState(Enum):
@@ -70,8 +77,8 @@ class WSGIResponse:
         self._headers, self._declared = _translated_headers(headers)
         self.state = ResponseState.HELD
 
-    def seal(self, whole: Sequence[bytes] | None = None) -> Message:
-        """The `http.response.start` message; from here on it stands. `whole`: the body, where all of it is known already."""
+    def seal(self, whole: Sequence[bytes] | None = None) -> Head:
+        """The head, which stands from here on. `whole`: the body, where all of it is known already."""
         if self.state is ResponseState.EXPECTED:
             raise AppError("the app gave its response without calling start_response (PEP 3333)")
         self.state = ResponseState.SEALED
@@ -85,7 +92,7 @@ class WSGIResponse:
         elif whole is not None and self._declared is None:
             self._declared = sum(map(len, whole))
             self._headers.append((b"content-length", b"%d" % self._declared))
-        return {"type": "http.response.start", "status": status, "headers": self._headers}
+        return Head(status, self._headers)
 
     # ------------------------------------------------------------ the body
 
@@ -131,7 +138,7 @@ def _status_code(status: Any) -> int:
         raise AppError(f"start_response: the status is {status!r}, expected a str such as '200 OK' (PEP 3333)")
     if _STATUS.fullmatch(status) is None:
         raise AppError(
-            f"start_response: the status is {status!r}, expected three digits and a reason without control characters (PEP 3333)"
+            f"start_response: the status is {status!r}, expected three digits and a latin-1 reason without control characters (PEP 3333)"
         )
     return int(status[:3])
 

@@ -640,6 +640,7 @@ class _Exchange:
             self._body,
             begin=begin,
             timeout=settings.stall_timeout,
+            waiting=lambda: self._slot.away(),
             stalled=lambda: ClientStalled(f"the client sent nothing for stall_timeout={settings.stall_timeout} s"),
         )
         if not self._holds_back:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable
 
-from .channel import LoopToThread
+from .channel import LoopToThread, Waiting
 
 __all__ = ["ChannelReader"]
 
@@ -12,7 +12,7 @@ class ChannelReader(io.RawIOBase):
     """A raw stream over `LoopToThread`; io.BufferedReader around it gives the rest of the io semantics.
 
     `begin` is called once, before the first read: a body that nobody reads is never asked for
-    (`Expect: 100-continue`). `stalled` makes the error of a read that got nothing for `timeout` seconds.
+    (`Expect: 100-continue`). `waiting()` is entered around each sleep. `stalled` makes the error of a read that got nothing for `timeout` seconds.
     """
 
     def __init__(
@@ -21,11 +21,13 @@ class ChannelReader(io.RawIOBase):
         *,
         begin: Callable[[], None] | None,
         timeout: float,
+        waiting: Waiting,
         stalled: Callable[[], Exception],
     ) -> None:
         self._channel = channel
         self._begin = begin
         self._timeout = timeout
+        self._waiting = waiting
         self._stalled = stalled
         self._rest: list[memoryview] = []  # taken and not yet read, in reverse order
 
@@ -61,7 +63,7 @@ class ChannelReader(io.RawIOBase):
         if self._begin is not None:
             begin, self._begin = self._begin, None
             begin()
-        chunks = self._channel.take_from_thread(self._timeout)
+        chunks = self._channel.take_from_thread(self._timeout, self._waiting)
         if chunks is None:
             raise self._stalled()
         self._rest = [memoryview(chunk) for chunk in reversed(chunks)]

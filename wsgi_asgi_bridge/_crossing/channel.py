@@ -9,16 +9,20 @@ Both ends may be broken by the other side with a reason, an exception that later
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any
 
 from .gate import ThreadGate
 from .loops import Gate, LoopHandle
 
-__all__ = ["Broken", "LoopToThread", "ThreadToLoop"]
+__all__ = ["Broken", "LoopToThread", "ThreadToLoop", "Waiting"]
 
 Broken = Callable[[], Exception]
 """Makes the exception that tells why the other side is gone; a new one each time it is raised."""
+
+Waiting = Callable[[], AbstractContextManager[object]]
+"""What a thread enters while it sleeps for its client."""
 
 
 class ThreadToLoop:
@@ -249,16 +253,18 @@ class LoopToThread:
 
     # ------------------------------------------------------------ the thread
 
-    def take_from_thread(self, timeout: float) -> list[bytes] | None:
+    def take_from_thread(self, timeout: float, waiting: Waiting = nullcontext) -> list[bytes] | None:
         """All chunks that wait, `[]` at the end of the body for ever, None after `timeout` seconds without a byte.
 
-        What arrived before a break is still given; then the reason is raised, for ever.
+        What arrived before a break is still given; then the reason is raised, for ever. `waiting()` is entered around the sleep, if any.
         """
         with self._lock:
             if self._chunks or self._ended or self._broken is not None:
                 return self._taken()
             gate = self._taker = ThreadGate()
-        if not gate.wait(timeout):
+        with waiting():
+            opened = gate.wait(timeout)
+        if not opened:
             with self._lock:
                 if self._taker is gate:
                     self._taker = None

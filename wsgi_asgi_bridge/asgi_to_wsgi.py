@@ -350,7 +350,7 @@ class _Exchange(Iterator[bytes]):
         if self._last:
             self._leave()
             return list(blocks(chunks))
-        self._blocks = blocks(chunks)
+        self._blocks = iter(blocks(chunks))
         return self
 
     def __next__(self) -> bytes:
@@ -362,7 +362,7 @@ class _Exchange(Iterator[bytes]):
             if self._last:
                 self._leave()
                 raise StopIteration
-            self._blocks = blocks(self._take())
+            self._blocks = iter(blocks(self._take()))
 
     def close(self) -> None:
         """The server is done with this response, finished or not. May be called again."""

@@ -1,7 +1,6 @@
-"""A WSGI app under an ASGI server: `WSGIToASGI`, and one HTTP exchange from top to bottom.
+"""A WSGI app under an ASGI server: `WSGIToASGI`, and one HTTP exchange as its loop sees it, from top to bottom.
 
-`_Exchange.run` is the request as the loop sees it, `_Exchange._work` as the worker sees it. What the two share is the pair of
-channels and the three attributes named there; the channel's lock orders every access to them.
+What the worker does meanwhile is in _app_call.py.
 """
 
 import atexit
@@ -11,8 +10,10 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from wsgiref.util import FileWrapper
 
 import anyio
 
+from ._app_call import AppCall
 from ._arguments import count, imported_app, seconds
 from ._crossing.ambient import Ambient
 from ._crossing.body import ChannelReader
@@ -27,21 +29,20 @@ from ._crossing.channel import LoopToThread, ThreadToLoop
 from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
 from ._crossing.loops import Companion, Interrupt, running_loop, running_loop_handle
-from ._crossing.workers import QueueFull, Worker, WorkerPool
+from ._crossing.workers import Job, QueueFull, WorkerPool
 from ._protocol.blocks import blocks
 from ._protocol.environ import environ_from_scope, environ_template
-from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
 from .errors import (
-    AppError,
     BadRequest,
     BodyTooLarge,
     BridgeClosed,
+    BridgeError,
     ClientDisconnected,
     ClientStalled,
     ServerError,
     presentable,
 )
-from .typing import Environ, Message, Receive, Scope, Send, WSGIApp
+from .typing import Environ, Receive, Scope, Send, WSGIApp
 
 __all__ = ["WSGIToASGI", "WSGIToASGIStats"]
 
@@ -324,6 +325,8 @@ class _LoopSide:
         self.exchanges: set[_Exchange] = set()
         self.now = monotonic()
         """A clock that is read once a tick: what a time-out is measured with, at no cost a request."""
+        self.pool: WorkerPool | None = None
+        """The pool that this loop submitted to last."""
         self._ticking = False
         self.completed = self.rejected = self.disconnected = self.stalled = self.failed = 0
 
@@ -334,15 +337,30 @@ class _LoopSide:
             self.now = monotonic()
             self.handle.call_later(self.bridge._settings.tick, self._tick)
 
+    def submit(self, job: Job) -> bool:
+        """Give the job to the pool, as WorkerPool.submit does; a pool that was shut down meanwhile is replaced."""
+        if self.pool is None:
+            self.pool = self.bridge._running_pool()
+        try:
+            return self.pool.submit(job)
+        except BridgeClosed:
+            if not self.pool.drained():
+                raise
+            self.pool = self.bridge._running_pool()
+            return self.pool.submit(job)
+
+    def withdraw(self, job: Job) -> None:
+        if self.pool is not None:
+            self.pool.withdraw(job)
+
     def _tick(self) -> None:
         """While requests are in flight: who has stalled, and which streams leave the pool's count."""
         self.now = monotonic()
-        deadline = self.now - self.bridge._settings.stall_timeout
+        stall_timeout = self.bridge._settings.stall_timeout
         for exchange in list(self.exchanges):
-            exchange.give_up_if_waiting_since(deadline)
-        pool = self.bridge._pool
-        if pool is not None:
-            pool.release_long_streams()
+            exchange.look_at_client(self.now, stall_timeout)
+        if self.pool is not None:
+            self.pool.release_long_streams()
         self._ticking = bool(self.exchanges)
         if self._ticking:
             self.handle.call_later(self.bridge._settings.tick, self._tick)
@@ -353,82 +371,38 @@ class _LoopSide:
 
 
 class _Exchange:
-    """One request in flight.
+    """One request in flight, as the loop sees it. The worker's part is `AppCall`; the channels are all that the two share beside it."""
 
-    Shared with the worker, beside the channels: `_head` and `_body_error`, which the worker writes before it puts the chunk or the
-    end that the loop takes afterwards, and `_late_error`, which it writes before it leaves. The channel's lock is
-    between each write and its read.
-    """
+    # What most requests never change.
+    _ahead: Sequence[bytes] = ()
+    """What arrived of a body before it was known to stream."""
+    _aborted = False
+    _answered = False
+    """The last message is on its way."""
+    _body: LoopToThread | None = None
+    """The request's body, where it streams."""
+    _call: AppCall | None = None
+    _collecting = False
+    _companion: Companion | None = None
+    _holds_back = False
+    """The client waits for `100 Continue`."""
+    _polled = False
+    _sent_head = False
+    _waiting_since: float | None = None
+    """Since when a receive() or send() is pending: the client is waited for."""
 
-    __slots__ = (
-        "_aborted",
-        "_ahead",
-        "_answered",
-        "_body",
-        "_body_error",
-        "_bridge",
-        "_collecting",
-        "_companion",
-        "_context",
-        "_cut",
-        "_ended",
-        "_environ",
-        "_head",
-        "_holds_back",
-        "_late_error",
-        "_out",
-        "_polled",
-        "_pool",
-        "_receive",
-        "_response",
-        "_scope",
-        "_send",
-        "_sent_head",
-        "_settings",
-        "_side",
-        "_slot",
-        "_streaming",
-        "_types",
-        "_waiting_since",
-    )
-
-    def __init__(
-        self, bridge: WSGIToASGI, side: _LoopSide, scope: Any, receive: Receive, send: Send
-    ) -> None:
+    def __init__(self, bridge: WSGIToASGI, side: _LoopSide, scope: Any, receive: Any, send: Any) -> None:
         self._bridge = bridge
         self._settings = bridge._settings
         self._side = side
         self._scope = scope
-        self._receive: Callable[[], Any] = receive
-        self._send: Callable[[Any], Any] = send
-        self._types = _MESSAGE_TYPES[scope["type"]]
-        self._context = contextvars.copy_context()
-        self._out = ThreadToLoop(side.handle, bridge._settings.response_buffer)
-        # The loop's own.
-        self._body: LoopToThread | None = None  # the request's body, where it streams
-        self._ahead: list[bytes] = []  # what arrived of it before it was known to stream
-        self._aborted = False
-        self._answered = False  # the last message is on its way
-        self._collecting = False
-        self._companion: Companion | None = None
+        self._receive = receive
+        self._send = send
         self._cut: Interrupt
         self._environ: Environ
-        self._holds_back = False  # the client waits for `100 Continue`
-        self._pool: WorkerPool | None = None
-        self._sent_head = False
-        self._waiting_since: float | None = None  # for the client: a receive() or send() is pending
-        # The worker's.
-        self._ended = False
-        self._polled = False
-        self._response: WSGIResponse
-        self._slot: Worker
-        self._streaming = False
-        # Shared.
-        self._head: Head | None = None
-        self._body_error: BaseException | None = None
-        self._late_error: BaseException | None = None
+        self._out = ThreadToLoop(side.handle, bridge._settings.response_buffer)
 
-    # ------------------------------------------------------------ the loop: from the first step to the last
+    # ------------------------------------------------------------ from the first step to the last
 
     async def run(self) -> None:
         side = self._side
@@ -452,9 +426,10 @@ class _Exchange:
                 self._companion.cancel()
 
     async def _serve(self) -> None:
+        bridge, settings, side = self._bridge, self._settings, self._side
         try:
             environ = self._environ = environ_from_scope(
-                self._scope, self._bridge._template, max_header_repeats=self._settings.max_header_repeats
+                self._scope, bridge._template, max_header_repeats=settings.max_header_repeats
             )
             environ["wsgi.input"] = await self._request_body(environ)
         except BadRequest as exc:
@@ -463,14 +438,22 @@ class _Exchange:
         except BodyTooLarge as exc:
             await self._answer(413, str(exc))
             return
-        self._response = WSGIResponse(environ["REQUEST_METHOD"])
         environ["wsgi.errors"] = sys.stderr
         environ["wsgi_asgi_bridge.client_disconnected"] = self._client_disconnected
-        if self._settings.extra_environ:
-            environ.update(self._settings.extra_environ)
+        if settings.extra_environ:
+            environ.update(settings.extra_environ)
+        call = self._call = AppCall(
+            bridge._app,
+            environ,
+            self._out,
+            side.ambient,
+            stall_timeout=settings.stall_timeout,
+            on_stall=self._stall_from_thread,
+        )
+        # All of the app's work runs in the context of the request (W-CALL-2).
+        self._job: Job = partial(contextvars.copy_context().run, call.run)  # type: ignore[call-arg]
         try:
-            pool = self._pool = self._bridge._running_pool()
-            saturated = pool.submit(self._work_in_context)
+            saturated = side.submit(self._job)
         except QueueFull:
             await self._answer(503, "Too many requests are waiting.", busy=True)
             return
@@ -478,62 +461,59 @@ class _Exchange:
             await self._answer(503, str(exc), busy=True)
             return
         if saturated:
-            self._watch()  # who leaves now must not take a thread later (W-FLOW-4)
-        await self._send_response()
+            self.watch()  # who leaves now must not take a thread later (W-FLOW-4)
+        await self._send_response(call)
+        if call.error is not None or call.late_error is not None:
+            await self._report_error(call)
 
-    async def _send_response(self) -> None:
-        out = self._out
+    async def _send_response(self, call: AppCall) -> None:
+        """Send what the worker gives, until it has left."""
+        out, send, side, types = self._out, self._send, self._side, self._types()
         unbroken = 0
-        while True:
-            chunks, ended = await out.take_in_loop()
-            failed = ended and self._body_error is not None
-            if self._head is not None and not self._sent_head:
-                self._sent_head = True
-                status, headers = self._head
-                await self._emit({"type": self._types.start, "status": status, "headers": headers})
-            await self._pass_on(chunks, final=ended and not failed)
-            if ended:
-                break
-            self._watch()
-            # A worker that gives as fast as the server takes would otherwise keep the loop for itself.
-            unbroken += sum(map(len, chunks))
-            if unbroken > self._settings.response_buffer:
-                unbroken = 0
-                await self._side.handle.checkpoint()
-        if not failed:
-            self._side.completed += 1
-        await out.left_in_loop()
-        if self._body_error is not None or self._late_error is not None:
-            await self._report_error()
-
-    async def _pass_on(self, chunks: list[bytes], *, final: bool) -> None:
-        """Send the chunks; `final`: the last of them ends the response."""
-        held: bytes | None = None
-        for block in blocks(chunks):
-            if held is not None:
-                await self._emit({"type": self._types.body, "body": held, "more_body": True})
-                self._out.release_in_loop(len(held))
-            held = block
-        if held is not None or final:
-            held = held or b""
-            # From here on the server may report a disconnect that only says that all is over.
-            self._answered = final
-            await self._emit({"type": self._types.body, "body": held, "more_body": not final})
-            self._out.release_in_loop(len(held))
-
-    async def _emit(self, message: Message) -> None:
-        self._waiting_since = self._side.now
+        ended = whole = False
         try:
-            await self._send(message)
+            while not ended:
+                chunks, ended = await out.take_in_loop()
+                whole = ended and call.error is None
+                if not self._sent_head and call.head is not None:
+                    self._sent_head = True
+                    status, headers = call.head
+                    self._waiting_since = side.now
+                    await send({"type": types.start, "status": status, "headers": headers})
+                pieces = blocks(chunks)
+                if whole and not pieces:
+                    pieces = _END
+                following = len(pieces)
+                for piece in pieces:
+                    following -= 1
+                    more = not whole or following > 0
+                    # With the last message the server may report a disconnect that only says that all is over.
+                    self._answered = not more
+                    self._waiting_since = side.now
+                    await send({"type": types.body, "body": piece, "more_body": more})
+                    if not ended:
+                        out.release_in_loop(len(piece))
+                self._waiting_since = None
+                if not ended:
+                    self.watch()
+                    # A worker that gives as fast as the server takes would otherwise keep the loop for itself.
+                    unbroken += sum(map(len, chunks))
+                    if unbroken > self._settings.response_buffer:
+                        unbroken = 0
+                        await side.handle.checkpoint()
+        except BridgeError:
+            raise
         except OSError as exc:
             raise self._disconnected() from exc
-        self._waiting_since = None
+        if whole:
+            side.completed += 1
+        await out.left_in_loop()
 
-    async def _report_error(self) -> None:
+    async def _report_error(self, call: AppCall) -> None:
         """Raise the app's error to the server, or give the client the answer that it stands for."""
-        error = self._body_error or self._late_error
+        error = call.error or call.late_error
         # Its traceback leads back to this exchange, and to this frame: none of them is to wait for the garbage collector.
-        self._body_error = self._late_error = None
+        call.error = call.late_error = None
         try:
             if isinstance(error, ClientDisconnected):
                 return
@@ -561,6 +541,7 @@ class _Exchange:
     async def _answer(self, status: int, text: str, *, busy: bool = False) -> None:
         """The bridge's own answer; the app has not begun its."""
         self._side.rejected += 1
+        types = self._types()
         body = text.encode("utf-8", "replace") + b"\n"
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -570,31 +551,38 @@ class _Exchange:
             headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
         if self._scope.get("method") == "HEAD":
             body = b""
-        await self._emit({"type": self._types.start, "status": status, "headers": headers})
-        await self._emit({"type": self._types.body, "body": body, "more_body": False})
+        self._waiting_since = self._side.now
+        try:
+            await self._send({"type": types.start, "status": status, "headers": headers})
+            await self._send({"type": types.body, "body": body, "more_body": False})
+        except OSError as exc:
+            raise self._disconnected() from exc
 
-    # ------------------------------------------------------------ the loop: the request's body
+    def _types(self) -> "_MessageTypes":
+        return _HTTP if self._scope["type"] == "http" else _WEBSOCKET
+
+    # ------------------------------------------------------------ the request's body
 
     async def _request_body(self, environ: Environ) -> io.BytesIO | io.BufferedReader:
         """`wsgi.input`: the whole body where it is small, else a stream (W-IN-5).
 
         Raises BadRequest for a body shorter than declared, BodyTooLarge, ClientDisconnected.
         """
-        if self._scope["type"] == "websocket":
+        declared = environ.get("CONTENT_LENGTH")
+        length = None if declared is None else int(declared)
+        if length == 0 or self._scope["type"] == "websocket":
             return io.BytesIO()
-        length = int(environ["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in environ else None
-        self._refuse_large_body(length or 0)
-        self._holds_back = length != 0 and "100-continue" in environ.get("HTTP_EXPECT", "").lower()
-        streams = (
+        if length is not None:
+            self._refuse_large_body(length)
+        self._holds_back = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
+        if (
             self._holds_back
             or "HTTP_TRANSFER_ENCODING" in environ
             or (length is not None and length > self._settings.request_buffer)
-        )
-        if not streams:
-            collected = b"" if length == 0 else await self._collected(length)
-            if collected is not None:
-                return io.BytesIO(collected)
-        return self._body_stream()
+        ):
+            return self._body_stream()
+        collected = await self._collected(length)
+        return self._body_stream() if collected is None else io.BytesIO(collected)
 
     async def _collected(self, length: int | None) -> bytes | None:
         """The whole body, None when it turns out to be a stream. Waits in the loop, holding no thread."""
@@ -604,7 +592,6 @@ class _Exchange:
         while True:
             self._waiting_since = self._side.now
             message = await self._receive()
-            self._waiting_since = None
             if message["type"] != "http.request":
                 raise self._disconnected()
             part = message.get("body", b"")
@@ -613,10 +600,12 @@ class _Exchange:
             if not message.get("more_body", False):
                 break
             if length is None or size > self._settings.request_buffer:
-                self._collecting = False
                 self._ahead = parts
-                return None
+                break
         self._collecting = False
+        self._waiting_since = None
+        if self._ahead:
+            return None
         if length is not None and size < length:
             raise BadRequest(f"the body ended after {size} of the {length} bytes that Content-Length declares")
         self._refuse_large_body(size)
@@ -633,29 +622,30 @@ class _Exchange:
         # What BufferedReader keeps is waiting as well; it takes its share of the budget.
         kept = min(io.DEFAULT_BUFFER_SIZE, max(1, settings.request_buffer // 4))
         self._body = LoopToThread(self._side.handle, max(1, settings.request_buffer - kept))
-        begin = None
-        if self._holds_back:
-            begin = self._ask_for_body_from_thread
+        begin = self._ask_for_body_from_thread if self._holds_back else None
         reader = ChannelReader(
             self._body,
             begin=begin,
             timeout=settings.stall_timeout,
-            waiting=lambda: self._slot.away(),
+            waiting=self._waiting_worker,
             stalled=lambda: ClientStalled(f"the client sent nothing for stall_timeout={settings.stall_timeout} s"),
         )
         if not self._holds_back:
-            self._watch()
+            self.watch()
         return io.BufferedReader(reader, kept)
 
+    def _waiting_worker(self) -> AbstractContextManager[object]:
+        return self._call.waiting() if self._call is not None else nullcontext()
+
     def _ask_for_body_from_thread(self) -> None:
+        """The app reads: now the client may be told to send."""
         self._side.handle.post(self._admit_body)
 
     def _admit_body(self) -> None:
-        """The app reads: now the client may be told to send."""
         self._holds_back = False
-        self._watch()
+        self.watch()
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """Start the pump, if it does not run yet and asking the server does not ask the client for its body."""
         if self._companion is None and not self._aborted and (not self._holds_back or self._sent_head):
             self._companion = self._side.handle.spawn(self._pump)
@@ -713,18 +703,27 @@ class _Exchange:
         else:
             body.end_in_loop()
 
-    # ------------------------------------------------------------ the loop: endings
+    # ------------------------------------------------------------ endings
 
-    def give_up_if_waiting_since(self, deadline: float) -> None:
-        """The loop's tick: has this client been waited for since before `deadline`?"""
-        if self._waiting_since is not None and self._waiting_since <= deadline:
+    def look_at_client(self, now: float, stall_timeout: float) -> None:
+        """The loop's tick: how long has this client been waited for?"""
+        since = self._waiting_since
+        if since is None or since >= now:
+            return
+        if since <= now - stall_timeout:
             self._stall("sent" if self._collecting else "read")
+        elif not self._collecting:
+            # A send() that hangs; some servers do not even end it when the client leaves.
+            self.watch()
 
     def _stall(self, what: str) -> None:
         if not self._aborted:
             self._side.stalled += 1
             timeout = self._settings.stall_timeout
             self.abort(lambda: ClientStalled(f"the client {what} nothing for stall_timeout={timeout} s"))
+
+    def _stall_from_thread(self) -> None:
+        self._side.handle.post(lambda: self._stall("read"))
 
     def _disconnected(self) -> ClientDisconnected:
         """For the exchange's own task: break off, and the error to raise."""
@@ -742,13 +741,11 @@ class _Exchange:
     def _break_off(self, reason: Callable[[], Exception]) -> None:
         """Let the worker find the exchange over at its next step; if none has begun, none will."""
         self._aborted = True
-        if self._pool is not None:
-            self._pool.withdraw(self._work_in_context)
+        if self._call is not None:
+            self._side.withdraw(self._job)
         if self._body is not None:
             self._body.break_in_loop(reason)
         self._out.break_in_loop(reason)
-
-    # ------------------------------------------------------------ the worker
 
     def _client_disconnected(self) -> bool:
         """`environ["wsgi_asgi_bridge.client_disconnected"]`: whether the client is known to be gone. Any thread (W-FLOW-3).
@@ -757,119 +754,8 @@ class _Exchange:
         """
         if not self._polled:
             self._polled = True
-            self._side.handle.post(self._watch)
+            self._side.handle.post(self.watch)
         return self._out.broken()
-
-    def _work_in_context(self, worker: Worker) -> None:
-        """The job: all of the app's work, in the request's context (W-CALL-2)."""
-        self._context.run(self._work, worker)
-
-    def _work(self, worker: Worker) -> None:
-        self._slot = worker
-        self._side.ambient.bind_thread()
-        error: BaseException | None = None
-        try:
-            self._run_app()
-        except BaseException as exc:  # whatever an app raises ends its request, never this thread (W-CALL-3)
-            error = exc
-        if error is not None:
-            if self._ended:
-                self._late_error = error
-            else:
-                self._body_error = error
-        heard = self._out.leave_from_thread()
-        if error is not None and not heard:
-            self._body_error = self._late_error = None
-            if not isinstance(error, ClientDisconnected):
-                logger.error("the app raised after its request had been given up", exc_info=error)
-        del error  # its traceback leads to this frame: together they would wait for the garbage collector
-
-    def _run_app(self) -> None:
-        iterable = self._bridge._app(self._environ, self._start_response)
-        try:
-            if type(iterable).__iter__ in _WHOLE and self._head is None:
-                self._give_whole(iterable)  # type: ignore[arg-type]
-            else:
-                self._give_pieces(iterable)
-        finally:
-            close = getattr(iterable, "close", None)
-            if close is not None:
-                close()
-
-    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
-        self._response.start(status, headers, exc_info)
-        return self._write
-
-    def _write(self, chunk: bytes) -> None:
-        """PEP 3333's imperative way; what it gives precedes what is yielded."""
-        self._put(checked_chunk(chunk))
-        if excess := self._response.excess():
-            raise AppError(f"write() went {excess} bytes beyond Content-Length {self._response.declared()}")
-
-    def _give_whole(self, chunks: list[bytes] | tuple[bytes, ...]) -> None:
-        """A body that is all there: one hand-over, together with the head and the end."""
-        whole = [chunk for chunk in chunks if checked_chunk(chunk)]
-        response = self._response
-        head = response.seal(whole)
-        admitted = [part for part in map(response.admitted, whole) if part]
-        self._check_length()
-        self._head = head
-        self._ended = True
-        self._out.end_from_thread(admitted, left=not hasattr(chunks, "close"))
-
-    def _give_pieces(self, iterable: Any) -> None:
-        """A body made on the way: each chunk goes before the next is asked for (W-OUT-4)."""
-        response = self._response
-        for chunk in iterable:
-            if checked_chunk(chunk):
-                self._put(chunk)
-                if response.bodyless or response.excess():
-                    break
-        head = self._head or response.seal(())
-        self._check_length()
-        self._head = head
-        if not self._ended:
-            self._ended = True
-            self._out.end_from_thread([], left=False)
-
-    def _put(self, chunk: bytes) -> None:
-        """Hand one chunk over, with the head before it if it is the first, and with the end if nothing may follow it."""
-        response = self._response
-        head = self._head or response.seal()
-        admitted = response.admitted(chunk)
-        if self._ended:
-            return
-        last = response.complete()
-        self._head = head
-        while not self._out.put_from_thread(admitted, last=last):
-            self._wait_for_client()
-        self._ended = last
-        if not (last or self._streaming):
-            self._streaming = True
-            self._slot.begin_streaming()
-
-    def _wait_for_client(self) -> None:
-        """Sleep while the client has enough to read; meanwhile this thread does not count (W-FLOW-1, W-FLOW-8)."""
-        with self._slot.away():
-            moved = self._out.wait_for_room_from_thread(self._settings.stall_timeout)
-        if not moved:
-            # The loop's tick says so too, unless the loop itself is gone; then nobody else would end this wait.
-            self._side.handle.post(lambda: self._stall("read"))
-            raise ClientStalled(f"the client read nothing for stall_timeout={self._settings.stall_timeout} s")
-
-    def _check_length(self) -> None:
-        """Content-Length is a promise: short of it the connection must break, beyond it nothing went out (W-OUT-6)."""
-        response = self._response
-        if missing := response.missing():
-            raise AppError(f"the body ended {missing} bytes short of Content-Length {response.declared()}")
-        if excess := response.excess():
-            logger.warning(
-                "the app gave %d bytes beyond Content-Length %s; they were cut (%s %s)",
-                excess,
-                response.declared(),
-                self._environ["REQUEST_METHOD"],
-                self._environ["PATH_INFO"],
-            )
 
 
 class _FileWrapper(FileWrapper):
@@ -884,12 +770,10 @@ class _MessageTypes(NamedTuple):
     body: str
 
 
-_MESSAGE_TYPES = {
-    "http": _MessageTypes("http.response.start", "http.response.body"),
-    "websocket": _MessageTypes("websocket.http.response.start", "websocket.http.response.body"),
-}
-_WHOLE = (list.__iter__, tuple.__iter__)
-"""Whoever iterates like this has the whole body already."""
+_HTTP = _MessageTypes("http.response.start", "http.response.body")
+_WEBSOCKET = _MessageTypes("websocket.http.response.start", "websocket.http.response.body")
+_END: tuple[bytes, ...] = (b"",)
+"""What is left to send when the body has no more bytes: its end."""
 
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 

@@ -8,7 +8,7 @@ after. A change is therefore either seen before the wait begins, or it finds the
 Both ends may be broken by the other side with a reason, an exception that later calls raise anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any
@@ -100,11 +100,11 @@ class ThreadToLoop:
                     continue
             return gate.wait()  # taken out just now: its opening is on its way
 
-    def end_from_thread(self, chunks: list[bytes], *, left: bool) -> None:
+    def end_from_thread(self, chunks: Sequence[bytes], *, left: bool) -> None:
         """The body is over, `chunks` are its rest, given whole whatever the budget (W-FLOW-1). `left`: so is the thread's work."""
         with self._lock:
+            # Not added to what is held: nothing is put after it that would have to wait.
             self._chunks += chunks
-            self._held += sum(map(len, chunks))
             self._ended = True
             self._left = left
             taker, self._taker = self._taker, None

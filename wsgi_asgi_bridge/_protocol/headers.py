@@ -12,6 +12,8 @@ from ..errors import AppError, BadRequest
 __all__ = [
     "BODYLESS_STATUSES",
     "HOP_BY_HOP",
+    "KNOWN_NAMES",
+    "MAX_LENGTH_DIGITS",
     "content_length",
     "environ_key",
     "header_name_from_app",
@@ -83,16 +85,15 @@ def header_name_from_app(name: str) -> bytes:
 
 def header_value_from_app(name: str, value: str) -> bytes:
     """A WSGI app's header value as bytes. Raises AppError unless it is latin-1 text without control characters."""
-    if not isinstance(value, str):
-        raise AppError(f"start_response: header {name!r} has the value {value!r}, expected a str (PEP 3333)")
-    # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
-    if not value.isprintable() and _CONTROL.search(value) is not None:
-        raise AppError(
-            f"start_response: header {name!r} has the value {value!r}, which holds a control character (PEP 3333)"
-        )
     try:
+        # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
+        if not value.isprintable() and _CONTROL.search(value) is not None:
+            raise AppError(
+                f"start_response: header {name!r} has the value {value!r}, which holds a control character (PEP 3333)"
+            )
         return value.encode("latin-1")
+    except (AttributeError, TypeError):
+        expected = "a str"
     except UnicodeEncodeError:
-        raise AppError(
-            f"start_response: header {name!r} has the value {value!r}, expected latin-1 text only (PEP 3333)"
-        ) from None
+        expected = "latin-1 text only"
+    raise AppError(f"start_response: header {name!r} has the value {value!r}, expected {expected} (PEP 3333)")

@@ -13,6 +13,7 @@ Once SEALED the head is what the server gets, and Content-Length is the law for 
 import re
 from collections.abc import Sequence
 from enum import Enum
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from ..typing import Headers
 from .headers import (
     BODYLESS_STATUSES,
     HOP_BY_HOP,
+    KNOWN_NAMES,
+    MAX_LENGTH_DIGITS,
     header_name_from_app,
     header_value_from_app,
 )
@@ -48,33 +51,37 @@ class ResponseState(Enum):
 class WSGIResponse:
     """One response, as its app makes it. `method` decides whether it may have a body."""
 
-    __slots__ = ("_declared", "_headers", "_method", "_sent", "_status", "bodyless", "state")
+    __slots__ = ("_headers", "_method", "_sent", "_status", "bodyless", "declared", "state")
 
     def __init__(self, method: str) -> None:
         self._method = method
-        self.state = ResponseState.EXPECTED
         self._status = 0
         self._headers: Headers = []
-        self._declared: int | None = None
         self._sent = 0
+        self.state = ResponseState.EXPECTED
+        self.declared: int | None = None
+        """Content-Length."""
         self.bodyless = False
+        """Whether no byte of a body may go out; known once SEALED."""
 
     # ------------------------------------------------------------ the head
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None) -> None:
         """`start_response`. Raises AppError for what PEP 3333 does not allow, and the app's own error where it asks for that."""
-        try:
-            if exc_info is not None and exc_info[1] is not None:
+        if exc_info is not None and exc_info[1] is not None:
+            try:
                 if self.state is ResponseState.SEALED:
                     raise exc_info[1].with_traceback(exc_info[2])
-            elif self.state is not ResponseState.EXPECTED:
-                raise AppError(
-                    f"start_response({status!r}) is a second call without exc_info (PEP 3333); the first said {self._status}"
-                )
-        finally:
-            exc_info = None  # it refers to a traceback, whose frames refer to it
+            finally:
+                exc_info = None  # it refers to a traceback, whose frames refer to it
+        elif self.state is not ResponseState.EXPECTED:
+            raise AppError(
+                f"start_response({status!r}) is a second call without exc_info (PEP 3333); the first said {self._status}"
+            )
+        if not isinstance(status, str):
+            raise AppError(f"start_response: the status is {status!r}, expected a str such as '200 OK' (PEP 3333)")
         self._status = _status_code(status)
-        self._headers, self._declared = _translated_headers(headers)
+        self._headers, self.declared = _translated_headers(headers)
         self.state = ResponseState.HELD
 
     def seal(self, whole: Sequence[bytes] | None = None) -> Head:
@@ -85,45 +92,54 @@ class WSGIResponse:
         status = self._status
         if status in BODYLESS_STATUSES:
             self.bodyless = True
-            if status != 304 and self._declared is not None:  # RFC 9110 8.6
+            if status != 304 and self.declared is not None:  # RFC 9110 8.6
                 self._headers = [pair for pair in self._headers if pair[0] != b"content-length"]
         elif self._method == "HEAD":
             self.bodyless = True
-        elif whole is not None and self._declared is None:
-            self._declared = sum(map(len, whole))
-            self._headers.append((b"content-length", b"%d" % self._declared))
+        elif whole is not None and self.declared is None:
+            self.declared = sum(map(len, whole))
+            self._headers.append((b"content-length", b"%d" % self.declared))
         return Head(status, self._headers)
 
     # ------------------------------------------------------------ the body
+
+    def whole(self, chunks: Sequence[bytes]) -> tuple[Head, Sequence[bytes]]:
+        """The head of a response whose body is `chunks`, and what of them may go out. Raises AppError for a body short of Content-Length."""
+        head = self.seal(chunks)
+        if self.bodyless:
+            return head, ()
+        self._sent = sum(map(len, chunks))
+        self.check_end()
+        if self._sent == self.declared:
+            return head, chunks
+        self._sent = 0
+        return head, [self.admitted(chunk) for chunk in chunks]
 
     def admitted(self, chunk: bytes) -> bytes:
         """What of the next chunk may go out: all, nothing of a bodyless response, or up to Content-Length."""
         if self.bodyless:
             return b""
         self._sent += len(chunk)
-        if self._declared is None or self._sent <= self._declared:
+        if self.declared is None or self._sent <= self.declared:
             return chunk
-        return chunk[: max(0, len(chunk) - (self._sent - self._declared))]
+        return chunk[: max(0, len(chunk) - (self._sent - self.declared))]
 
     def complete(self) -> bool:
         """Whether no further byte may follow."""
-        return self.bodyless or (self._declared is not None and self._sent >= self._declared)
+        return self.bodyless or (self.declared is not None and self._sent >= self.declared)
 
     def excess(self) -> int:
         """How many bytes the app has given beyond its Content-Length."""
-        if self.bodyless or self._declared is None:
+        if self.bodyless or self.declared is None:
             return 0
-        return max(0, self._sent - self._declared)
+        return max(0, self._sent - self.declared)
 
-    def missing(self) -> int:
-        """How many bytes of its Content-Length the app has not given."""
-        if self.bodyless or self._declared is None:
-            return 0
-        return max(0, self._declared - self._sent)
-
-    def declared(self) -> int | None:
-        """The Content-Length."""
-        return self._declared
+    def check_end(self) -> None:
+        """The body is over. Raises AppError if it is short of its Content-Length (W-OUT-6)."""
+        if self.declared is not None and self._sent < self.declared and not self.bodyless:
+            raise AppError(
+                f"the body ended {self.declared - self._sent} bytes short of Content-Length {self.declared}"
+            )
 
 
 def checked_chunk(chunk: Any) -> bytes:
@@ -133,9 +149,8 @@ def checked_chunk(chunk: Any) -> bytes:
     return chunk
 
 
-def _status_code(status: Any) -> int:
-    if not isinstance(status, str):
-        raise AppError(f"start_response: the status is {status!r}, expected a str such as '200 OK' (PEP 3333)")
+@lru_cache(maxsize=KNOWN_NAMES)
+def _status_code(status: str) -> int:
     if _STATUS.fullmatch(status) is None:
         raise AppError(
             f"start_response: the status is {status!r}, expected three digits and a latin-1 reason without control characters (PEP 3333)"
@@ -152,20 +167,26 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
     for pair in headers:
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise AppError(f"start_response: a header is {pair!r:.200}, expected a tuple of name and value (PEP 3333)")
-        if not isinstance(pair[0], str):
-            raise AppError(f"start_response: a header name is {pair[0]!r:.200}, expected a str (PEP 3333)")
-        name = header_name_from_app(pair[0])
-        value = header_value_from_app(pair[0], pair[1])
-        if name in HOP_BY_HOP:
+        name, value = pair
+        if not isinstance(name, str):
+            raise AppError(f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)")
+        raw_name = header_name_from_app(name)
+        raw_value = header_value_from_app(name, value)
+        if raw_name in HOP_BY_HOP:
             continue
-        if name == b"content-length":
-            value = value.strip(b" \t")
-            if not value.isdigit() or len(value) > 18:
-                raise AppError(f"start_response: Content-Length is {pair[1]!r:.200}, expected digits (RFC 9110 8.6)")
-            if declared is not None:
-                if declared != int(value):
-                    raise AppError(f"start_response: Content-Length is {declared} and {int(value)} (RFC 9112 6.3)")
+        if raw_name == b"content-length":
+            length = _length_from_app(raw_value.strip(b" \t"))
+            if declared is None:
+                declared = length
+            elif declared != length:
+                raise AppError(f"start_response: Content-Length is {declared} and {length} (RFC 9112 6.3)")
+            else:
                 continue
-            declared = int(value)
-        translated.append((name, value))
+        translated.append((raw_name, raw_value))
     return translated, declared
+
+
+def _length_from_app(value: bytes) -> int:
+    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
+        raise AppError(f"start_response: Content-Length is {value!r:.200}, expected decimal digits (RFC 9110 8.6)")
+    return int(value)

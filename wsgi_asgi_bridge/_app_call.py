@@ -1,0 +1,195 @@
+"""One call of a WSGI app in a worker: the call, the iteration and `close()`, in one thread (W-CALL-2).
+
+Everything here runs in the worker, except that the loop reads `head`, `error` and `late_error`: each is written before the worker puts,
+ends or leaves the channel, and read after the loop has taken that from it. The channel's lock is between the two.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ._crossing.ambient import Ambient
+from ._crossing.channel import ThreadToLoop
+from ._crossing.workers import Worker
+from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
+from .errors import AppError, ClientDisconnected, ClientStalled
+from .typing import Environ, WSGIApp
+
+__all__ = ["AppCall"]
+
+logger = logging.getLogger("wsgi_asgi_bridge")
+
+_WHOLE = (list.__iter__, tuple.__iter__)
+"""Whoever iterates like this has the whole body already."""
+
+
+class AppCall:
+    """What the worker does for one request.
+
+    `on_stall` is called, in the worker, when the client has read nothing for `stall_timeout` seconds.
+    """
+
+    __slots__ = (
+        "_ambient",
+        "_app",
+        "_ended",
+        "_environ",
+        "_on_stall",
+        "_out",
+        "_response",
+        "_slot",
+        "_stall_timeout",
+        "_streaming",
+        "error",
+        "head",
+        "late_error",
+    )
+
+    def __init__(
+        self,
+        app: WSGIApp,
+        environ: Environ,
+        out: ThreadToLoop,
+        ambient: Ambient,
+        *,
+        stall_timeout: float,
+        on_stall: Callable[[], None],
+    ) -> None:
+        self._app = app
+        self._environ = environ
+        self._out = out
+        self._ambient = ambient
+        self._stall_timeout = stall_timeout
+        self._on_stall = on_stall
+        self._response = WSGIResponse(environ["REQUEST_METHOD"])
+        self._slot: Worker
+        self._streaming = False
+        self._ended = False  # the loop has the whole body
+        self.head: Head | None = None
+        """The response's head, once it stands."""
+        self.error: BaseException | None = None
+        """What ended the body before its end."""
+        self.late_error: BaseException | None = None
+        """What the app raised after the end of its body."""
+
+    def waiting(self) -> Any:
+        """A context manager: this thread sleeps for its client and does not count meanwhile (W-FLOW-8)."""
+        return self._slot.away()
+
+    def run(self, slot: Worker) -> None:
+        """All of the app's work. Lets nothing escape: whatever an app raises ends its request, never this thread (W-CALL-3)."""
+        self._slot = slot
+        self._ambient.bind_thread()
+        error: BaseException | None = None
+        try:
+            iterable = self._app(self._environ, self._start_response)
+            if type(iterable) is list and self.head is None:
+                self._give_whole(iterable, left=True)  # the usual case: a list has no close()
+                return
+            try:
+                if getattr(type(iterable), "__iter__", None) in _WHOLE and self.head is None:
+                    self._give_whole(iterable, left=False)  # type: ignore[arg-type]
+                else:
+                    self._give_pieces(iterable)
+            finally:
+                close = getattr(iterable, "close", None)
+                if close is not None:
+                    close()
+        except BaseException as exc:
+            error = exc
+        self._leave(error)
+        del error  # its traceback leads to this frame: together they would wait for the garbage collector
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._ended:
+            self.late_error = error
+        else:
+            self.error = error
+        if not self._out.leave_from_thread() and error is not None:
+            self.error = self.late_error = None
+            if not isinstance(error, ClientDisconnected):
+                logger.error("the app raised after its request had been given up", exc_info=error)
+
+    # ------------------------------------------------------------ what the app calls
+
+    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+        self._response.start(status, headers, exc_info)
+        return self._write
+
+    def _write(self, chunk: bytes) -> None:
+        """PEP 3333's imperative way; what it gives precedes what is yielded."""
+        self._put(checked_chunk(chunk))
+        if excess := self._response.excess():
+            raise AppError(f"write() went {excess} bytes beyond Content-Length {self._response.declared}")
+
+    # ------------------------------------------------------------ what the app gives
+
+    def _give_whole(self, chunks: list[bytes] | tuple[bytes, ...], *, left: bool) -> None:
+        """A body that is all there: one hand-over, together with the head and the end."""
+        response = self._response
+        for chunk in chunks:
+            checked_chunk(chunk)
+        head, body = response.whole(chunks)
+        self._warn_of_excess()
+        self.head = head
+        self._ended = True
+        self._out.end_from_thread(body, left=left)
+
+    def _give_pieces(self, iterable: Any) -> None:
+        """A body made on the way: each chunk goes before the next is asked for (W-OUT-4)."""
+        response = self._response
+        for chunk in _iterator(iterable):
+            if checked_chunk(chunk):
+                self._put(chunk)
+                if response.bodyless or response.excess():
+                    break
+        head = self.head or response.seal(())
+        response.check_end()
+        self._warn_of_excess()
+        self.head = head
+        if not self._ended:
+            self._ended = True
+            self._out.end_from_thread([], left=False)
+
+    def _put(self, chunk: bytes) -> None:
+        """Hand one chunk over, with the head before it if it is the first, and with the end if nothing may follow it."""
+        response = self._response
+        head = self.head or response.seal()
+        admitted = response.admitted(chunk)
+        if self._ended:
+            return
+        last = response.complete()
+        self.head = head
+        while not self._out.put_from_thread(admitted, last=last):
+            self._wait_for_room()
+        self._ended = last
+        if not (last or self._streaming):
+            self._streaming = True
+            self._slot.begin_streaming()
+
+    def _wait_for_room(self) -> None:
+        """Sleep while the client has enough to read (W-FLOW-1)."""
+        with self.waiting():
+            moved = self._out.wait_for_room_from_thread(self._stall_timeout)
+        if not moved:
+            # The loop finds that out too, unless it is itself gone; then nobody else would end this wait.
+            self._on_stall()
+            raise ClientStalled(f"the client read nothing for stall_timeout={self._stall_timeout} s")
+
+    def _warn_of_excess(self) -> None:
+        """Nothing beyond Content-Length has gone out, but somebody should know (W-OUT-6)."""
+        if excess := self._response.excess():
+            logger.warning(
+                "the app gave %d bytes beyond Content-Length %s; they were cut (%s %s)",
+                excess,
+                self._response.declared,
+                self._environ["REQUEST_METHOD"],
+                self._environ["PATH_INFO"],
+            )
+
+
+def _iterator(iterable: Any) -> Iterator[Any]:
+    try:
+        return iter(iterable)
+    except TypeError:
+        raise AppError(f"the app returned {iterable!r:.200}, expected an iterable of bytes (PEP 3333)") from None

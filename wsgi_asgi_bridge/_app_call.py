@@ -12,7 +12,7 @@ from ._crossing.ambient import Ambient
 from ._crossing.channel import ThreadToLoop
 from ._crossing.workers import Worker
 from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
-from .errors import AppError, ClientDisconnected, ClientStalled
+from .errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
 from .typing import Environ, WSGIApp
 
 __all__ = ["AppCall"]
@@ -107,13 +107,16 @@ class AppCall:
             self.error = error
         if not self._out.leave_from_thread() and error is not None:
             self.error = self.late_error = None
-            if not isinstance(error, ClientDisconnected):
+            if not isinstance(error, ClientDisconnected | ClientStalled | BridgeClosed):
                 logger.error("the app raised after its request had been given up", exc_info=error)
 
     # ------------------------------------------------------------ what the app calls
 
     def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
-        self._response.start(status, headers, exc_info)
+        try:
+            self._response.start(status, headers, exc_info)
+        finally:
+            del exc_info  # an error raised anew leads to this frame (W-OUT-2)
         return self._write
 
     def _write(self, chunk: bytes) -> None:
@@ -161,16 +164,16 @@ class AppCall:
         last = response.complete()
         self.head = head
         while not self._out.put_from_thread(admitted, last=last):
-            self._wait_for_room()
+            self._wait_for_room(len(admitted))
         self._ended = last
         if not (last or self._streaming):
             self._streaming = True
             self._slot.begin_streaming()
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, size: int) -> None:
         """Sleep while the client has enough to read (W-FLOW-1)."""
         with self.waiting():
-            moved = self._out.wait_for_room_from_thread(self._stall_timeout)
+            moved = self._out.wait_for_room_from_thread(size, self._stall_timeout)
         if not moved:
             # The loop finds that out too, unless it is itself gone; then nobody else would end this wait.
             self._on_stall()
@@ -183,8 +186,8 @@ class AppCall:
                 "the app gave %d bytes beyond Content-Length %s; they were cut (%s %s)",
                 excess,
                 self._response.declared,
-                self._environ["REQUEST_METHOD"],
-                self._environ["PATH_INFO"],
+                self._environ.get("REQUEST_METHOD"),
+                self._environ.get("PATH_INFO"),
             )
 
 

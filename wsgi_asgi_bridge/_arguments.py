@@ -1,7 +1,7 @@
 """The constructors' arguments: wrong ones are refused at once, with what came and what was expected."""
 
 import importlib
-import math
+import threading
 from typing import Any
 
 __all__ = ["count", "imported_app", "seconds"]
@@ -12,11 +12,11 @@ def imported_app(app: Any, *, kind: str) -> Any:
 
     Raises TypeError for what cannot be called, ValueError for a malformed import string, ImportError for one that leads nowhere.
     """
-    if isinstance(app, str):
-        app = _attribute(app)
-    if not callable(app):
-        raise TypeError(f"app is {app!r}, expected {kind} or an import string 'pkg.module:attribute'")
-    return app
+    found = _attribute(app) if isinstance(app, str) else app
+    if not callable(found):
+        named = f"{app!r}, which is {found!r}" if isinstance(app, str) else repr(app)
+        raise TypeError(f"app is {named}, expected {kind} or an import string 'pkg.module:attribute'")
+    return found
 
 
 def _attribute(path: str) -> Any:
@@ -42,9 +42,9 @@ def count(name: str, value: Any, *, least: int) -> int:
 
 
 def seconds(name: str, value: Any) -> float:
-    """A finite number of seconds above zero."""
+    """A number of seconds above zero that a thread can wait for."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}, expected a number of seconds")
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value}, expected a finite number of seconds above 0")
+    if not 0 < value <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name} is {value}, expected seconds above 0 and at most {threading.TIMEOUT_MAX:.0f}")
     return float(value)

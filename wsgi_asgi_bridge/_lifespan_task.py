@@ -29,7 +29,7 @@ class LifespanTask:
         self._lifespan = Lifespan(required=required)
         # The loop's own.
         self._task: Companion | None = None  # held: asyncio itself refers to tasks weakly
-        self._messages = 0  # given to the app
+        self._given: list[str] = []  # the messages that the app has
         self._asked_to_stop = False
         self._receiver: Gate | None = None  # where the app waits in its receive()
         self._report: Callable[[], None] | None = None  # wakes the thread that waits for the next state
@@ -39,17 +39,21 @@ class LifespanTask:
     def startup(self, timeout: float) -> str | None:
         """Run the app's startup. Why it failed, None when the app has started or knows no lifespan."""
         gate = ThreadGate()
+        outcome: list[str | None] = []
+
+        def report() -> None:
+            # Here in the loop: a moment later the lifespan may have moved on, which is not the startup's failure any more.
+            failed = self._lifespan.state is LifespanState.FAILED
+            outcome.append(f"the app's lifespan startup failed: {self._lifespan.failure!r}" if failed else None)
+            gate.open()
 
         def begin_in_loop() -> None:
-            self._report = gate.open
+            self._report = report
             self._task = self._private.handle.spawn(self._run, contextvars.Context())
 
         if not self._private.handle.post(begin_in_loop) or not gate.wait(timeout):
             return f"the app's lifespan startup took longer than startup_timeout={timeout} s"
-        # The gate is behind the loop's last write to it, so this thread may read it.
-        if self._lifespan.state is LifespanState.FAILED:
-            return f"the app's lifespan startup failed: {self._lifespan.failure!r}"
-        return None
+        return outcome[0]
 
     def shutdown(self, timeout: float) -> None:
         """Run the app's shutdown, if it has started. What goes wrong is logged."""
@@ -88,13 +92,15 @@ class LifespanTask:
             raise error
 
     async def _receive(self) -> Message:
-        self._messages += 1
-        if self._messages == 1:
-            return {"type": "lifespan.startup"}
-        while self._messages > 2 or not self._asked_to_stop:
-            self._receiver = self._private.handle.create_gate()
-            await self._receiver
-        return {"type": "lifespan.shutdown"}
+        # An app may cancel its receive() and call again: what was not returned is still to come.
+        if not self._given:
+            self._given.append("lifespan.startup")
+        else:
+            while len(self._given) == 2 or not self._asked_to_stop:
+                self._receiver = self._private.handle.create_gate()
+                await self._receiver
+            self._given.append("lifespan.shutdown")
+        return {"type": self._given[-1]}
 
     async def _send(self, message: Message) -> None:
         phase = _NOT_YET.get(self._lifespan.state)

@@ -11,6 +11,7 @@ import errno
 import inspect
 import io
 import logging
+import os
 import threading
 import weakref
 from collections import deque
@@ -117,7 +118,6 @@ class ASGIToWSGI:
         self._response_buffer = count("response_buffer", response_buffer, least=1)
         self._disconnect_poll = seconds("disconnect_poll", disconnect_poll)
         self._root_path = (root_path or "").rstrip("/")
-        self._ends_at_exit = False
         self._begin()
         reset_in_child(self)
 
@@ -126,16 +126,22 @@ class ASGIToWSGI:
         self._lock = threading.Lock()
         """Held while the loop starts, by threads only: the first request starts it, the others wait for that."""
         self._side: _LoopSide | None = None
-        self._closing = threading.RLock()
-        """Held while the loop ends: whoever calls `close` meanwhile returns when it has. Re-entered at the exit of a closing process."""
+        self._process = os.getpid()
 
     def reset_after_fork(self) -> None:
         """Forget the parent's loop; the child starts its own on first use. Called by the fork itself (A-CALL-2)."""
         if self._side is not None:
-            # Never closed and never collected here: the child would close what it shares with its parent,
-            # whose loop must go on waking up.
-            _parents_loops.append(self._side)
+            self._side.abandon()
         self._begin()
+
+    def _notice_fork(self) -> None:
+        """Some servers fork without Python's hooks (uWSGI by default); then nobody has called `reset_after_fork`."""
+        process = os.getpid()
+        if self._process != process:
+            # The bridge's own lock may have been held in the parent. setdefault is one step: all threads get one lock.
+            with _after_fork.setdefault(process, threading.Lock()):
+                if self._process != process:
+                    self.reset_after_fork()
 
     # ------------------------------------------------------------ WSGI
 
@@ -152,12 +158,10 @@ class ASGIToWSGI:
     # ------------------------------------------------------------ the private loop
 
     def _running_side(self) -> "_LoopSide":
+        self._notice_fork()
         with self._lock:
             if self._side is None:
                 self._side = _LoopSide.started(self)
-                if not self._ends_at_exit:
-                    self._ends_at_exit = True
-                    _at_exit(partial(_close_at_exit, weakref.ref(self)))
             side = self._side
         if side.refusal is not None:
             raise BridgeClosed(side.refusal)
@@ -175,11 +179,15 @@ class ASGIToWSGI:
 
         A bridge used again afterwards starts a new loop.
         """
-        with self._closing:
-            with self._lock:
-                side, self._side = self._side, None
-            if side is not None:
-                side.close()
+        self._notice_fork()
+        with self._lock:
+            side = self._side
+        if side is None:
+            return
+        side.close()
+        with self._lock:
+            if self._side is side:
+                self._side = None
 
     def __enter__(self) -> Self:
         self.startup()
@@ -192,7 +200,7 @@ class ASGIToWSGI:
 
     def stats(self) -> ASGIToWSGIStats:
         """What the bridge does now and has done since its loop started. Any thread, without waiting for a startup."""
-        side = self._side
+        side = self._side if self._process == os.getpid() else None
         if side is None:
             return ASGIToWSGIStats(False, 0, 0, 0, 0, 0)
         background = side.background
@@ -234,18 +242,34 @@ class _LoopSide:
         self._on_empty: Callable[[], None] | None = None
         self._fallback_lock = threading.Lock()
         self._fallback: ThreadPoolExecutor | None = None
+        self._closing = threading.RLock()
+        """Held while the loop ends: whoever calls `close` meanwhile returns when it has. Re-entered at the exit of a closing process."""
+        self._closed = False
 
     @classmethod
     def started(cls, bridge: ASGIToWSGI) -> "_LoopSide":
         """With its loop running and the lifespan's startup over."""
         side = cls(bridge)
-        if side._lifespan is not None:
-            side.refusal = side._lifespan.startup(bridge._startup_timeout)
-            if side.refusal is not None:
-                logger.error("%s; all requests are refused", side.refusal)
-        side._unused = weakref.finalize(bridge, side.end_unused)
+        _end_at_exit(side)
+        try:
+            if side._lifespan is not None:
+                side.refusal = side._lifespan.startup(bridge._startup_timeout)
+        except BaseException:  # Ctrl-C
+            side.close()
+            raise
+        if side.refusal is not None:
+            logger.error("%s; all requests are refused", side.refusal)
+        # The collector may run in any thread, at any place, with any lock held: it only posts.
+        side._unused = weakref.finalize(bridge, side.handle.post, side.end_unused_in_loop)
         side._unused.atexit = False
         return side
+
+    def abandon(self) -> None:
+        """In a forked child: never closed and never collected, since the child shares what the parent's loop wakes up by."""
+        if self._unused is not None:
+            self._unused.detach()
+        _open_sides.discard(self)
+        _parents_sides.append(self)
 
     # ------------------------------------------------------------ ending
 
@@ -253,6 +277,13 @@ class _LoopSide:
         """Background work, lifespan, loop. In a thread."""
         if threading.current_thread() is self.private.thread:
             raise RuntimeError("close() was called from the private loop's own thread, which it has to wait for")
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._end()
+                _open_sides.discard(self)
+
+    def _end(self) -> None:
         if self._unused is not None:
             self._unused.detach()
         if not self._wait(self._when_empty, self._shutdown_timeout):
@@ -268,8 +299,8 @@ class _LoopSide:
             if self._fallback is not None:
                 self._fallback.shutdown(wait=False, cancel_futures=True)
 
-    def end_unused(self) -> None:
-        """The bridge was collected: nobody can send requests any more. In any thread, even the loop's, so nothing is waited for."""
+    def end_unused_in_loop(self) -> None:
+        """The bridge was collected: nobody can send requests any more."""
         threading.Thread(target=self.close, name="wsgi_asgi_bridge-close", daemon=True).start()
 
     def _wait(self, when: Callable[[Callable[[], None]], None], timeout: float) -> bool:
@@ -302,13 +333,17 @@ class _LoopSide:
         with self._fallback_lock:
             if self._fallback is None:
                 self._fallback = ThreadPoolExecutor(1, thread_name_prefix="wsgi_asgi_bridge-sync")
-            self._fallback.submit(job)
+            try:
+                self._fallback.submit(job)
+            except RuntimeError:  # shut down, and with it the loop whose task waits for the job
+                logger.debug("a job came after the shutdown and is dropped")
 
 
 class _Exchange(Iterator[bytes]):
     """One request in flight, and the iterable that the server gets."""
 
     def __init__(self, bridge: ASGIToWSGI, side: _LoopSide, environ: Environ, length: int | None) -> None:
+        self._bridge = bridge  # a bridge that only its responses hold is not to be collected under them
         self._app = bridge._app
         self._poll = bridge._disconnect_poll
         self._side = side
@@ -331,7 +366,8 @@ class _Exchange(Iterator[bytes]):
         self._reading = False
         self._gone = False
         self._over = False
-        self._receivers: list[Gate] = []
+        self._receivers: set[Gate] = set()  # tasks of the app that wait in receive()
+        self._sending = 0  # tasks of the app that wait in send()
         if self._body.small:
             self._took_body(*self._body.read_all())  # before the loop knows of this exchange, so this thread may
 
@@ -372,12 +408,9 @@ class _Exchange(Iterator[bytes]):
         """What the app has sent; serves it with this thread meanwhile. Raises what ended the exchange otherwise."""
         try:
             chunks, self._last = self._caller.take_from_thread(self._poll, self._glance)
-        except BaseException as exc:
+        except BaseException:
             self._leave()
-            shown = presentable(exc)
-            if shown is exc:
-                raise
-            raise shown from exc
+            raise
         return chunks
 
     def _glance(self) -> None:
@@ -391,10 +424,11 @@ class _Exchange(Iterator[bytes]):
         if self._left:
             return
         self._left = True
-        for job in self._caller.leave_from_thread():
-            self._side.run_in_fallback(job)
+        jobs = self._caller.leave_from_thread()
         if not self._last:
             self._side.handle.post(self._caller_left_in_loop)
+        for job in jobs:
+            self._side.run_in_fallback(job)
 
     def _read_body(self) -> None:
         """A job: the app waits for more of the request."""
@@ -439,7 +473,9 @@ class _Exchange(Iterator[bytes]):
         else:
             side.failed += 1
             self._caller.fail_in_loop(
-                error or AppError(f"the app returned {response.state.value}, without ending its response")
+                AppError(f"the app returned {response.state.value}, without ending its response")
+                if error is None
+                else presentable(error)
             )
         self._over = True
         self._open_receivers()
@@ -463,7 +499,14 @@ class _Exchange(Iterator[bytes]):
             self._over = True
             self._open_receivers()
         else:
-            await self._caller.wait_for_room_in_loop()
+            self._sending += 1
+            try:
+                await self._caller.wait_for_room_in_loop()
+            finally:
+                self._sending -= 1
+            if self._caller.left():
+                self._note_gone()
+                raise _client_gone()
 
     async def _receive(self) -> Message:
         while True:
@@ -477,8 +520,11 @@ class _Exchange(Iterator[bytes]):
                 if not self._reading:
                     self._reading = self._caller.call_in_thread(self._read_body)
             gate = self._side.handle.create_gate()
-            self._receivers.append(gate)
-            await gate
+            self._receivers.add(gate)
+            try:
+                await gate
+            finally:  # it may have been cancelled: frameworks poll this way
+                self._receivers.discard(gate)
 
     def _took_body(self, part: bytes, ended: bool | None) -> None:
         """The thread has read `part`; `ended` None: the client left before the end."""
@@ -497,9 +543,9 @@ class _Exchange(Iterator[bytes]):
         An app that listens, or sends, learns of it. One that is silent in the middle of its response would not; it is
         cancelled, as frameworks do to their own streams where the server lets them listen.
         """
-        listens = bool(self._receivers)
+        learns = bool(self._receivers or self._sending)
         self._note_gone()
-        if self._gone and not listens and self._response.state is ASGIResponseState.STARTED:
+        if self._gone and not learns and self._response.state is ASGIResponseState.STARTED:
             self._task.cancel()
 
     def _note_gone(self) -> None:
@@ -514,8 +560,7 @@ class _Exchange(Iterator[bytes]):
         self._task.cancel()
 
     def _open_receivers(self) -> None:
-        receivers, self._receivers = self._receivers, []
-        for gate in receivers:
+        for gate in self._receivers:
             self._side.handle.open_gate(gate)
 
 
@@ -591,6 +636,10 @@ def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: 
         return
     try:
         result = fn(*args, **kwargs)
+    except StopIteration as exc:  # which no future may carry: what awaits it would never go on
+        error = RuntimeError("thread-sensitive code raised StopIteration")
+        error.__cause__ = exc
+        future.set_exception(error)
     except BaseException as exc:
         future.set_exception(exc)
     else:
@@ -614,14 +663,19 @@ def _client_gone() -> ClientDisconnected:
 
 
 def _is_consequence(error: BaseException, causes: tuple[type[BaseException], ...]) -> bool:
-    """Whether `error` is one of `causes`, or was raised while one was handled: frameworks translate them."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, causes):
+    """Whether `error` is one of `causes`, or was raised because of one: frameworks translate them."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:  # an exception may be its own cause
+            continue
+        seen.add(id(current))
+        if isinstance(current, causes):
             return True
-        if isinstance(seen, BaseExceptionGroup):
-            return all(_is_consequence(part, causes) for part in seen.exceptions)
-        seen = seen.__cause__ or seen.__context__
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+        waiting += (linked for linked in (current.__cause__, current.__context__) if linked is not None)
     return False
 
 
@@ -640,19 +694,34 @@ def _plain_answer(start_response: StartResponse, status: str, text: str) -> list
     return [body]
 
 
-_parents_loops: list[_LoopSide] = []
+_after_fork: dict[int, threading.Lock] = {}
+"""By process: who notices a fork first."""
+
+_parents_sides: list[_LoopSide] = []
 """In a forked child: what it inherited and must leave alone."""
 
+_open_sides: set[_LoopSide] = set()
+"""The loops of this process that have not ended. Changed by one thread at a time for each loop; a set's `add` and `discard` are atomic."""
 
-def _at_exit(end: Callable[[], None]) -> None:
-    """Call `end` when the interpreter ends: before thread pools are shut, where Python lets us, since a lifespan may still use one."""
-    register = getattr(threading, "_register_atexit", None)
-    if register is not None:
-        register(end)
-    atexit.register(end)
+_exit_lock = threading.Lock()
+_registered_in: int | None = None
 
 
-def _close_at_exit(bridge: "weakref.ref[ASGIToWSGI]") -> None:
-    alive = bridge()
-    if alive is not None:
-        alive.close()
+def _end_at_exit(side: _LoopSide) -> None:
+    """Close `side` when the interpreter ends, whoever still holds its bridge then."""
+    global _registered_in
+    with _exit_lock:
+        _open_sides.add(side)
+        if _registered_in is None:
+            _registered_in = os.getpid()
+            # Before thread pools are shut, where Python lets us: a lifespan may use one for its shutdown. That is when the
+            # main thread ends, even if a server serves on in others; a request that comes later starts a new loop.
+            register = getattr(threading, "_register_atexit", None)
+            if register is not None:
+                register(_close_all)
+            atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for side in list(_open_sides):
+        side.close()

@@ -29,7 +29,7 @@ from ._crossing.channel import LoopToThread, ThreadToLoop
 from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
 from ._crossing.loops import Companion, Interrupt, running_loop, running_loop_handle
-from ._crossing.workers import Job, QueueFull, WorkerPool
+from ._crossing.workers import Job, Prospect, QueueFull, WorkerPool
 from ._protocol.blocks import blocks
 from ._protocol.environ import environ_from_scope, environ_template
 from .errors import (
@@ -57,8 +57,11 @@ RETRY_AFTER_SECONDS = 1
 STRAY_MESSAGES = 4
 """How many messages other than the disconnect are heard out after the body; one or two are usual."""
 
-TICKS_PER_TIMEOUT = 4
-"""Time-outs are looked at this often; one is noticed at most a quarter late."""
+TICKS_PER_TIMEOUT = 8
+"""Time-outs are looked at this often; one is noticed at most a quarter late, and never early."""
+
+QUEUE_GRACE_SECONDS = 0.01
+"""How long a request may wait behind others, while a thread is on its way, before its client is watched. Watching costs a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,8 @@ class WSGIToASGI:
         self._lock = threading.Lock()  # held for a few statements; a loop may take it
         self._pool: WorkerPool | None = None
         self._sides: list[_LoopSide] = []
+        self._past = _Counts()
+        """Of loops that have ended."""
         self._lifespans = 0
         self._here = threading.local()
         """`.side`: the _LoopSide of the loop that ran last in this thread."""
@@ -189,11 +194,26 @@ class WSGIToASGI:
     def _side(self) -> "_LoopSide":
         """This bridge's side in the running loop. A thread runs one loop at a time, so the last one is nearly always it."""
         side: _LoopSide | None = getattr(self._here, "side", None)
-        if side is None or side.handle.loop is not running_loop():
-            side = self._here.side = _LoopSide(self)
-            with self._lock:
-                self._sides.append(side)
+        loop = running_loop()
+        if side is None or side.handle.loop is not loop:
+            side = self._here.side = self._side_of(loop)
         return side
+
+    def _side_of(self, loop: object) -> "_LoopSide":
+        with self._lock:
+            sides = list(self._sides)
+        for side in sides:
+            if side.handle.loop is loop:
+                return side
+        # Nobody tells when a loop ends; the next one finds out, and keeps its counts.
+        ended = [side for side in sides if not side.handle.post(_nothing)]
+        new = _LoopSide(self)
+        with self._lock:
+            self._sides = [side for side in self._sides if side not in ended]
+            self._sides.append(new)
+            for side in ended:
+                self._past = self._past.plus(side.counts)
+        return new
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """W-LIFE-1. Several loops may each send a lifespan; the last shutdown drains the pool."""
@@ -240,8 +260,6 @@ class WSGIToASGI:
                     stream_after=self._stream_after,
                     name="wsgi_asgi_bridge-worker",
                 )
-                # A bridge that nobody holds any more takes its threads with it.
-                weakref.finalize(self, pool.drain, _nothing).atexit = False
             return pool
 
     def close(self) -> None:
@@ -298,7 +316,9 @@ class WSGIToASGI:
     def stats(self) -> WSGIToASGIStats:
         """What the bridge does now and has done so far. Any thread."""
         with self._lock:
-            pool, sides = self._pool, list(self._sides)
+            pool, sides, total = self._pool, list(self._sides), self._past
+        for side in sides:
+            total = total.plus(side.counts)
         counts = pool.counts() if pool is not None else None
         return WSGIToASGIStats(
             threads=counts.threads if counts else 0,
@@ -307,11 +327,31 @@ class WSGIToASGI:
             streaming=counts.away if counts else 0,
             queued=counts.queued if counts else 0,
             in_flight=sum(len(side.exchanges) for side in sides),
-            completed=sum(side.completed for side in sides),
-            rejected=sum(side.rejected for side in sides),
-            disconnected=sum(side.disconnected for side in sides),
-            stalled=sum(side.stalled for side in sides),
-            failed=sum(side.failed for side in sides),
+            completed=total.completed,
+            rejected=total.rejected,
+            disconnected=total.disconnected,
+            stalled=total.stalled,
+            failed=total.failed,
+        )
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What has happened to the requests of one loop; see WSGIToASGIStats."""
+
+    completed: int = 0
+    rejected: int = 0
+    disconnected: int = 0
+    stalled: int = 0
+    failed: int = 0
+
+    def plus(self, other: "_Counts") -> "_Counts":
+        return _Counts(
+            self.completed + other.completed,
+            self.rejected + other.rejected,
+            self.disconnected + other.disconnected,
+            self.stalled + other.stalled,
+            self.failed + other.failed,
         )
 
 
@@ -328,7 +368,8 @@ class _LoopSide:
         self.pool: WorkerPool | None = None
         """The pool that this loop submitted to last."""
         self._ticking = False
-        self.completed = self.rejected = self.disconnected = self.stalled = self.failed = 0
+        self._behind_others: list[_Exchange] = []
+        self.counts = _Counts()
 
     def enter(self, exchange: "_Exchange") -> None:
         self.exchanges.add(exchange)
@@ -337,7 +378,7 @@ class _LoopSide:
             self.now = monotonic()
             self.handle.call_later(self.bridge._settings.tick, self._tick)
 
-    def submit(self, job: Job) -> bool:
+    def submit(self, job: Job) -> Prospect:
         """Give the job to the pool, as WorkerPool.submit does; a pool that was shut down meanwhile is replaced."""
         if self.pool is None:
             self.pool = self.bridge._running_pool()
@@ -349,6 +390,9 @@ class _LoopSide:
             self.pool = self.bridge._running_pool()
             return self.pool.submit(job)
 
+    def has_queued(self, job: Job) -> bool:
+        return self.pool is not None and self.pool.has_queued(job)
+
     def withdraw(self, job: Job) -> None:
         if self.pool is not None:
             self.pool.withdraw(job)
@@ -356,14 +400,26 @@ class _LoopSide:
     def _tick(self) -> None:
         """While requests are in flight: who has stalled, and which streams leave the pool's count."""
         self.now = monotonic()
-        stall_timeout = self.bridge._settings.stall_timeout
-        for exchange in list(self.exchanges):
-            exchange.look_at_client(self.now, stall_timeout)
-        if self.pool is not None:
-            self.pool.release_long_streams()
         self._ticking = bool(self.exchanges)
         if self._ticking:
             self.handle.call_later(self.bridge._settings.tick, self._tick)
+        # `now` may be a tick old when a wait begins, and nobody is to be given up early.
+        patience = self.bridge._settings.stall_timeout + self.bridge._settings.tick
+        for exchange in list(self.exchanges):
+            exchange.look_at_client(self.now, patience)
+        if self.pool is not None:
+            self.pool.release_long_streams()
+
+    def watch_if_it_waits_long(self, exchange: "_Exchange") -> None:
+        """A request behind others begins a moment later as a rule; only one that does not is worth a task that watches its client."""
+        if not self._behind_others:
+            self.handle.call_later(QUEUE_GRACE_SECONDS, self._watch_those_behind)
+        self._behind_others.append(exchange)
+
+    def _watch_those_behind(self) -> None:
+        behind, self._behind_others = self._behind_others, []
+        for exchange in behind:
+            exchange.watch_unless_begun()
 
     def break_all(self) -> None:
         for exchange in list(self.exchanges):
@@ -384,6 +440,8 @@ class _Exchange:
     _call: AppCall | None = None
     _collecting = False
     _companion: Companion | None = None
+    _length: int | None = None
+    """The Content-Length of the request."""
     _holds_back = False
     """The client waits for `100 Continue`."""
     _polled = False
@@ -399,7 +457,6 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._cut: Interrupt
-        self._environ: Environ
         self._out = ThreadToLoop(side.handle, bridge._settings.response_buffer)
 
     # ------------------------------------------------------------ from the first step to the last
@@ -418,17 +475,21 @@ class _Exchange:
         except BaseException:
             # The server cancelled this request, or its send() raised: the worker learns of it as of a
             # disconnect (W-FLOW-6). Where the app raised, its worker has left already.
-            self._break_off(lambda: ClientDisconnected("the server gave this request up"))
+            if not (self._aborted or self._out.left()):
+                side.counts.disconnected += 1
+                self._break_off(lambda: ClientDisconnected("the server gave this request up"))
             raise
         finally:
+            self._aborted = True  # nothing is begun any more
             side.exchanges.discard(self)
             if self._companion is not None:
                 self._companion.cancel()
+            self._let_go_of_call()
 
     async def _serve(self) -> None:
         bridge, settings, side = self._bridge, self._settings, self._side
         try:
-            environ = self._environ = environ_from_scope(
+            environ = environ_from_scope(
                 self._scope, bridge._template, max_header_repeats=settings.max_header_repeats
             )
             environ["wsgi.input"] = await self._request_body(environ)
@@ -451,17 +512,20 @@ class _Exchange:
             on_stall=self._stall_from_thread,
         )
         # All of the app's work runs in the context of the request (W-CALL-2).
-        self._job: Job = partial(contextvars.copy_context().run, call.run)  # type: ignore[call-arg]
+        job = self._job = partial(contextvars.copy_context().run, call.run)  # type: ignore[call-arg]
         try:
-            saturated = side.submit(self._job)
+            prospect = side.submit(self._job)
         except QueueFull:
             await self._answer(503, "Too many requests are waiting.", busy=True)
             return
         except BridgeClosed as exc:
             await self._answer(503, str(exc), busy=True)
             return
-        if saturated:
-            self.watch()  # who leaves now must not take a thread later (W-FLOW-4)
+        # Who leaves now must not take a thread later (W-FLOW-4).
+        if prospect is Prospect.BUSY:
+            self.watch()
+        elif prospect is Prospect.BEHIND_OTHERS:
+            side.watch_if_it_waits_long(self)
         await self._send_response(call)
         if call.error is not None or call.late_error is not None:
             await self._report_error(call)
@@ -506,7 +570,7 @@ class _Exchange:
         except OSError as exc:
             raise self._disconnected() from exc
         if whole:
-            side.completed += 1
+            side.counts.completed += 1
         await out.left_in_loop()
 
     async def _report_error(self, call: AppCall) -> None:
@@ -520,10 +584,10 @@ class _Exchange:
             if not self._sent_head and isinstance(error, BodyTooLarge):
                 await self._answer(413, str(error))
             elif not self._sent_head and isinstance(error, ClientStalled):
-                self._side.stalled += 1
+                self._side.counts.stalled += 1
                 await self._answer(408, str(error))
             elif error is not None:
-                self._side.failed += 1
+                self._side.counts.failed += 1
                 raise presentable(error)
         finally:
             del error
@@ -540,7 +604,7 @@ class _Exchange:
 
     async def _answer(self, status: int, text: str, *, busy: bool = False) -> None:
         """The bridge's own answer; the app has not begun its."""
-        self._side.rejected += 1
+        self._side.counts.rejected += 1
         types = self._types()
         body = text.encode("utf-8", "replace") + b"\n"
         headers = [
@@ -558,6 +622,16 @@ class _Exchange:
         except OSError as exc:
             raise self._disconnected() from exc
 
+    def _let_go_of_call(self) -> None:
+        """The call refers to the environ, which refers to this exchange: apart, neither waits for the garbage collector."""
+        call, self._call = self._call, None
+        if call is not None and self._out.left() and (error := call.error or call.late_error):
+            # The client left in the moment in which the worker did, so nobody raises this.
+            call.error = call.late_error = None
+            if not isinstance(error, ClientDisconnected | ClientStalled | BridgeClosed):
+                logger.error("the app raised after its request had been given up", exc_info=error)
+            del error
+
     def _types(self) -> "_MessageTypes":
         return _HTTP if self._scope["type"] == "http" else _WEBSOCKET
 
@@ -569,7 +643,7 @@ class _Exchange:
         Raises BadRequest for a body shorter than declared, BodyTooLarge, ClientDisconnected.
         """
         declared = environ.get("CONTENT_LENGTH")
-        length = None if declared is None else int(declared)
+        length = self._length = None if declared is None else int(declared)
         if length == 0 or self._scope["type"] == "websocket":
             return io.BytesIO()
         if length is not None:
@@ -669,13 +743,12 @@ class _Exchange:
         except BaseException:
             logger.debug("the server's receive() raised; taken for a disconnect", exc_info=True)
         if not (self._aborted or self._answered):
-            self._side.disconnected += 1
+            self._side.counts.disconnected += 1
             self.abort(_disconnect)
 
     async def _feed(self, body: LoopToThread) -> None:
         """Bring the whole body into the channel. Raises ClientDisconnected when it breaks off before its end."""
-        length = int(self._environ["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in self._environ else None
-        limit = self._settings.max_body_size
+        length, limit = self._length, self._settings.max_body_size
         size = 0
         for part in self._ahead:
             body.put_in_loop(part)
@@ -705,12 +778,16 @@ class _Exchange:
 
     # ------------------------------------------------------------ endings
 
-    def look_at_client(self, now: float, stall_timeout: float) -> None:
+    def watch_unless_begun(self) -> None:
+        if self._side.has_queued(self._job):
+            self.watch()
+
+    def look_at_client(self, now: float, patience: float) -> None:
         """The loop's tick: how long has this client been waited for?"""
         since = self._waiting_since
         if since is None or since >= now:
             return
-        if since <= now - stall_timeout:
+        if since <= now - patience:
             self._stall("sent" if self._collecting else "read")
         elif not self._collecting:
             # A send() that hangs; some servers do not even end it when the client leaves.
@@ -718,7 +795,7 @@ class _Exchange:
 
     def _stall(self, what: str) -> None:
         if not self._aborted:
-            self._side.stalled += 1
+            self._side.counts.stalled += 1
             timeout = self._settings.stall_timeout
             self.abort(lambda: ClientStalled(f"the client {what} nothing for stall_timeout={timeout} s"))
 
@@ -728,7 +805,7 @@ class _Exchange:
     def _disconnected(self) -> ClientDisconnected:
         """For the exchange's own task: break off, and the error to raise."""
         if not self._aborted:
-            self._side.disconnected += 1
+            self._side.counts.disconnected += 1
             self._break_off(_disconnect)
         return _disconnect()
 

@@ -1,7 +1,7 @@
 """The thread that waits for one exchange in a loop, and works for it meanwhile.
 
 The loop puts chunks and the end; it posts jobs that must run in this very thread (reading the request, thread-sensitive code). The
-thread takes whatever is there, chunks first: they were made before the jobs that follow them, and no block is delayed.
+thread takes whatever is there, chunks first, so that no block is delayed by a job; a job lets one taking of chunks go before it.
 
 One lock, held for a few statements; the thread sleeps at a gate that it has put into the shared state under it, and whoever
 changes the state takes the gate out under the same lock and opens it after. See gate.py and channel.py.
@@ -20,6 +20,9 @@ from .loops import Gate, LoopHandle
 
 __all__ = ["Caller"]
 
+LEAST_CHUNK_BYTES = 1024
+"""What even the smallest chunk counts for, when it is asked how long an app has kept the loop."""
+
 
 class Caller:
     """One calling thread and the exchange it waits for. `budget`: bytes that may wait for the thread."""
@@ -34,6 +37,7 @@ class Caller:
         "_left",
         "_lock",
         "_parked",
+        "_passed_over",
         "_putters",
         "_unbroken",
         "loop",
@@ -47,6 +51,7 @@ class Caller:
         self._held = 0
         self._unbroken = 0  # bytes put since the task slept last; the loop's own
         self._jobs: deque[Callable[[], None]] = deque()
+        self._passed_over = 0  # jobs that were waiting when chunks were taken last
         self._ended = False
         self._error: BaseException | None = None
         self._left = False
@@ -58,13 +63,13 @@ class Caller:
     def put_in_loop(self, chunk: bytes, *, last: bool) -> bool:
         """Hand one chunk over; `last` ends the exchange with it. False when nobody takes it: the thread has left."""
         with self._lock:
-            if self._left:
+            if self._left or self._ended:
                 return False
             if chunk:
                 self._chunks.append(chunk)
                 self._held += len(chunk)
             self._ended = last
-            self._unbroken += len(chunk)
+            self._unbroken += max(len(chunk), LEAST_CHUNK_BYTES)
             parked, self._parked = self._parked, None
         if parked is not None:
             parked.open()
@@ -96,6 +101,11 @@ class Caller:
         if parked is not None:
             parked.open()
 
+    def left(self) -> bool:
+        """Whether the thread has left. Any thread."""
+        with self._lock:
+            return self._left
+
     def call_in_thread(self, job: Callable[[], None]) -> bool:
         """Run `job`, which must not raise, in the calling thread. Any thread. False when that thread has left, or will not come back."""
         with self._lock:
@@ -113,12 +123,15 @@ class Caller:
         """All chunks that wait and whether they are the last; runs jobs until there are any.
 
         `glance` is called each `every` seconds while nothing happens; it may raise to stop waiting. Raises the error of `fail_in_loop`.
+        Gives the end when another thread has left in this one's place.
         """
+        self._run_jobs_that_waited()
         while True:
             gate: ThreadGate | None = None
             job: Callable[[], None] | None = None
             with self._lock:
-                if self._chunks or self._ended:
+                if self._chunks or self._ended or self._left:
+                    self._passed_over = len(self._jobs)
                     return self._taken()
                 if self._jobs:
                     job = self._jobs.popleft()
@@ -136,11 +149,14 @@ class Caller:
         """This thread serves the exchange no longer. Gives the jobs that it has not run. May be called again."""
         with self._lock:
             self._left = True
-            self._parked = None
+            parked, self._parked = self._parked, None
             self._chunks = []
             self._held = 0
             jobs, self._jobs = list(self._jobs), deque()
+            self._passed_over = 0
             self._wake_putters()
+        if parked is not None:
+            parked.open()  # a server may close in one thread what it iterates in another
         return jobs
 
     # ------------------------------------------------------------
@@ -150,10 +166,24 @@ class Caller:
         chunks, self._chunks = self._chunks, []
         if not chunks and self._error is not None:
             error, self._error = self._error, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads to this frame
         self._held = 0
         self._wake_putters()
-        return chunks, self._ended and self._error is None
+        return chunks, self._left or (self._ended and self._error is None)
+
+    def _run_jobs_that_waited(self) -> None:
+        """Run the jobs that chunks went before the last time: an app that streams without a pause must not keep them waiting."""
+        while True:
+            with self._lock:
+                if not self._passed_over:
+                    return
+                self._passed_over -= 1
+                job = self._jobs.popleft()
+            job()
+            del job
 
     def _wake_putters(self) -> None:
         """Holding the lock."""

@@ -43,6 +43,7 @@ class ThreadToLoop:
         "_loop",
         "_putter",
         "_taker",
+        "_wanted",
     )
 
     def __init__(self, loop: LoopHandle, budget: int) -> None:
@@ -51,6 +52,7 @@ class ThreadToLoop:
         self._lock = Lock()
         self._chunks: list[bytes] = []
         self._held = 0  # bytes put and not yet released
+        self._wanted = 0  # bytes that the sleeping thread wants to put
         self._ended = False
         self._left = False
         self._broken: Broken | None = None
@@ -69,7 +71,7 @@ class ThreadToLoop:
         with self._lock:
             if self._broken is not None:
                 raise self._broken()
-            if self._held and self._held + size > self._budget:
+            if not self._fits(size):
                 return False
             self._held += size
             self._chunks.append(chunk)
@@ -79,15 +81,16 @@ class ThreadToLoop:
             self._wake_taker(taker)
         return True
 
-    def wait_for_room_from_thread(self, timeout: float) -> bool:
-        """Sleep until at least half of the budget is free or the loop has broken off.
+    def wait_for_room_from_thread(self, size: int, timeout: float) -> bool:
+        """Sleep until there is room for a chunk of `size` bytes or the loop has broken off.
 
         False when for `timeout` seconds not a byte has gone on.
         """
         while True:
             with self._lock:
-                if self._broken is not None or self._has_room():
+                if self._broken is not None or self._fits(size):
                     return True
+                self._wanted = size
                 gate = self._putter = ThreadGate()
                 held = self._held  # only this thread adds to it, and it sleeps: any change is progress
             if gate.wait(timeout):
@@ -126,6 +129,11 @@ class ThreadToLoop:
         with self._lock:
             return self._broken is not None
 
+    def left(self) -> bool:
+        """Whether the thread has left. Any thread; what it wrote before may be read then."""
+        with self._lock:
+            return self._left
+
     # ------------------------------------------------------------ the task
 
     async def take_in_loop(self) -> tuple[list[bytes], bool]:
@@ -159,7 +167,8 @@ class ThreadToLoop:
         with self._lock:
             self._held -= size
             putter = None
-            if self._putter is not None and self._has_room():
+            # Half of the budget, not a byte: the two meet twice a budget instead of once a chunk.
+            if self._putter is not None and self._held <= self._budget // 2 and self._fits(self._wanted):
                 putter, self._putter = self._putter, None
         if putter is not None:
             putter.open()
@@ -180,9 +189,9 @@ class ThreadToLoop:
 
     # ------------------------------------------------------------
 
-    def _has_room(self) -> bool:
-        # Half, not a byte: the two meet twice a budget instead of once a chunk.
-        return self._held <= self._budget // 2
+    def _fits(self, size: int) -> bool:
+        """Holding the lock. A chunk larger than the whole budget goes when nothing else is held."""
+        return self._held <= 0 or self._held + size <= self._budget
 
     def _wake_taker(self, gate: Any) -> None:
         self._loop.post(lambda: self._loop.open_gate(gate))

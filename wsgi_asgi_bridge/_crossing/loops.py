@@ -151,7 +151,8 @@ class _AsyncioHandle(LoopHandle):
             gate.set_result(None)
 
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
-        return _AsyncioCompanion(self.loop.create_task(work(), context=context))
+        # Not by create_task: a task factory may run the first step at once, inside the step of the task that spawns.
+        return _AsyncioCompanion(asyncio.Task(work(), loop=self.loop, context=context))
 
     def interrupt(self) -> Interrupt:
         return _AsyncioInterrupt()
@@ -239,7 +240,7 @@ class _TrioHandle(LoopHandle):
             with scope:
                 await work()
 
-        trio.lowlevel.spawn_system_task(scoped, context=context or contextvars.copy_context())
+        trio.lowlevel.spawn_system_task(scoped, context=contextvars.copy_context() if context is None else context)
         return _TrioCompanion(scope)
 
     def interrupt(self) -> Interrupt:

@@ -3,13 +3,13 @@
 The race. A poster appends, then asks whether a wake-up is on its way. The drain first says that none is, then
 empties the deque. `deque.append` and `deque.popleft` are documented as thread-safe, so one of the two touches the deque first:
 
-- the poster's append comes first: the drain sees the post;
-- the drain's last look comes first: then its "no wake-up is on its way" came earlier still, the poster
-  sees that and wakes the loop itself.
+- the poster's append comes before the drain's end mark: the drain sees the post;
+- the end mark comes first: then the drain's "no wake-up is on its way" came earlier still, the poster sees that, since it
+  touched the deque after the drain did, and wakes the loop itself.
 
-So no post is ever left without a wake-up behind it. Two posters may both wake the loop; the second drain finds nothing.
-"On its way" is a lock that is only ever tried, never waited for: `acquire(blocking=False)` is one atomic step with and
-without a GIL, so between two drains exactly one poster wins and wakes.
+So no post is ever left without a wake-up behind it. Two posters may both wake the loop; the second drain finds nothing. The end
+mark also bounds a drain; the length of the deque would do that too, but reading it orders nothing without a GIL.
+"On its way" is a lock that is only ever tried, never waited for, so that between two drains one poster wins and wakes.
 """
 
 from collections import deque
@@ -47,6 +47,11 @@ class Mailbox:
     def _drain(self) -> None:
         self._on_its_way.release()
         posts = self._posts
-        # As many as wait now: what they post in turn has its own wake-up, so the loop gets to its sockets in between.
-        for _ in range(len(posts)):
-            posts.popleft()()
+        # Up to the mark: what these post in turn has its own wake-up, so the loop gets to its sockets in between.
+        posts.append(_end)
+        while (post := posts.popleft()) is not _end:
+            post()
+
+
+def _end() -> None:
+    """Marks where a drain ends."""

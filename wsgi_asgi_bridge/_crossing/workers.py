@@ -23,16 +23,25 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 
 from ..errors import BridgeClosed
 from .gate import ThreadGate
 
-__all__ = ["IDLE_SECONDS", "Job", "PoolCounts", "QueueFull", "Worker", "WorkerPool"]
+__all__ = ["IDLE_SECONDS", "Job", "PoolCounts", "Prospect", "QueueFull", "Worker", "WorkerPool"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
 
 IDLE_SECONDS = 30.0
 """An idle thread ends after this long; one costs next to nothing to keep and about 100 us to start."""
+
+
+class Prospect(Enum):
+    """How long a job just submitted has to wait."""
+
+    NOW = "a thread is there, or on its way"
+    BEHIND_OTHERS = "for jobs that were submitted before and have not begun"
+    BUSY = "for an app: every thread runs one"
 
 
 class QueueFull(Exception):
@@ -42,13 +51,14 @@ class QueueFull(Exception):
 class Worker:
     """One pool thread, as the job that it runs sees it."""
 
-    __slots__ = ("_pool", "counted", "gate", "long_stream", "streaming_since")
+    __slots__ = ("_pool", "counted", "gate", "job_number", "long_stream", "streaming_since")
 
     def __init__(self, pool: "WorkerPool") -> None:
         self._pool = pool
         self.gate = ThreadGate()
         # The rest belongs to the pool's lock.
         self.counted = False
+        self.job_number = 0
         self.streaming_since: float | None = None
         self.long_stream = False
 
@@ -59,11 +69,11 @@ class Worker:
     @contextmanager
     def away(self) -> Iterator[None]:
         """Around a wait for the client: meanwhile this thread does not count."""
-        self._pool._leave(self)
+        left_in = self._pool._leave(self)
         try:
             yield
         finally:
-            self._pool._return(self)
+            self._pool._return(self, left_in)
 
 
 Job = Callable[[Worker], None]
@@ -116,27 +126,30 @@ class WorkerPool:
 
     # ------------------------------------------------------------ the loop's side (any thread)
 
-    def submit(self, job: Job) -> bool:
-        """Queue `job`. True when it has to wait for a thread that is busy now.
-
-        Raises QueueFull, and BridgeClosed once `drain` was called.
-        """
+    def submit(self, job: Job) -> Prospect:
+        """Queue `job`. Raises QueueFull, and BridgeClosed once `drain` was called or when no thread can be had at all."""
         with self._lock:
             if self._closing:
                 raise BridgeClosed("the bridge is shutting down and takes no new requests")
-            saturated = self._counted >= self._limit
+            ahead = len(self._jobs)
             # The first `limit` jobs are not queued for long: a thread is on its way for each of them.
-            if len(self._jobs) >= self._max_queued + max(0, self._limit - self._counted):
+            free = max(0, self._limit - self._counted)
+            if ahead >= self._max_queued + free:
                 raise QueueFull
             self._jobs[job] = None
             wake = self._next_to_wake()
         if wake is not None:
-            try:
-                wake()
-            except RuntimeError:
-                if self.withdraw(job):
-                    raise
-        return saturated
+            wake()
+            if self._is_deserted() and self.withdraw(job):
+                raise BridgeClosed("no thread could be started to run this request")
+        if not free:
+            return Prospect.BUSY
+        return Prospect.NOW if ahead < free else Prospect.BEHIND_OTHERS
+
+    def has_queued(self, job: Job) -> bool:
+        """Whether no thread has taken the job yet."""
+        with self._lock:
+            return job in self._jobs
 
     def withdraw(self, job: Job) -> bool:
         """Take a job back that no thread has taken yet. False when one has."""
@@ -154,7 +167,7 @@ class WorkerPool:
                 if worker.streaming_since is not None and worker.streaming_since <= since:
                     worker.long_stream = True
                     self._uncount(worker)
-            wake = self._next_to_wake()
+            wake = self._next_to_wake()  # also where a thread could not be started before
         if wake is not None:
             wake()
 
@@ -198,7 +211,10 @@ class WorkerPool:
             job = None  # the request is freed before this thread sleeps
             self._settle(worker)
             job = self._next_job(worker, woken=False)
-        self._retire()
+        with self._lock:
+            callbacks = self._on_drained if self._closing and not self._threads else []
+        for callback in callbacks:
+            callback()
 
     def _next_job(self, worker: Worker, *, woken: bool) -> Job | None:
         """The next job, asleep until there is one. None: the thread is to end."""
@@ -209,6 +225,7 @@ class WorkerPool:
                 job = self._take(worker)
                 if job is None:
                     if self._closing:
+                        self._threads -= 1
                         return None
                     self._idle.append(worker)
                 wake = self._next_to_wake()
@@ -227,6 +244,7 @@ class WorkerPool:
         job, _ = self._jobs.popitem(last=False)
         self._counted += 1
         worker.counted = True
+        worker.job_number += 1
         self._busy.add(worker)
         return job
 
@@ -247,16 +265,10 @@ class WorkerPool:
         with self._lock:
             if worker in self._idle:
                 self._idle.remove(worker)
+                self._threads -= 1
                 return True
         worker.gate.wait()  # its opening is on its way
         return False
-
-    def _retire(self) -> None:
-        with self._lock:
-            self._threads -= 1
-            callbacks = self._on_drained if self._closing and not self._threads else []
-        for callback in callbacks:
-            callback()
 
     # ------------------------------------------------------------ waking
 
@@ -273,7 +285,7 @@ class WorkerPool:
         return lambda: self._start(number)
 
     def _start(self, number: int) -> None:
-        """Start a thread. Raises RuntimeError when the system gives none and no other thread is there to take the jobs."""
+        """Start a thread. Where the system gives none, the jobs wait for another thread, or for the next attempt."""
         worker = Worker(self)
         thread = threading.Thread(
             target=self._work, args=(worker,), name=f"{self._name}-{number}", daemon=True
@@ -284,9 +296,12 @@ class WorkerPool:
             with self._lock:
                 self._waking = False
                 self._threads -= 1
-                if not self._threads:
-                    raise
-            logger.warning("no further worker thread could be started; %d are running", self._threads)
+                running = self._threads
+            logger.error("no worker thread could be started; %d are running", running)
+
+    def _is_deserted(self) -> bool:
+        with self._lock:
+            return not self._threads
 
     # ------------------------------------------------------------ who counts
 
@@ -295,25 +310,33 @@ class WorkerPool:
         with self._lock:
             worker.streaming_since = now
 
-    def _leave(self, worker: Worker) -> None:
+    def _leave(self, worker: Worker) -> int | None:
+        """The number of the job that the worker left the count in, None when it did not leave."""
         with self._lock:
-            self._uncount(worker)
+            if not (worker in self._busy and self._uncount(worker)):
+                return None
+            left_in = worker.job_number
             wake = self._next_to_wake()
         if wake is not None:
             wake()
+        return left_in
 
-    def _return(self, worker: Worker) -> None:
-        # Without asking whether there is room: the app is in the middle of its response, and making it
+    def _return(self, worker: Worker, left_in: int | None) -> None:
+        # An app may wait for its client in a thread of its own, which wakes up after the job is over: then
+        # the books are closed. Without asking whether there is room: the app is in the middle of its response, and making it
         # wait for other requests could make it wait for ever. New jobs wait until the count is below the limit.
         with self._lock:
-            if not worker.counted and not worker.long_stream:
+            same_job = worker in self._busy and worker.job_number == left_in
+            if same_job and not worker.counted and not worker.long_stream:
                 worker.counted = True
                 self._counted += 1
                 self._away -= 1
 
-    def _uncount(self, worker: Worker) -> None:
-        """Holding the lock."""
-        if worker.counted and self._away < self._max_away:
-            worker.counted = False
-            self._counted -= 1
-            self._away += 1
+    def _uncount(self, worker: Worker) -> bool:
+        """Holding the lock. False when the worker does not count, or has to."""
+        if not worker.counted or self._away >= self._max_away:
+            return False
+        worker.counted = False
+        self._counted -= 1
+        self._away += 1
+        return True

@@ -147,6 +147,10 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
         if name == "content-length":
             if not value.isdigit() or len(value) > 18:
                 raise AppError(f"http.response.start: Content-Length is {value!r:.200}, expected digits (RFC 9110 8.6)")
+            if declared is not None and declared != int(value):
+                raise AppError(f"http.response.start: Content-Length is {declared} and {int(value)} (RFC 9112 6.3)")
+            if declared is not None:
+                continue
             declared = int(value)
         native.append((name, value.replace(b"\t", b" ").decode("latin-1")))
     return native, declared

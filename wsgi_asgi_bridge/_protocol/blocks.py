@@ -5,7 +5,7 @@ from collections.abc import Sequence
 __all__ = ["JOIN_BYTES", "SPLIT_BYTES", "blocks"]
 
 JOIN_BYTES = 65536
-"""Chunks that wait together are joined up to this size: a message costs more than copying it. Larger ones are never copied."""
+"""Chunks that wait together are joined up to this size: a message costs more than copying it. A larger one goes as it is."""
 
 SPLIT_BYTES = 262144
 """A longer chunk is sent in pieces of this size, so that a slow client is seen to make progress within `stall_timeout`."""

@@ -116,4 +116,4 @@ def _address(host: str | None, port: Any, *, no_port: int | None) -> tuple[str, 
     if not host:
         return None
     text = str(port) if port is not None else ""
-    return host, int(text) if text.isascii() and text.isdigit() else no_port
+    return host, int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else no_port

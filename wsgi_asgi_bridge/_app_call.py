@@ -83,8 +83,8 @@ class AppCall:
         error: BaseException | None = None
         try:
             iterable = self._app(self._environ, self._start_response)
-            if type(iterable) is list and self.head is None:
-                self._give_whole(iterable, left=True)  # the usual case: a list has no close()
+            if type(iterable) in (list, tuple) and self.head is None:
+                self._give_whole(iterable, left=True)  # type: ignore[arg-type]  # these have no close()
                 return
             try:
                 if getattr(type(iterable), "__iter__", None) in _WHOLE and self.head is None:

@@ -245,6 +245,7 @@ class _LoopSide:
         self._closing = threading.RLock()
         """Held while the loop ends: whoever calls `close` meanwhile returns when it has. Re-entered at the exit of a closing process."""
         self._closed = False
+        self._process = os.getpid()
 
     @classmethod
     def started(cls, bridge: ASGIToWSGI) -> "_LoopSide":
@@ -260,7 +261,7 @@ class _LoopSide:
         if side.refusal is not None:
             logger.error("%s; all requests are refused", side.refusal)
         # The collector may run in any thread, at any place, with any lock held: it only posts.
-        side._unused = weakref.finalize(bridge, side.handle.post, side.end_unused_in_loop)
+        side._unused = weakref.finalize(bridge, side.end_unused)
         side._unused.atexit = False
         return side
 
@@ -277,6 +278,8 @@ class _LoopSide:
         """Background work, lifespan, loop. In a thread."""
         if threading.current_thread() is self.private.thread:
             raise RuntimeError("close() was called from the private loop's own thread, which it has to wait for")
+        if self._process != os.getpid():
+            return  # a child's exit: the loop is its parent's
         with self._closing:
             if not self._closed:
                 self._closed = True
@@ -299,8 +302,12 @@ class _LoopSide:
             if self._fallback is not None:
                 self._fallback.shutdown(wait=False, cancel_futures=True)
 
-    def end_unused_in_loop(self) -> None:
+    def end_unused(self) -> None:
         """The bridge was collected: nobody can send requests any more."""
+        if self._process == os.getpid():
+            self.handle.post(self._end_unused_in_loop)
+
+    def _end_unused_in_loop(self) -> None:
         threading.Thread(target=self.close, name="wsgi_asgi_bridge-close", daemon=True).start()
 
     def _wait(self, when: Callable[[Callable[[], None]], None], timeout: float) -> bool:
@@ -401,7 +408,8 @@ class _Exchange(Iterator[bytes]):
             self._blocks = iter(blocks(self._take()))
 
     def close(self) -> None:
-        """The server is done with this response, finished or not. May be called again."""
+        """The server is done with this response, finished or not. May be called again, and in another thread."""
+        self._blocks = iter(())
         self._leave()
 
     def _take(self) -> list[bytes]:

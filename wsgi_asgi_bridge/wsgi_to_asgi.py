@@ -209,10 +209,11 @@ class WSGIToASGI:
         ended = [side for side in sides if not side.handle.post(_nothing)]
         new = _LoopSide(self)
         with self._lock:
-            self._sides = [side for side in self._sides if side not in ended]
-            self._sides.append(new)
             for side in ended:
-                self._past = self._past.plus(side.counts)
+                if side in self._sides:  # another thread may have been quicker
+                    self._sides.remove(side)
+                    self._past = self._past.plus(side.counts)
+            self._sides.append(new)
         return new
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -512,7 +513,7 @@ class _Exchange:
             on_stall=self._stall_from_thread,
         )
         # All of the app's work runs in the context of the request (W-CALL-2).
-        job = self._job = partial(contextvars.copy_context().run, call.run)  # type: ignore[call-arg]
+        self._job: Job = partial(contextvars.copy_context().run, call.run)  # type: ignore[call-arg]
         try:
             prospect = side.submit(self._job)
         except QueueFull:
@@ -753,14 +754,20 @@ class _Exchange:
         for part in self._ahead:
             body.put_in_loop(part)
             size += len(part)
-        self._ahead = []
+        self._ahead = ()
+        unbroken = 0
         while True:
             await body.wait_for_room_in_loop()
+            if unbroken > self._settings.request_buffer:
+                # A worker that reads as fast as the server gives would otherwise keep the loop for itself.
+                unbroken = 0
+                await self._side.handle.checkpoint()
             message = await self._receive()
             if message["type"] != "http.request":
                 raise _disconnect()
             part = message.get("body", b"")
             size += len(part)
+            unbroken += len(part)
             if limit is not None and size > limit:
                 body.break_in_loop(lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes"))
                 return

@@ -36,6 +36,8 @@ class ChannelReader(io.RawIOBase):
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         target = memoryview(buffer).cast("B")
+        if not target:
+            return 0  # nothing is asked for, so nothing is waited for
         if not self._rest and not self._fetch():
             return 0
         filled = 0

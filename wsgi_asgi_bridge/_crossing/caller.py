@@ -140,10 +140,8 @@ class Caller:
             if job is not None:
                 job()
                 del job  # what it refers to is not kept while this thread sleeps
-            elif gate is not None and not gate.wait(every):
-                self._retract(gate)
-                if glance is not None:
-                    glance()
+            elif gate is not None and not gate.wait(every) and self._retract(gate) and glance is not None:
+                glance()
 
     def leave_from_thread(self) -> list[Callable[[], None]]:
         """This thread serves the exchange no longer. Gives the jobs that it has not run. May be called again."""
@@ -195,10 +193,11 @@ class Caller:
         for gate in gates:
             self.loop.open_gate(gate)
 
-    def _retract(self, gate: ThreadGate) -> None:
-        """After a wait that nobody ended."""
+    def _retract(self, gate: ThreadGate) -> bool:
+        """After a wait that nobody ended. False when somebody ends it just now."""
         with self._lock:
             if self._parked is gate:
                 self._parked = None
-                return
+                return True
         gate.wait()  # taken out just now: its opening is on its way
+        return False

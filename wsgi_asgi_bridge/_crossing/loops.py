@@ -142,7 +142,8 @@ class _AsyncioHandle(LoopHandle):
         # An empty context: nothing of the poster's contextvars leaks into the loop, and nothing is copied.
         nobody = contextvars.Context()
         self.loop: asyncio.AbstractEventLoop = loop
-        self.post = Mailbox(lambda drain: loop.call_soon_threadsafe(drain, context=nobody)).post
+        wake = partial(loop.call_soon_threadsafe, context=nobody)
+        self.post = Mailbox(wake, is_closed=loop.is_closed).post
         self.create_gate = loop.create_future
         self.checkpoint = partial(asyncio.sleep, 0)
 
@@ -190,26 +191,29 @@ class _TrioCompanion(Companion):
 
 
 class _TrioInterrupt(Interrupt):
-    __slots__ = ("_scope", "reason")
+    __slots__ = ("_inside", "_scope", "reason")
 
     def __init__(self) -> None:
         import trio
 
         self._scope = trio.CancelScope()
+        self._inside = False
         self.reason = None
 
     def fire(self, reason: BaseException) -> None:
-        if self.reason is None:
+        if self._inside and self.reason is None:
             self.reason = reason
             self._scope.cancel()
 
     def __enter__(self) -> Self:
+        self._inside = True
         self._scope.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> bool:
+        self._inside = False
         return bool(self._scope.__exit__(kind, exc, tb))
 
 

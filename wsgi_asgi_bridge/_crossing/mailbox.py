@@ -20,12 +20,19 @@ __all__ = ["Mailbox"]
 
 
 class Mailbox:
-    """One loop's inbox. `wake` schedules a callable in the loop from any thread, and raises RuntimeError once it is closed."""
+    """One loop's inbox.
 
-    __slots__ = ("_on_its_way", "_posts", "_wake")
+    `wake` schedules a callable in the loop from any thread, and raises RuntimeError once the loop is closed. `is_closed`, where
+    the loop can tell, tells it also to those who find a wake-up on its way that will never arrive.
+    """
 
-    def __init__(self, wake: Callable[[Callable[[], None]], object]) -> None:
+    __slots__ = ("_is_closed", "_on_its_way", "_posts", "_wake")
+
+    def __init__(
+        self, wake: Callable[[Callable[[], None]], object], *, is_closed: Callable[[], bool] | None = None
+    ) -> None:
         self._wake = wake
+        self._is_closed = is_closed
         self._posts: deque[Callable[[], None]] = deque()
         self._on_its_way = Lock()
 
@@ -42,16 +49,26 @@ class Mailbox:
                 self._posts.clear()
                 self._on_its_way.release()
                 return False
+        elif self._is_closed is not None and self._is_closed():
+            self._posts.clear()
+            return False
         return True
 
     def _drain(self) -> None:
         self._on_its_way.release()
         posts = self._posts
         # Up to the mark: what these post in turn has its own wake-up, so the loop gets to its sockets in between.
-        posts.append(_end)
-        while (post := posts.popleft()) is not _end:
-            post()
+        end = _End()
+        posts.append(end)
+        try:
+            while (post := posts.popleft()) is not end:
+                post()
+        except BaseException:  # Ctrl-C in the loop's thread
+            self.post(end)  # so that what is left has a wake-up behind it
+            raise
 
 
-def _end() -> None:
-    """Marks where a drain ends."""
+class _End:
+    """Marks where one drain ends; to any other it is a callback that does nothing."""
+
+    def __call__(self) -> None: ...

@@ -209,12 +209,8 @@ class WorkerPool:
             except BaseException:
                 logger.critical("a job let an exception escape: a bug in wsgi_asgi_bridge", exc_info=True)
             job = None  # the request is freed before this thread sleeps
-            self._settle(worker)
             job = self._next_job(worker, woken=False)
-        with self._lock:
-            callbacks = self._on_drained if self._closing and not self._threads else []
-        for callback in callbacks:
-            callback()
+        self._report_drained()
 
     def _next_job(self, worker: Worker, *, woken: bool) -> Job | None:
         """The next job, asleep until there is one. None: the thread is to end."""
@@ -222,6 +218,9 @@ class WorkerPool:
             with self._lock:
                 if woken:
                     self._waking = False
+                else:
+                    # In one step with taking the next job: in between, the count would say that a thread is missing.
+                    self._settle(worker)
                 job = self._take(worker)
                 if job is None:
                     if self._closing:
@@ -249,16 +248,15 @@ class WorkerPool:
         return job
 
     def _settle(self, worker: Worker) -> None:
-        """Close the books on the job that is over."""
-        with self._lock:
-            self._busy.discard(worker)
-            if worker.counted:
-                self._counted -= 1
-            else:
-                self._away -= 1
-            worker.counted = False
-            worker.long_stream = False
-            worker.streaming_since = None
+        """Holding the lock: close the books on the job that is over."""
+        self._busy.discard(worker)
+        if worker.counted:
+            self._counted -= 1
+        else:
+            self._away -= 1
+        worker.counted = False
+        worker.long_stream = False
+        worker.streaming_since = None
 
     def _leave_idle(self, worker: Worker) -> bool:
         """After a long sleep: True when the thread may end, False when it was woken just now."""
@@ -298,6 +296,16 @@ class WorkerPool:
                 self._threads -= 1
                 running = self._threads
             logger.error("no worker thread could be started; %d are running", running)
+            self._report_drained()
+
+    def _report_drained(self) -> None:
+        """If this was the last thread of a pool that is closing."""
+        callbacks: list[Callable[[], None]] = []
+        with self._lock:
+            if self._closing and not self._threads:
+                callbacks, self._on_drained = self._on_drained, callbacks
+        for callback in callbacks:
+            callback()
 
     def _is_deserted(self) -> bool:
         with self._lock:

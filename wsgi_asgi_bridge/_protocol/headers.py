@@ -55,10 +55,10 @@ def environ_key(name: bytes) -> str | None:
 
     A name with `_` would be taken for its twin with `-`; `Proxy` would become HTTP_PROXY, which HTTP clients obey.
     """
-    lower = name.lower()
-    if b"_" in lower or lower == b"proxy":
+    upper = name.upper()  # of bytes: ASCII letters only, so no other letter becomes one
+    if b"_" in upper or upper == b"PROXY":
         return None
-    key = lower.decode("latin-1").upper().replace("-", "_")
+    key = upper.replace(b"-", b"_").decode("latin-1")
     if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         return key
     return "HTTP_" + key

@@ -80,8 +80,9 @@ class WSGIResponse:
             )
         if not isinstance(status, str):
             raise AppError(f"start_response: the status is {status!r}, expected a str such as '200 OK' (PEP 3333)")
-        self._status = _status_code(status)
+        code = _status_code(status)
         self._headers, self.declared = _translated_headers(headers)
+        self._status = code
         self.state = ResponseState.HELD
 
     def seal(self, whole: Sequence[bytes] | None = None) -> Head:

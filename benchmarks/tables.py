@@ -1,0 +1,213 @@
+"""Results as markdown: one table a part."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from .measuring import Ratio, ratio_of
+from .peers import FLOOR, INCUMBENT, OURS
+from .results import Part, Row
+
+NOTHING = "-"
+LATENCY_METRICS = ("median_seconds", "p95_seconds")
+
+Line = list[str]
+
+
+def markdown(part: Part) -> str:
+    """The part's heading, table, notes, and who was refused."""
+    header, lines = TABLES[part.name.partition("-")[0]](part)
+    shown = [f"## {part.name}: {part.title}", "", *aligned([header, *lines]), ""]
+    shown += [*part.notes, *refusals(part.rows)]
+    return "\n".join(shown).rstrip() + "\n"
+
+
+def aligned(lines: Sequence[Line]) -> list[str]:
+    """Markdown that is a table to the eye as well; numbers to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    rows = [
+        "| "
+        + " | ".join(
+            cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        + " |"
+        for line in lines
+    ]
+    rule = "|".join(
+        "-" * (width + 2) if number == 0 else "-" * (width + 1) + ":"
+        for number, width in enumerate(widths)
+    )
+    return [rows[0], f"|{rule}|", *rows[1:]]
+
+
+def refusals(rows: Sequence[Row]) -> list[str]:
+    """Who is not in the table, and why; once for each reason."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, reason in row.refused.items():
+            where = " ".join(str(word) for word in (row.case, row.load, row.loop) if word)
+            reasons.setdefault((name, reason), []).append(where)
+    return [
+        f"Not measured: {name} ({'all' if len(cases) == len(rows) else ', '.join(cases)}): {reason}"
+        for (name, reason), cases in reasons.items()
+    ]
+
+
+def contenders(rows: Iterable[Row]) -> list[str]:
+    """The peers of all rows: the incumbent first, ours and the floor left out."""
+    names = [name for row in rows for name in row.samples if name not in (OURS, FLOOR)]
+    return sorted(dict.fromkeys(names), key=lambda name: name != INCUMBENT)
+
+
+# Cells
+
+
+def micro(seconds: float | None) -> str:
+    if seconds is None:
+        return NOTHING
+    value = seconds * 1e6
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def times(ratio: Ratio | None) -> str:
+    return NOTHING if ratio is None else f"{figure(ratio.median)}x"
+
+
+def times_spread(ratio: Ratio | None) -> str:
+    """The median and the quartiles around it."""
+    if ratio is None:
+        return NOTHING
+    return f"{figure(ratio.median)}x ({figure(ratio.low)}..{figure(ratio.high)})"
+
+
+def figure(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def against_floor(row: Row, metric: str) -> Ratio | None:
+    """Ours divided by the floor: smaller is better, 1 is the bare hand-off."""
+    ours, floor = (row.samples.get(name, {}).get(metric) for name in (OURS, FLOOR))
+    return ratio_of(ours, floor) if ours and floor else None
+
+
+def peer_cell(row: Row, name: str, metric: str) -> str:
+    if name not in row.samples:
+        return NOTHING
+    return f"{micro(row.median(name, metric))} = {times(row.advantage(name, metric))}"
+
+
+# Tables
+
+
+def in_process_table(part: Part) -> tuple[Line, list[Line]]:
+    peers = contenders(part.rows)
+    incumbent, others = peers[:1], peers[1:]
+    header = ["case", "load", "loop", "ours", "floor", "ours / floor"]
+    for name in incumbent:
+        header += [name, f"{name} / ours", "by CPU time"]
+    header += others
+    lines = []
+    for row in part.rows:
+        line = [row.case, str(row.load), str(row.loop)]
+        line += [micro(row.median(name, "seconds")) for name in (OURS, FLOOR)]
+        line.append(times_spread(against_floor(row, "seconds")))
+        for name in incumbent:
+            line.append(micro(row.median(name, "seconds")))
+            here = name in row.samples
+            line.append(times_spread(row.advantage(name, "seconds") if here else None))
+            line.append(times(row.advantage(name, "cpu_seconds") if here else None))
+        line += [peer_cell(row, name, "seconds") for name in others]
+        lines.append(line)
+    return header, lines
+
+
+def latency_table(part: Part) -> tuple[Line, list[Line]]:
+    peers = contenders(part.rows)
+    header = ["case", "loop", "ours p50", "p95", "floor p50", "p95"]
+    for name in peers:
+        header += [f"{name} p50", "/ ours", "p95", "/ ours"]
+    lines = []
+    for row in part.rows:
+        line = [row.case, str(row.loop)]
+        for name in (OURS, FLOOR):
+            line += [micro(row.median(name, metric)) for metric in LATENCY_METRICS]
+        for name in peers:
+            for metric in LATENCY_METRICS:
+                here = name in row.samples
+                line.append(micro(row.median(name, metric)))
+                line.append(times(row.advantage(name, metric) if here else None))
+        lines.append(line)
+    return header, lines
+
+
+def wire_table(part: Part) -> tuple[Line, list[Line]]:
+    header = ["case", "connections", "server", "requests/s", "ours is", "CPU us/request", "ours is"]
+    lines = []
+    for row in part.rows:
+        for name in row.samples:
+            is_ours = name == OURS
+            lines.append(
+                [
+                    row.case,
+                    str(row.load),
+                    name,
+                    f"{row.median(name, 'requests_per_second') or 0:,.0f}",
+                    "" if is_ours else times_spread(row.advantage(name, "requests_per_second")),
+                    micro(row.median(name, "cpu_seconds")),
+                    "" if is_ours else times_spread(row.advantage(name, "cpu_seconds")),
+                ]
+            )
+    return header, lines
+
+
+def mebibytes(value: float | None) -> str:
+    return NOTHING if value is None else f"{value / 1024 / 1024:,.1f}"
+
+
+def whole(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:+.0f}"
+
+
+def memory_table(part: Part) -> tuple[Line, list[Line]]:
+    header = ["case", "server", "MiB grown", "seconds", "tasks left", "threads left", "files left"]
+    lines = []
+    for row in part.rows:
+        for name in row.samples:
+            line = [row.case, name, mebibytes(row.median(name, "growth_bytes"))]
+            line.append(f"{row.median(name, 'seconds'):.1f}")
+            for left in ("tasks_left", "threads_left", "open_files_left"):
+                line.append(whole(row.median(name, left)))
+            lines.append(line)
+    return header, lines
+
+
+def milli(seconds: float | None) -> str:
+    return NOTHING if seconds is None else f"{seconds * 1000:,.1f}"
+
+
+def hostile_table(part: Part) -> tuple[Line, list[Line]]:
+    header = ["case", "server", "answered", "idle p50 ms", "p50 ms", "of idle", "longest ms"]
+    header += ["tasks left", "threads left", "files left", "CPU afterwards"]
+    lines = []
+    for row in part.rows:
+        for name in row.samples:
+            line = [row.case, name, f"{row.median(name, 'answered') or 0:.0%}"]
+            line.append(milli(row.median(name, "idle_seconds")))
+            line.append(milli(row.median(name, "attacked_seconds")))
+            times_idle = row.median(name, "times_idle")
+            line.append(NOTHING if times_idle is None else f"{times_idle:.2f}x")
+            line.append(milli(row.median(name, "longest_seconds")))
+            for left in ("tasks_left", "threads_left", "open_files_left"):
+                line.append(whole(row.median(name, left)))
+            cpu = row.median(name, "cpu_afterwards")
+            line.append(NOTHING if cpu is None else f"{cpu:.0%}")
+            lines.append(line)
+    return header, lines
+
+
+TABLES: dict[str, Callable[[Part], tuple[Line, list[Line]]]] = {
+    "in": in_process_table,
+    "latency": latency_table,
+    "wire": wire_table,
+    "memory": memory_table,
+    "hostile": hostile_table,
+}

@@ -1,0 +1,502 @@
+"""The Endings table for an ASGI app under a WSGI server: one test a row.
+
+Each row tells who wakes whom, what `close()` sees, and that no thread, task, socket or file
+is left.
+"""
+
+import asyncio
+import gc
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import pytest
+
+from tests.support.wsgi_driver import (
+    BACKENDS,
+    Exchange,
+    Gate,
+    GeneratedInput,
+    InThread,
+    Message,
+    bridged,
+    close_bridge,
+    environ_for,
+    finish,
+    must_become,
+    must_happen,
+    on_every_backend,
+    open_files,
+    respond,
+    run_script,
+    serve,
+    start,
+    stream,
+    turn_the_loop,
+    upload_environ,
+    whole_body,
+)
+from wsgi_asgi_bridge import AppError, ASGIToWSGI, BridgeClosed, ClientDisconnected
+
+pytestmark = on_every_backend
+
+BUFFER = 16_384
+
+
+class Watched:
+    """An app that notes how each request ended, and answers "/tasks" with the tasks of its loop."""
+
+    def __init__(self, body: Any) -> None:
+        self.body = body
+        self.ends: list[BaseException | None] = []
+        self.ended = threading.Event()
+        self.inside = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/tasks":
+            await respond(send, b"%d" % len(anyio.get_running_tasks()))
+        elif scope["path"] == "/turn":
+            await respond(send, b"turned")
+        else:
+            await self.run(receive, send)
+
+    async def run(self, receive: Any, send: Any) -> None:
+        try:
+            await self.body(self, receive, send)
+            self.ends.append(None)
+        except BaseException as error:
+            self.ends.append(error)
+            raise
+        finally:
+            self.ended.set()
+
+
+def running_tasks(bridge: ASGIToWSGI) -> int:
+    return int(serve(bridge, environ_for("/tasks")).body)
+
+
+@contextmanager
+def nothing_left(app: Watched, backend: dict[str, Any], **options: Any) -> Iterator[ASGIToWSGI]:
+    """A bridge that leaves no task after the body, and no thread, socket or file after its
+    `close()`.
+    """
+    with bridged(app, backend) as first:  # what a first use of the loop opens for good is open now
+        running_tasks(first)
+    gc.collect()
+    files, threads = open_files(), set(threading.enumerate())
+    with bridged(app, backend, **options) as bridge:
+        tasks = running_tasks(bridge)
+        yield bridge
+        if bridge.stats().running:
+            must_become(lambda: bridge.stats().in_flight == 0, "the end of every exchange")
+            must_become(lambda: running_tasks(bridge) == tasks, "the end of every task")
+    must_become(
+        lambda: not [t for t in set(threading.enumerate()) - threads if "driver" not in t.name],
+        "the end of every thread",
+    )
+    gc.collect()
+    assert open_files() == files
+
+
+def test_app_returns(backend: dict[str, Any]) -> None:
+    """Ending: app returns. The last message ends the iterable, `close()` sees an ended exchange."""
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        await start(send)
+        await stream(send, b"one ")
+        await anyio.lowlevel.checkpoint()
+        await finish(send, b"two")
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge:
+        exchange = serve(bridge, environ_for(method="POST", body=b"x"))
+        assert exchange.body == b"one two"
+        must_happen(app.ended, "the end of the app")
+    assert app.ends == [None]
+
+
+class MarkedError(Exception):
+    """An exception of the app."""
+
+
+def test_app_raises_before_the_headers(backend: dict[str, Any]) -> None:
+    """Ending: app raises before the headers. The caller is woken by the error itself."""
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+        raise MarkedError("before")
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge:
+        exchange = serve(bridge)
+        assert exchange.raised() is app.ends[0]
+        assert exchange.starts == []
+
+
+def test_app_raises_after_the_headers(backend: dict[str, Any]) -> None:
+    """Ending: app raises after. The iteration raises, so the server breaks the connection."""
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        await anyio.lowlevel.checkpoint()
+        raise MarkedError("after")
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge:
+        exchange = serve(bridge)
+        assert exchange.raised() is app.ends[0]
+        assert (exchange.error_phase, exchange.complete) == ("iterate", False)
+        assert b"".join(exchange.chunks) == b"part"
+
+
+def test_client_leaves_while_the_app_reads(backend: dict[str, Any]) -> None:
+    """Ending: client leaves while the app reads. The caller's failing read wakes the app with a
+    disconnect.
+    """
+    seen: list[Message] = []
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        while not seen or seen[-1]["type"] == "http.request":
+            seen.append(await receive())
+
+    app = Watched(body)
+    upload = GeneratedInput(4 * BUFFER, error=ConnectionResetError("reset by peer"))
+    with nothing_left(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(upload, length=10 * BUFFER))
+        assert not exchange.complete or exchange.status >= 400
+        must_happen(app.ended, "the end of the app")
+    assert seen[-1] == {"type": "http.disconnect"}
+    assert sum(len(m["body"]) for m in seen[:-1]) <= 4 * BUFFER
+
+
+def test_client_leaves_while_the_app_computes(backend: dict[str, Any]) -> None:
+    """Ending: client leaves while the app computes. The app hears of it at its next step: `send()`
+    raises.
+    """
+    go_on = Gate()
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        app.inside.set()
+        await go_on.wait()
+        await start(send)
+        while True:
+            await stream(send, b"part")
+
+    app = Watched(body)
+    left = threading.Event()
+    environ = environ_for() | {"waitress.client_disconnected": left.is_set}
+    with nothing_left(app, backend, disconnect_poll=0.01) as bridge:
+        exchange = Exchange(bridge, environ)
+        must_happen(app.inside, "the app's computation")
+        left.set()
+        must_become(
+            lambda: bridge.stats().disconnected == 1 or exchange.returned.is_set(), "the disconnect"
+        )
+        go_on.open()
+        exchange.finish()
+        must_happen(app.ended, "the end of the app")
+    assert isinstance(app.ends[0], ClientDisconnected)
+
+
+@pytest.mark.parametrize("how", ["closed", "noticed"])
+def test_client_leaves_while_the_app_is_silent(backend: dict[str, Any], how: str) -> None:
+    """Ending: client leaves while the app computes in mid-stream and listens to nothing. It is
+    ended all the same.
+    """
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        app.inside.set()
+        await anyio.sleep_forever()
+
+    app = Watched(body)
+    left = threading.Event()
+    environ = environ_for() | {"waitress.client_disconnected": left.is_set}
+    with nothing_left(app, backend, disconnect_poll=0.01) as bridge:
+        exchange = Exchange(bridge, environ, hold=how == "closed")
+        if how == "closed":
+            assert exchange.take() == b"part"
+        must_happen(app.inside, "the app's silence")
+        left.set()
+        exchange.hang_up()
+        must_happen(app.ended, "the end of the app")
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
+    assert not exchange.complete
+
+
+def test_client_leaves_while_the_app_writes(backend: dict[str, Any]) -> None:
+    """Ending: client leaves while the app writes. `close()` wakes the waiting `send()`."""
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        while True:
+            await stream(send, b"x" * BUFFER)
+
+    app = Watched(body)
+    with nothing_left(app, backend, response_buffer=BUFFER) as bridge:
+        exchange = Exchange(bridge, hold=True)
+        exchange.take_until(3 * BUFFER)
+        turn_the_loop(bridge)
+        assert app.ends == []
+        exchange.hang_up()
+        must_happen(app.ended, "the end of the app")
+        assert exchange.error is None
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
+    assert isinstance(app.ends[0], ClientDisconnected)
+
+
+def test_client_leaves_while_the_request_waits_for_the_loop(backend: dict[str, Any]) -> None:
+    """Ending: client leaves while it waits in the queue (the loop is busy). The app meets a
+    disconnect, or never runs.
+    """
+    blocked, release = threading.Event(), threading.Event()
+    seen: list[Message] = []
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        if not blocked.is_set():
+            blocked.set()
+            release.wait(10)
+            await respond(send, b"blocked")
+            return
+        await whole_body(receive)
+        seen.append(await receive())
+
+    app = Watched(body)
+    with nothing_left(app, backend, disconnect_poll=0.01) as bridge:
+        client, server = socket.socketpair()
+        with client, server:
+            blocking = Exchange(bridge)
+            must_happen(blocked, "the busy loop")
+            waiting = Exchange(bridge, environ_for() | {"gunicorn.socket": server})
+            client.close()
+            release.set()
+            assert blocking.body == b"blocked"
+            waiting.finish()
+    assert seen in ([], [{"type": "http.disconnect"}])
+
+
+def test_buffer_full_at_shutdown(backend: dict[str, Any]) -> None:
+    """Ending: buffer full at shutdown. `close()` wakes the app; the server's next step raises, the
+    body is not whole.
+    """
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        while True:
+            await stream(send, b"x" * BUFFER)
+
+    app = Watched(body)
+    with nothing_left(app, backend, response_buffer=BUFFER, shutdown_timeout=0.1) as bridge:
+        exchange = Exchange(bridge, hold=True)
+        exchange.take()
+        turn_the_loop(bridge)
+        close_bridge(bridge)
+        assert app.ended.is_set()
+        exchange.run_on()
+        assert isinstance(exchange.raised(), BridgeClosed)
+        assert not exchange.complete
+    assert app.ends != [None]
+
+
+def test_asgi_task_cancelled(backend: dict[str, Any]) -> None:
+    """Ending: ASGI task cancelled. The caller is woken by the cancellation and sees an error, not
+    an end.
+    """
+    cancels: list[Any] = []
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        with anyio.CancelScope() as scope:
+            task = None if backend.get("backend") == "trio" else asyncio.current_task()
+            # trio cancels scopes only; its app then returns in mid-stream.
+            cancels.append((task or scope).cancel)
+            cancels.append(anyio.lowlevel.current_token())
+            app.inside.set()
+            await anyio.sleep_forever()
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge:
+        exchange = Exchange(bridge)
+        exchange.wait_for_size(4)
+        must_happen(app.inside, "the app in mid-stream")
+        cancel, token = cancels
+        anyio.from_thread.run_sync(cancel, token=token)
+        assert isinstance(exchange.raised(), AppError)
+        assert not exchange.complete
+    assert len(app.ends) == 1
+
+
+def test_iterable_closed_early(backend: dict[str, Any]) -> None:
+    """Ending: WSGI iterable closed early. `close()` returns without waiting for an app that
+    lingers.
+    """
+    linger = Gate()
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        assert await receive() == {"type": "http.request", "body": b"", "more_body": False}
+        assert await receive() == {"type": "http.disconnect"}
+        app.inside.set()
+        await linger.wait()
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge:
+        exchange = Exchange(bridge, hold=True)
+        assert exchange.take() == b"part"
+        exchange.hang_up()
+        must_happen(app.inside, "the disconnect")
+        assert app.ends == []
+        linger.open()
+        must_happen(app.ended, "the end of the app")
+    assert app.ends == [None]
+    assert exchange.error is None
+
+
+@pytest.mark.parametrize("phase", ["before the headers", "in mid-stream", "while it reads"])
+def test_loop_shut_down_in_mid_flight(backend: dict[str, Any], phase: str) -> None:
+    """Ending: loop shut down in mid-flight. `close()` cancels the app and wakes the caller with
+    BridgeClosed.
+    """
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        if phase == "in mid-stream":
+            await start(send)
+            await stream(send, b"part")
+        app.inside.set()
+        if phase == "while it reads":
+            await whole_body(receive)
+            await receive()
+        await anyio.sleep_forever()
+
+    app = Watched(body)
+    with nothing_left(app, backend, shutdown_timeout=0.1) as bridge:
+        exchange = Exchange(bridge)
+        must_happen(app.inside, "the app's call")
+        close_bridge(bridge)
+        assert isinstance(exchange.raised(), BridgeClosed)
+        assert not exchange.complete
+        assert app.ended.is_set()
+    assert app.ends != [None]
+
+
+def test_loop_shut_down_lets_requests_end(backend: dict[str, Any]) -> None:
+    """Ending: loop shut down in mid-flight. What ends within `shutdown_timeout` ends well."""
+    go_on = Gate()
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        app.inside.set()
+        await go_on.wait()
+        await respond(send, b"in time")
+
+    app = Watched(body)
+    with nothing_left(app, backend, shutdown_timeout=30.0) as bridge:
+        exchange = Exchange(bridge)
+        must_happen(app.inside, "the app's call")
+        closing = InThread(bridge.close, "bridge.close()")
+        assert not closing.done.wait(0.05)
+        go_on.open()
+        assert exchange.body == b"in time"
+        closing.result()
+    assert app.ends == [None]
+
+
+FORK = """
+import os, sys, threading
+from tests.support.wsgi_driver import *
+from wsgi_asgi_bridge import ASGIToWSGI
+import anyio
+
+end_this_process_after(25)
+STATE = %(state)r
+# A fork while another thread imports would leave the child a locked module: import all now.
+anyio.run(anyio.sleep, 0, backend=BACKENDS[%(backend)r].get("backend", "asyncio"))
+inside = threading.Event()
+go_on = Gate()
+startups = []
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        startups.append(os.getpid())
+        if STATE == "in startup" and os.getpid() == parent:
+            inside.set()
+            await go_on.wait()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        os.write(1, b"shutdown\\n")
+        await send({"type": "lifespan.shutdown.complete"})
+    elif scope["path"] == "/held":
+        await start(send)
+        await stream(send, b"one ")
+        inside.set()
+        await go_on.wait()
+        await stream(send, b"two ")
+        await anyio.sleep(0.01)
+        await finish(send, b"three")
+    elif scope["path"] == "/thread":
+        def block():
+            inside.set()
+            go_on.wait_in_thread()
+        await anyio.to_thread.run_sync(block)
+        await respond(send, b"one two three")
+    else:
+        await anyio.sleep(0.001)
+        await respond(send, str(os.getpid()).encode())
+
+parent = os.getpid()
+bridge = ASGIToWSGI(app, **BACKENDS[%(backend)r])
+me = lambda: str(os.getpid()).encode()
+paths = {"in the app": "/held", "in a thread": "/thread", "in startup": "/"}
+held = Exchange(bridge, environ_for(paths[STATE]))
+assert inside.wait(10)
+if STATE == "in the app":
+    held.wait_for_size(4)
+
+child = os.fork()
+if child == 0:
+    end_this_process_after(15)
+    startups.clear()
+    stats = bridge.stats()
+    assert (stats.running, stats.in_flight, stats.background) == (False, 0, 0), stats
+    for exchange in [Exchange(bridge) for _ in range(4)]:
+        assert exchange.body == me()
+    assert startups == [os.getpid()], startups
+    ours = [t.name for t in threading.enumerate() if t.name.startswith("wsgi_asgi_bridge")]
+    assert len(ours) <= 1, ours
+    bridge.close()
+    assert threading.active_count() == 1, threading.enumerate()
+    assert serve(bridge).body == me()
+    sys.exit(0)
+
+if STATE != "in startup":
+    assert serve(bridge).body == me()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+if STATE != "in startup":
+    assert serve(bridge).body == me()
+go_on.open()
+assert held.body == (me() if STATE == "in startup" else b"one two three"), held.chunks
+assert serve(bridge).body == me()
+assert startups == [os.getpid()], startups
+bridge.close()
+"""
+
+
+@pytest.mark.parametrize("state", ["in the app", "in a thread", "in startup"])
+def test_fork_in_mid_flight(backend: dict[str, Any], state: str) -> None:
+    """Ending: fork in mid-flight. The child starts clean and ends by itself; the parent's request
+    goes on.
+    """
+    name = next(name for name, options in BACKENDS.items() if options is backend)
+    output = run_script(FORK % {"state": state, "backend": name}, timeout=40)
+    assert output == "shutdown\n" * 3

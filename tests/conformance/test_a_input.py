@@ -1,0 +1,533 @@
+"""A-IN-1..3: the request's body in parts, and when `receive()` says that the client left."""
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.support.wsgi_driver import (
+    BodyInput,
+    Exchange,
+    Gate,
+    GeneratedInput,
+    Message,
+    UnreadableInput,
+    bridged,
+    echo,
+    environ_for,
+    finish,
+    must_become,
+    must_happen,
+    on_every_backend,
+    respond,
+    serve,
+    start,
+    stream,
+    turn_the_loop,
+    upload_environ,
+    whole_body,
+    with_turns,
+)
+
+BUFFER = 16_384
+LARGE = 4 * 1024 * 1024
+
+
+async def all_messages(receive: Any) -> list[Message]:
+    """What `receive()` gives up to the end of the body or the disconnect."""
+    messages = []
+    while True:
+        messages.append(await receive())
+        if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body"):
+            return messages
+
+
+class Uploads:
+    """An app that keeps the messages of the request's body and answers with their count."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.calls = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.calls += 1
+        self.messages = await all_messages(receive)
+        await respond(send, b"%d" % len(self.messages))
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(m.get("body", b"") for m in self.messages)
+
+
+# A-IN-1: small bodies
+
+
+@on_every_backend
+def test_small_body_is_read_before_the_app_starts(backend: dict[str, Any]) -> None:
+    """A-IN-1: a slow small upload occupies no app, and its body comes in one message."""
+    upload = Uploads()
+    body = BodyInput(b"x" * 1000, piece=100, before_read=lambda: calls.append(upload.calls))
+    calls: list[int] = []
+    with bridged(upload, backend) as bridge:
+        assert serve(bridge, upload_environ(body, length=1000)).body == b"1"
+    assert calls
+    assert set(calls) == {0}
+    assert upload.body == b"x" * 1000
+
+
+@pytest.mark.parametrize("size", [0, 1, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER, 100_001])
+@pytest.mark.parametrize("piece", [None, 1000, 7777])
+@pytest.mark.parametrize("framed", ["by length", "by the server", "by both"])
+def test_any_body_arrives_whole(size: int, piece: int | None, framed: str) -> None:
+    """A-IN-1: every size around the buffer, however the input chops it, and each part within the
+    buffer.
+    """
+    upload = Uploads()
+    body = GeneratedInput(size, piece=piece, past_end="hang" if framed == "by length" else "eof")
+    environ = upload_environ(body, length=None if framed == "by the server" else size)
+    environ["wsgi.input_terminated"] = framed != "by length"
+    with bridged(upload, request_buffer=BUFFER) as bridge:
+        serve(bridge, environ).finish()
+    assert upload.body == GeneratedInput(size).read()
+    assert not upload.messages[-1].get("more_body", False)
+    assert all(len(m["body"]) <= BUFFER for m in upload.messages)
+
+
+def test_body_messages_have_the_shape_of_the_spec() -> None:
+    """A-IN-1: `body` is bytes and `more_body` a bool, in each message."""
+    upload = Uploads()
+    with bridged(upload, request_buffer=BUFFER) as bridge:
+        for size in (0, 10, 3 * BUFFER):
+            serve(bridge, upload_environ(GeneratedInput(size), length=size)).finish()
+            assert {type(m["body"]) for m in upload.messages} == {bytes}
+            assert {type(m["more_body"]) for m in upload.messages} == {bool}
+            assert {m["type"] for m in upload.messages} == {"http.request"}
+
+
+# A-IN-1: large bodies
+
+
+@on_every_backend
+@pytest.mark.parametrize("terminated", [False, True], ids=["by length", "by the server"])
+def test_large_upload_is_read_as_the_app_asks(backend: dict[str, Any], terminated: bool) -> None:
+    """A-IN-1: the input is never read further ahead of the app than the buffer."""
+    ahead: list[int] = []
+    body = GeneratedInput(LARGE, past_end="eof" if terminated else "hang")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        received, more = 0, True
+        while more:
+            message = await receive()
+            assert message["type"] == "http.request"
+            received += len(message["body"])
+            ahead.append(body.consumed - received)
+            more = message["more_body"]
+        await respond(send, b"%d" % received)
+
+    environ = upload_environ(body, length=None if terminated else LARGE)
+    environ["wsgi.input_terminated"] = terminated
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        assert serve(bridge, environ).body == b"%d" % LARGE
+    assert max(ahead) <= BUFFER
+    assert max(body.reads) <= BUFFER
+
+
+@on_every_backend
+def test_app_that_does_not_read_leaves_the_input_alone(backend: dict[str, Any]) -> None:
+    """A-IN-1: what the app does not ask for is not taken in."""
+    body = GeneratedInput(LARGE, past_end="hang")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"no thanks", status=413)
+
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(body, length=LARGE))
+        assert exchange.body == b"no thanks"
+    assert body.consumed <= BUFFER
+
+
+@on_every_backend
+def test_input_is_read_by_the_caller_only(backend: dict[str, Any]) -> None:
+    """A-IN-1: no server promises an input that other threads may read, nor one that outlives the
+    call.
+    """
+    body = GeneratedInput(20 * BUFFER)
+    with bridged(echo, backend, request_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(body, length=body.size))
+        assert len(exchange.body) == body.size
+    assert body.threads == {exchange.thread.ident}
+
+
+@on_every_backend
+def test_body_and_response_interleave(backend: dict[str, Any]) -> None:
+    """A-IN-1: an app that answers while it reads (echo by parts) gets both through."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        more = True
+        while more:
+            message = await receive()
+            more = message["more_body"]
+            await stream(send, message["body"])
+        await finish(send)
+
+    body = GeneratedInput(40 * BUFFER)
+    with bridged(app, backend, request_buffer=BUFFER, response_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(body, length=body.size))
+        assert exchange.body == GeneratedInput(body.size).read()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_terminated_input_needs_no_header(method: str) -> None:
+    """A-IN-1: `wsgi.input_terminated` alone says that the input may be read to its end (HTTP/2 has
+    no other sign).
+    """
+    environ = environ_for(method=method) | {"wsgi.input": BodyInput(b"body")}
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+    with bridged(echo) as bridge:
+        assert serve(bridge, environ).body == b"body"
+
+
+def test_input_without_a_length_or_an_end_is_not_read() -> None:
+    """A-IN-1: without CONTENT_LENGTH and `wsgi.input_terminated` there is no body (PEP 3333), and a
+    read would hang.
+    """
+    body = UnreadableInput()
+    environ = upload_environ(body)
+    del environ["wsgi.input_terminated"]
+    with bridged(echo) as bridge:
+        assert serve(bridge, environ).body == b""
+        environ["wsgi.input_terminated"] = False
+        assert serve(bridge, environ).body == b""
+        environ["CONTENT_LENGTH"] = "0"
+        assert serve(bridge, environ).body == b""
+        environ["CONTENT_LENGTH"] = ""
+        assert serve(bridge, environ).body == b""
+    assert body.reads == []
+
+
+def test_length_bounds_the_body_of_an_input_that_has_more() -> None:
+    """A-IN-1: bytes after CONTENT_LENGTH belong to the next request."""
+    body = BodyInput(b"mine" + b"next request")
+    environ = upload_environ(body, length=4)
+    environ["wsgi.input_terminated"] = False
+    with bridged(echo) as bridge:
+        assert serve(bridge, environ).body == b"mine"
+    assert body.consumed == 4
+
+
+# A-IN-1: bodies that stop short
+
+CUTS = {
+    "ends early": None,
+    "connection reset": ConnectionResetError("reset by peer"),
+    "time-out": TimeoutError("timed out"),
+    "server's own error": ValueError("invalid chunk size"),
+}
+
+
+@on_every_backend
+@pytest.mark.parametrize("error", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("size", [0, 100, 5 * BUFFER], ids=["nothing", "small", "large"])
+def test_short_body_is_a_disconnect(
+    backend: dict[str, Any], size: int, error: BaseException | None
+) -> None:
+    """A-IN-1: an app never takes a cut body for a whole one, nor does it get empty parts without
+    end.
+    """
+    upload = Uploads()
+    body = GeneratedInput(size, error=error)
+    with bridged(upload, backend, request_buffer=BUFFER) as bridge:
+        exchange = Exchange(bridge, upload_environ(body, length=size + 50))
+        exchange.finish()
+        assert all(m.get("more_body") for m in upload.messages[:-1])
+        assert all(m["body"] for m in upload.messages[:-1])
+        if size > BUFFER:
+            assert upload.calls == 1
+        if upload.calls:
+            assert upload.messages[-1] == {"type": "http.disconnect"}
+        assert GeneratedInput(size).read().startswith(upload.body)
+
+
+@on_every_backend
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError("reset"), ValueError("bad chunk")], ids=repr
+)
+def test_broken_chunked_body_is_a_disconnect(backend: dict[str, Any], error: Exception) -> None:
+    """A-IN-1: without a length only the input's error tells that the body was cut."""
+    upload = Uploads()
+    body = GeneratedInput(3 * BUFFER + 5, error=error)
+    with bridged(upload, backend, request_buffer=BUFFER) as bridge:
+        serve(bridge, upload_environ(body)).finish()
+    assert upload.calls == 1
+    assert upload.messages[-1] == {"type": "http.disconnect"}
+
+
+# A-IN-2
+
+
+def pending_until(receive: Any, done: list[Message]) -> Callable[[], Any]:
+    async def wait() -> None:
+        done.append(await receive())
+
+    return wait
+
+
+@on_every_backend
+@pytest.mark.parametrize("size", [0, 10, 3 * BUFFER], ids=["none", "small", "large"])
+def test_receive_waits_after_the_body(backend: dict[str, Any], size: int) -> None:
+    """A-IN-2: no disconnect before the response has ended, then one on every call."""
+    go_on = Gate()
+    early: list[Message] = []
+    late: list[Message] = []
+    waiting = threading.Event()
+    over = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pending_until(receive, late))
+            await start(send)
+            await stream(send, b"part")
+            waiting.set()
+            await go_on.wait()
+            early.extend(late)
+            await finish(send)
+        late.append(await receive())
+        late.append(await receive())
+        over.set()
+
+    body = GeneratedInput(size)
+    with bridged(with_turns(app), backend, request_buffer=BUFFER) as bridge:
+        exchange = Exchange(bridge, upload_environ(body, length=size))
+        must_happen(waiting, "the app's stream")
+        exchange.wait_for_size(4)
+        turn_the_loop(bridge)
+        go_on.open()
+        assert exchange.body == b"part"
+        must_happen(over, "the disconnect after the response")
+    assert early == []
+    assert late == [{"type": "http.disconnect"}] * 3
+
+
+@on_every_backend
+def test_unread_body_gives_disconnect_after_the_response(backend: dict[str, Any]) -> None:
+    """A-IN-2: when the response has ended, there is no reading on in the request's body."""
+    late: list[Message] = []
+    over = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"done")
+        late.append(await receive())
+        late.append(await receive())
+        over.set()
+
+    body = GeneratedInput(LARGE, past_end="hang")
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        assert serve(bridge, upload_environ(body, length=LARGE)).body == b"done"
+        must_happen(over, "the disconnect after the response")
+    assert late == [{"type": "http.disconnect"}] * 2
+
+
+@on_every_backend
+def test_closed_iterable_gives_disconnect(backend: dict[str, Any]) -> None:
+    """A-IN-2: the server closes what its client no longer wants; a waiting `receive()` wakes."""
+    late: list[Message] = []
+    over = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        await receive()
+        late.extend([await receive(), await receive()])
+        over.set()
+
+    with bridged(app, backend) as bridge:
+        exchange = Exchange(bridge, hold=True)
+        assert exchange.take() == b"part"
+        exchange.hang_up()
+        must_happen(over, "the disconnect")
+    assert late == [{"type": "http.disconnect"}] * 2
+
+
+# A-IN-3
+
+
+class Clients:
+    """A connected pair of sockets: the client's end, and the one that the server shows."""
+
+    def __init__(self) -> None:
+        self.client, self.server = socket.socketpair()
+
+    def __enter__(self) -> "Clients":
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self.client.close()
+        self.server.close()
+
+
+SILENCES = ["before the headers", "in mid-stream"]
+SOCKET_KEYS = ["gunicorn.socket", "werkzeug.socket"]
+
+
+def silent_app(silence: str, seen: list[Message], waiting: threading.Event) -> Any:
+    """An app that waits for what `receive()` says after the body."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        if silence == "in mid-stream":
+            await start(send)
+            await stream(send, b"part")
+        waiting.set()
+        seen.append(await receive())
+
+    return app
+
+
+@on_every_backend
+@pytest.mark.parametrize("silence", SILENCES)
+@pytest.mark.parametrize("key", SOCKET_KEYS)
+def test_closed_socket_is_noticed(backend: dict[str, Any], key: str, silence: str) -> None:
+    """A-IN-3: a client that closes while the app is silent wakes its `receive()`."""
+    seen: list[Message] = []
+    waiting = threading.Event()
+    app = silent_app(silence, seen, waiting)
+    with Clients() as ends, bridged(app, backend, disconnect_poll=0.02) as bridge:
+        exchange = Exchange(bridge, environ_for() | {key: ends.server})
+        must_happen(waiting, "the app's silence")
+        ends.client.close()
+        exchange.finish()
+        must_become(lambda: bridge.stats().in_flight == 0, "the end of the exchange")
+        assert bridge.stats().disconnected == 1
+    assert seen == [{"type": "http.disconnect"}]
+
+
+@on_every_backend
+@pytest.mark.parametrize("silence", SILENCES)
+def test_waitress_tells_of_the_disconnect(backend: dict[str, Any], silence: str) -> None:
+    """A-IN-3, A-IN-2: waitress's callable is asked again and again; its True is the disconnect, and
+    none comes before.
+    """
+    seen: list[Message] = []
+    asked = 0
+    early: list[int] = []
+
+    def client_disconnected() -> bool:
+        nonlocal asked
+        asked += 1
+        early.append(len(seen))
+        return asked > 5
+
+    app = silent_app(silence, seen, threading.Event())
+    with bridged(app, backend, disconnect_poll=0.01) as bridge:
+        serve(bridge, environ_for() | {"waitress.client_disconnected": client_disconnected})
+    assert seen == [{"type": "http.disconnect"}]
+    assert set(early[:5]) == {0}
+
+
+@on_every_backend
+@pytest.mark.parametrize("pending", [b"", b"GET /next HTTP/1.1\r\n\r\n"], ids=["idle", "pipelined"])
+def test_open_socket_is_left_alone(backend: dict[str, Any], pending: bytes) -> None:
+    """A-IN-3: an open connection is no disconnect, its next request is not eaten, and its mode
+    stays as it is.
+    """
+    seen: list[Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        with anyio.move_on_after(0.15):
+            seen.append(await receive())
+        await respond(send, b"still here")
+
+    with Clients() as ends, bridged(app, backend, disconnect_poll=0.01) as bridge:
+        ends.client.sendall(pending)
+        assert serve(bridge, environ_for() | {"gunicorn.socket": ends.server}).body == b"still here"
+        assert ends.server.gettimeout() is None
+        ends.client.sendall(b"!")
+        assert ends.server.recv(1000) == pending + b"!"
+    assert seen == []
+
+
+class TLSLikeSocket:
+    """What `ssl.SSLSocket` does with flags, and a descriptor that says nothing about the plain
+    stream.
+    """
+
+    def __init__(self, plain: socket.socket) -> None:
+        self._plain = plain
+
+    def fileno(self) -> int:
+        return self._plain.fileno()
+
+    def gettimeout(self) -> None:
+        return None
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if flags:
+            raise ValueError("non-zero flags not allowed in calls to recv()")
+        raise AssertionError("a recv() that takes data away")
+
+
+class ClosedSocket:
+    def fileno(self) -> int:
+        return -1
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        raise OSError(9, "Bad file descriptor")
+
+
+@on_every_backend
+@pytest.mark.parametrize("kind", ["tls", "none"])
+def test_socket_that_cannot_be_asked_is_no_disconnect(backend: dict[str, Any], kind: str) -> None:
+    """A-IN-3: where the server shows nothing usable, nothing is made up and nothing breaks."""
+    seen: list[Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        with anyio.move_on_after(0.1):
+            seen.append(await receive())
+        await respond(send, b"fine")
+
+    with Clients() as ends, bridged(app, backend, disconnect_poll=0.01) as bridge:
+        shown = TLSLikeSocket(ends.server) if kind == "tls" else None
+        ends.client.sendall(b"encrypted bytes")
+        assert serve(bridge, environ_for() | {"gunicorn.socket": shown}).body == b"fine"
+    assert seen == []
+
+
+def test_dead_descriptor_breaks_nothing() -> None:
+    """A-IN-3: a socket that the server has closed already ends the wait, or is passed over."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        with anyio.move_on_after(0.1):
+            await receive()
+        await respond(send, b"fine")
+
+    with bridged(app, disconnect_poll=0.01) as bridge:
+        exchange = serve(bridge, environ_for() | {"gunicorn.socket": ClosedSocket()})
+        assert exchange.error is None or isinstance(exchange.error, OSError)
+        assert serve(bridge).body == b"fine"
+
+
+@on_every_backend
+def test_disconnect_is_seen_by_send_as_well(backend: dict[str, Any]) -> None:
+    """A-IN-3, A-OUT-3: once the client is known to be gone, `send()` raises an OSError."""
+    raised: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        assert (await receive())["type"] == "http.disconnect"
+        try:
+            await respond(send, b"to nobody")
+        except OSError as error:
+            raised.append(error)
+
+    with Clients() as ends, bridged(app, backend, disconnect_poll=0.01) as bridge:
+        ends.client.close()
+        serve(bridge, environ_for() | {"gunicorn.socket": ends.server})
+    assert len(raised) == 1

@@ -1,0 +1,633 @@
+"""W-CALL: how the app is called, where it runs, and what becomes of its exceptions; the
+constructor; stats().
+"""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import dataclasses
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from wsgiref.validate import validator
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from asgiref.compatibility import guarantee_single_callable, is_double_callable
+from asgiref.sync import async_to_sync, sync_to_async
+from werkzeug.middleware.lint import LintMiddleware
+
+from tests.support.asgi_driver import (
+    DEADLINE_SECONDS,
+    Client,
+    Gate,
+    TrackedBody,
+    answered,
+    app_returning,
+    calling,
+    fetched,
+    http_scope,
+    plain_app,
+    post_scope,
+    serving,
+    settle,
+)
+from wsgi_asgi_bridge import AppError, WSGIToASGI
+
+IMPORTABLE = "tests.support.asgi_driver:plain_app"
+request_name: contextvars.ContextVar[str] = contextvars.ContextVar("request_name", default="unset")
+
+
+class AppsOwnError(Exception):
+    """What an app raises on its own account."""
+
+
+# --- W-CALL-1
+
+
+def test_call_is_a_coroutine_function() -> None:
+    """W-CALL-1: servers and monitoring tools see an ASGI 3 app, on the class and on the object."""
+    bridge = WSGIToASGI(plain_app)
+    assert inspect.iscoroutinefunction(WSGIToASGI.__call__)
+    assert inspect.iscoroutinefunction(bridge.__call__)
+    assert not is_double_callable(bridge)
+    assert guarantee_single_callable(bridge) is bridge
+    bridge.close()
+
+
+# --- W-CALL-2
+
+
+async def test_app_is_called_positionally_and_once() -> None:
+    """W-CALL-2: `(environ, start_response)`, no keywords, one call a request."""
+    calls: list[tuple[int, dict[str, Any]]] = []
+
+    def app(*args: Any, **kwargs: Any) -> list[bytes]:
+        calls.append((len(args), kwargs))
+        return plain_app(*args)
+
+    assert (await fetched(app)).body == b"hello"
+    assert calls == [(2, {})]
+
+
+@pytest.mark.parametrize("kind", ["iterator", "write", "empty"])
+async def test_call_iteration_and_close_share_a_worker_thread(kind: str) -> None:
+    """W-CALL-2: one thread of the pool makes the call, every step and close()."""
+    callers: list[threading.Thread] = []
+    body = TrackedBody([] if kind == "empty" else [b"a", b"b"])
+
+    def app(environ: dict[str, Any], start_response: Any) -> TrackedBody:
+        callers.append(threading.current_thread())
+        write = start_response("200 OK", [])
+        if kind == "write":
+            write(b"w")
+        return body
+
+    await fetched(app)
+    assert body.closes == 1
+    assert len({*callers, *body.threads}) == 1
+    assert callers[0].name.startswith("wsgi_asgi_bridge-worker-")
+    assert callers[0] is not threading.current_thread()
+
+
+async def test_interleaved_streams_keep_their_threads() -> None:
+    """W-CALL-2: two streams stepped in turn never swap their threads."""
+    bodies = {"/0": TrackedBody(), "/1": TrackedBody()}
+    turns = {path: [Gate() for _ in range(4)] for path in bodies}
+
+    def app(environ: dict[str, Any], start_response: Any) -> TrackedBody:
+        path = environ["PATH_INFO"]
+
+        def chunks() -> Iterator[bytes]:
+            for turn in turns[path]:
+                turn.wait_in_thread()
+                yield b"x"
+
+        start_response("200 OK", [])
+        body = bodies[path] = TrackedBody(chunks())
+        return body
+
+    clients = [Client(http_scope(path=path)) for path in turns]
+    async with serving(app, workers=2) as bridge, calling(bridge, *clients):
+        for step in range(4):
+            for path, client in zip(turns, clients, strict=True):
+                turns[path][step].open()
+                await client.until(lambda c, step=step: len(c.body) == step + 1)  # type: ignore[misc]
+    first, second = (set(body.threads) for body in bodies.values())
+    assert len(first) == len(second) == 1
+    assert first != second
+
+
+async def test_app_runs_in_the_context_of_the_request() -> None:
+    """W-CALL-2: a contextvar set before the bridge is seen in the call, in each step and in
+    close().
+    """
+    seen: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> TrackedBody:
+        def chunks() -> Iterator[bytes]:
+            for _ in range(2):
+                seen.append(request_name.get())
+                yield b"x"
+
+        seen.append(request_name.get())
+        start_response("200 OK", [])
+        return TrackedBody(chunks(), on_close=lambda: seen.append(request_name.get()))
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        request_name.set("from the middleware")
+        await bridge(scope, receive, send)
+
+    async with serving(app) as bridge:
+        await answered(middleware)
+    assert seen == ["from the middleware"] * 4
+
+
+async def test_one_context_serves_call_steps_and_close() -> None:
+    """W-CALL-2: what the app sets in its call is there in its steps and in close()."""
+    seen: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> TrackedBody:
+        def chunks() -> Iterator[bytes]:
+            seen.append(request_name.get())
+            yield b"x"
+
+        request_name.set("from the call")
+        start_response("200 OK", [])
+        return TrackedBody(chunks(), on_close=lambda: seen.append(request_name.get()))
+
+    await fetched(app)
+    assert seen == ["from the call"] * 2
+
+
+async def test_contexts_of_requests_do_not_mix() -> None:
+    """W-CALL-2: the next request on the same worker does not see the variables of the one
+    before.
+    """
+    seen: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(request_name.get())
+        request_name.set("of another request")
+        return plain_app(environ, start_response)
+
+    async with serving(app, workers=1) as bridge:
+        for _ in range(3):
+            await answered(bridge)
+    assert seen == ["unset"] * 3
+
+
+# --- W-CALL-3
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+def _raising_before(where: str, error: BaseException) -> Callable[..., Any]:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        if where == "call":
+            raise error
+        start_response("200 OK", [])
+        if where == "after start_response":
+            raise error
+        return TrackedBody(_raise(error) if step == 0 else b"" for step in (1, 0))
+
+    return app
+
+
+@pytest.mark.parametrize("where", ["call", "after start_response", "after an empty chunk"])
+async def test_exception_before_the_headers_is_raised_as_it_is(where: str) -> None:
+    """W-CALL-3: before the headers went out the server gets the very exception, and no message."""
+    error = AppsOwnError("mine")
+    client = Client()
+    async with serving(_raising_before(where, error)) as bridge:
+        await client.run(bridge)
+    assert client.error is error
+    assert client.messages == []
+
+
+@pytest.mark.parametrize("how", ["yield", "write"])
+async def test_exception_after_the_headers_breaks_the_response(how: str) -> None:
+    """W-CALL-3: after the headers the exception is raised, and the cut body never looks
+    complete.
+    """
+    error = AppsOwnError("mine")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        write = start_response("200 OK", [])
+        if how == "write":
+            write(b"part")
+            raise error
+        return (b"part" if step else _raise(error) for step in (1, 0))
+
+    client = Client()
+    async with serving(app) as bridge:
+        await client.run(bridge)
+    assert client.error is error
+    assert not client.complete
+
+
+class ListClosedBadly(list[bytes]):
+    """A list whose close() raises."""
+
+    def close(self) -> None:
+        raise AppsOwnError("in close")
+
+
+@pytest.mark.parametrize("kind", ["iterator", "list"])
+async def test_exception_of_close_is_raised(kind: str) -> None:
+    """W-CALL-3: an exception of close() is the app's own too; the response before it was whole."""
+    body: Any = ListClosedBadly([b"whole"])
+    if kind == "iterator":
+        body = TrackedBody([b"whole"], on_close=lambda: _raise(AppsOwnError("in close")))
+    client = Client()
+    async with serving(app_returning(body)) as bridge:
+        await client.run(bridge)
+    assert type(client.error) is AppsOwnError
+    assert client.complete
+    assert client.body == b"whole"
+
+
+async def test_traceback_leads_into_the_app() -> None:
+    """W-CALL-3: what the server logs shows the app's own line."""
+    client = Client()
+    async with serving(_raising_before("call", AppsOwnError("mine"))) as bridge:
+        await client.run(bridge)
+    assert client.error is not None
+    frames = []
+    traceback = client.error.__traceback__
+    while traceback is not None:
+        frames.append(traceback.tb_frame.f_code.co_filename)
+        traceback = traceback.tb_next
+    assert __file__ in frames
+
+
+@pytest.mark.parametrize("error_type", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("where", ["call", "after an empty chunk"])
+async def test_exit_of_an_app_kills_nothing(error_type: type[BaseException], where: str) -> None:
+    """W-CALL-3: the server gets an AppError with the cause, and the only worker lives on."""
+    error = error_type()
+    failing = _raising_before(where, error)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        chosen = failing if environ["PATH_INFO"] == "/fail" else plain_app
+        return chosen(environ, start_response)
+
+    client = Client(http_scope(path="/fail"))
+    async with serving(app, workers=1) as bridge:
+        await client.run(bridge)
+        assert isinstance(client.error, AppError)
+        assert client.error.__cause__ is error
+        assert (await answered(bridge)).body == b"hello"
+
+
+@pytest.mark.parametrize(
+    "error_type", [StopIteration, StopAsyncIteration, asyncio.CancelledError, TimeoutError]
+)
+async def test_exceptions_that_mean_something_to_a_loop_hang_nothing(
+    error_type: type[BaseException],
+) -> None:
+    """W-CALL-3: StopIteration and the like cannot be raised through a future; the request ends all
+    the same.
+    """
+    failing = _raising_before("call", error_type("from the app"))
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        chosen = failing if environ["PATH_INFO"] == "/fail" else plain_app
+        return chosen(environ, start_response)
+
+    client = Client(http_scope(path="/fail"))
+    async with serving(app, workers=1) as bridge:
+        with anyio.fail_after(DEADLINE_SECONDS):
+            await client.run(bridge)
+        assert client.error is not None
+        assert client.messages == []
+        assert (await answered(bridge)).body == b"hello"
+
+
+@pytest.mark.parametrize("iterable", [None, 42])
+async def test_result_that_cannot_be_iterated_is_an_error_that_says_so(iterable: Any) -> None:
+    """W-CALL-3: an app that returns no iterable is told so; nothing hangs and no 200 goes out."""
+    client = Client()
+    async with serving(app_returning(lambda environ: iterable)) as bridge:
+        await client.run(bridge)
+    assert isinstance(client.error, AppError | TypeError)
+    assert repr(iterable) in str(client.error) or type(iterable).__name__ in str(client.error)
+    assert not client.complete
+
+
+# --- whole exchanges under the linters of the field
+
+
+def _streaming(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield b"one"
+    yield environ["wsgi.input"].read(100)
+
+
+def _writing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    write(b"one")
+    return [environ["wsgi.input"].read(100)]
+
+
+def _listing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"one", environ["wsgi.input"].read(100)]
+
+
+def _correcting(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/html")])
+    try:
+        raise AppsOwnError
+    except AppsOwnError as error:
+        info = (type(error), error, error.__traceback__)
+        start_response("200 OK", [("Content-Type", "text/plain")], info)
+    environ["wsgi.errors"].write("")
+    environ["wsgi.errors"].flush()
+    return [b"one", *environ["wsgi.input"]]
+
+
+@pytest.mark.parametrize("app", [_streaming, _writing, _listing, _correcting])
+@pytest.mark.parametrize("lint", [validator, LintMiddleware])
+@pytest.mark.parametrize("length", [3, None], ids=["declared", "undeclared"])
+async def test_whole_exchange_under_a_linter(app: Any, lint: Any, length: int | None) -> None:
+    """W-ENV-1: wsgiref's validator and werkzeug's lint find nothing in a whole exchange."""
+    client = await fetched(lint(app), Client(post_scope(length), [b"tw", b"o"]))
+    assert client.body == b"onetwo"
+    assert client.header("content-type") == "text/plain"
+
+
+# --- the loop the app came from (async_to_sync, anyio.from_thread)
+
+
+async def test_async_to_sync_runs_on_the_servers_loop(anyio_backend_name: str) -> None:
+    """W-CALL-2: asgiref's async_to_sync in the call and in a step runs on the loop of the server
+    (asyncio only).
+    """
+    if anyio_backend_name != "asyncio":
+        return await _async_to_sync_still_works()
+
+    async def running_loop() -> Any:
+        return asyncio.get_running_loop()
+
+    seen: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        seen.append(async_to_sync(running_loop)())
+        start_response("200 OK", [])
+        yield b"x"
+        seen.append(async_to_sync(running_loop)())
+
+    await fetched(app)
+    assert seen == [asyncio.get_running_loop()] * 2
+    return None
+
+
+async def _async_to_sync_still_works() -> None:
+    """asgiref knows asyncio only: under trio it runs a loop of its own, and nothing hangs."""
+
+    async def answer() -> bytes:
+        await asyncio.sleep(0)
+        return b"answer"
+
+    client = await fetched(app_returning(lambda environ: [async_to_sync(answer)()]))
+    assert client.body == b"answer"
+
+
+async def test_thread_sensitive_code_comes_back_to_the_worker() -> None:
+    """W-CALL-2: sync_to_async inside async_to_sync runs in the app's own thread (Django's ORM in
+    async views).
+    """
+
+    async def view() -> int:
+        return await sync_to_async(threading.get_ident)()
+
+    threads: list[tuple[int, int]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        threads.append((threading.get_ident(), async_to_sync(view)()))
+        return plain_app(environ, start_response)
+
+    await fetched(app)
+    assert threads[0][0] == threads[0][1]
+
+
+async def test_from_thread_run_uses_the_servers_loop() -> None:
+    """W-CALL-2: anyio.from_thread works in the call, in a step and in close(), on every backend."""
+    loop_thread = threading.get_ident()
+    seen: list[int] = []
+
+    async def note_thread() -> None:
+        await anyio.lowlevel.checkpoint()
+        seen.append(threading.get_ident())
+
+    def app(environ: dict[str, Any], start_response: Any) -> TrackedBody:
+        def chunks() -> Iterator[bytes]:
+            yield b"x"
+            anyio.from_thread.run(note_thread)
+
+        anyio.from_thread.run(note_thread)
+        anyio.from_thread.run_sync(lambda: seen.append(threading.get_ident()))
+        start_response("200 OK", [])
+        return TrackedBody(chunks(), on_close=lambda: anyio.from_thread.run(note_thread))
+
+    await fetched(app)
+    assert seen == [loop_thread] * 4
+
+
+async def test_object_of_the_async_half_is_usable_from_the_app() -> None:
+    """W-CALL-2: an anyio stream made in the ASGI half takes what the WSGI half sends, on the same
+    loop.
+    """
+    sender, receiver = anyio.create_memory_object_stream[bytes](0)
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        anyio.from_thread.run(sender.send, b"over the bridge")
+        return plain_app(environ, start_response)
+
+    async with sender, receiver, serving(app) as bridge, calling(bridge, Client()):
+        assert await receiver.receive() == b"over the bridge"
+
+
+# --- several loops of one process at once
+
+LOOPS: list[tuple[str, dict[str, Any]]] = [
+    ("asyncio", {"use_uvloop": False}),
+    ("asyncio", {"use_uvloop": True}),
+    ("trio", {}),
+    ("asyncio", {"use_uvloop": False}),
+]
+RUNS_EACH = 8
+
+
+def test_several_loops_share_a_bridge() -> None:
+    """W-LIFE-1: four loops in four threads, all in flight at once on one bridge, each answered on
+    its own loop; the end of a loop neither loses nor doubles a count.
+    """
+    meeting = threading.Barrier(len(LOOPS), timeout=DEADLINE_SECONDS)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        meeting.wait()
+        start_response("200 OK", [])
+        yield environ["wsgi.input"].read()
+        meeting.wait()
+        yield b" in %d" % anyio.from_thread.run_sync(threading.get_ident)
+
+    async def one_request(name: bytes) -> Client:
+        return await answered(bridge, Client(post_scope(None), [name[:1], name[1:]]))
+
+    def serve(index: int) -> tuple[bytes, bytes]:
+        backend, options = LOOPS[index]
+        bodies = [
+            anyio.run(one_request, b"loop%d" % index, backend=backend, backend_options=options).body
+            for _ in range(RUNS_EACH)
+        ]
+        assert len(set(bodies)) == 1
+        return bodies[0], b"loop%d in %d" % (index, threading.get_ident())
+
+    bridge = WSGIToASGI(app, workers=len(LOOPS), shutdown_timeout=5)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(len(LOOPS)) as pool:
+            for body, expected in pool.map(serve, range(len(LOOPS))):
+                assert body == expected
+    finally:
+        bridge.close()
+    assert bridge.stats().completed == RUNS_EACH * len(LOOPS)
+
+
+# --- the constructor
+
+
+async def test_app_by_import_string() -> None:
+    """W-CALL-2: `"package.module:attribute"` names the app."""
+    assert (await fetched(IMPORTABLE)).body == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("app", "named"),
+    [
+        (None, "None"),
+        (42, "42"),
+        ("", "''"),
+        ("no.colon.in.it", "no.colon.in.it"),
+        (":app", ":app"),
+        ("tests.support.asgi_driver:", "tests.support.asgi_driver:"),
+        ("tests.no_such_module:app", "no_such_module"),
+        ("tests.support.asgi_driver:no_such_name", "no_such_name"),
+        ("tests.support.asgi_driver:DEADLINE_SECONDS", "10.0"),
+    ],
+)
+def test_wrong_app_is_refused_at_construction(app: Any, named: str) -> None:
+    """W-CALL-1: what is no app raises at once, and the message names it."""
+    with pytest.raises((TypeError, ValueError, ImportError)) as caught:
+        WSGIToASGI(app)
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("workers", 0),
+        ("workers", -1),
+        ("workers", "4"),
+        ("workers", 1.5),
+        ("workers", None),
+        ("max_queued", -1),
+        ("max_queued", "many"),
+        ("max_streams", -1),
+        ("stream_after", -0.5),
+        ("stream_after", "1"),
+        ("request_buffer", 0),
+        ("request_buffer", "64k"),
+        ("response_buffer", 0),
+        ("response_buffer", -1),
+        ("max_body_size", -1),
+        ("max_body_size", "1M"),
+        ("max_header_repeats", 0),
+        ("stall_timeout", 0),
+        ("stall_timeout", -1.0),
+        ("stall_timeout", "60"),
+        ("shutdown_timeout", -1.0),
+        ("shutdown_timeout", "30"),
+        ("environ", 42),
+        ("environ", {1: "x"}),
+    ],
+)
+def test_wrong_option_is_refused_at_construction(option: str, value: Any) -> None:
+    """W-ENV-9: a wrong argument raises at construction, and the message names the option."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        WSGIToASGI(plain_app, **{option: value})
+    assert option in str(caught.value)
+
+
+def test_options_are_keywords_only() -> None:
+    """W-CALL-1: a number after the app is a mistake, not a count of workers."""
+    with pytest.raises(TypeError):
+        WSGIToASGI(plain_app, 40)  # type: ignore[misc]
+
+
+# --- stats()
+
+
+@asynccontextmanager
+async def _two_held_requests() -> AsyncIterator[tuple[WSGIToASGI, Gate]]:
+    gate, entered = Gate(), Gate()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        entered.open()
+        gate.wait_in_thread()
+        return plain_app(environ, start_response)
+
+    async with serving(app, workers=1) as bridge, calling(bridge, Client(), Client()):
+        await entered.wait()
+        await settle()
+        yield bridge, gate
+
+
+async def test_stats_is_a_frozen_snapshot_of_ints() -> None:
+    """W-FLOW-4: stats() shows what is busy and what waits, and does not change afterwards."""
+    async with _two_held_requests() as (bridge, gate):
+        held = bridge.stats()
+        gate.open()
+    after = bridge.stats()
+    names = {field.name for field in dataclasses.fields(held)}
+    assert names == {
+        *("threads", "idle", "busy", "streaming", "queued", "in_flight"),
+        *("completed", "rejected", "disconnected", "stalled", "failed"),
+    }
+    assert all(type(value) is int for value in dataclasses.astuple(held))
+    assert (held.threads, held.busy, held.queued, held.in_flight) == (1, 1, 1, 2)
+    assert (held.completed, after.completed) == (0, 2)
+    assert (after.threads, after.busy, after.queued, after.in_flight) == (0, 0, 0, 0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        held.busy = 0  # type: ignore[misc]
+
+
+async def test_stats_counts_what_failed() -> None:
+    """W-CALL-3: a raising app counts as failed, not as completed."""
+    async with serving(_raising_before("call", AppsOwnError())) as bridge:
+        await Client().run(bridge)
+        stats = bridge.stats()
+    assert (stats.failed, stats.completed, stats.in_flight) == (1, 0, 0)
+
+
+async def test_stats_before_the_first_request_is_zero() -> None:
+    """W-FLOW-4: nothing is started by construction."""
+    async with serving(plain_app) as bridge:
+        assert set(dataclasses.astuple(bridge.stats())) == {0}
+
+
+async def test_close_from_a_thread_while_the_loop_runs() -> None:
+    """W-CALL-3: close() in another thread ends the idle workers."""
+    bridge = WSGIToASGI(plain_app)
+    await answered(bridge)
+    assert bridge.stats().threads == 1
+    await anyio.to_thread.run_sync(bridge.close)
+    assert bridge.stats().threads == 0

@@ -1,0 +1,658 @@
+"""W-IN: `wsgi.input`, from any chunking, to its end or to the error that says there is none."""
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.asgi_driver import (
+    Client,
+    Gate,
+    answered,
+    calling,
+    fetched,
+    http_scope,
+    plain_app,
+    post_scope,
+    serving,
+    settle,
+)
+from wsgi_asgi_bridge import BodyTooLarge, ClientDisconnected, ClientStalled
+
+Environ = dict[str, Any]
+Operation = tuple[str, tuple[Any, ...]]
+
+
+def app_that_reads(
+    use: Callable[[Any], object], results: list[object]
+) -> Callable[[Environ, Any], list[bytes]]:
+    """An app that keeps what `use` makes of its wsgi.input, or the exception it raises."""
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        try:
+            results.append(use(environ["wsgi.input"]))
+        except Exception as error:
+            results.append(error)
+        return plain_app(environ, start_response)
+
+    return app
+
+
+async def result_of(
+    use: Callable[[Any], object], parts: list[bytes], length: int | None, **options: Any
+) -> object:
+    """What `use` made of the wsgi.input for a body that came in these parts."""
+    results: list[object] = []
+    await fetched(app_that_reads(use, results), Client(post_scope(length), parts), **options)
+    assert len(results) == 1
+    return results[0]
+
+
+# --- W-IN-1
+
+
+def _next_line(file: Any) -> bytes | None:
+    return next(iter(file), None)
+
+
+def _read_into(file: Any, size: int) -> bytes:
+    target = bytearray(size)
+    count = file.readinto(target)
+    return bytes(target[:count])
+
+
+def _read_text(file: Any) -> str:
+    text = io.TextIOWrapper(file, encoding="ascii")
+    try:
+        return text.read()
+    finally:
+        text.detach()
+
+
+def _applied(file: Any, operations: list[Operation]) -> list[object]:
+    results: list[object] = []
+    for name, arguments in operations:
+        if name == "next":
+            results.append(_next_line(file))
+        elif name == "readinto":
+            results.append(_read_into(file, *arguments))
+        else:
+            results.append(getattr(file, name)(*arguments))
+    return results
+
+
+SIZES = st.one_of(st.none(), st.integers(-1, 40))
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["read", "readline", "readlines"]),
+            st.one_of(st.just(()), st.tuples(SIZES)),
+        ),
+        st.tuples(st.just("readinto"), st.tuples(st.integers(0, 40))),
+        st.just(("next", ())),
+    ),
+    max_size=12,
+)
+PARTS = st.lists(
+    st.one_of(
+        st.text("ab\n\r", max_size=12).map(str.encode),
+        st.binary(max_size=20),
+        st.sampled_from([b"", b"\n", b"\n\n", b"x" * 70]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(
+    parts=PARTS,
+    operations=OPERATIONS,
+    declared=st.booleans(),
+    request_buffer=st.sampled_from([1, 7, 64, 65536]),
+)
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_any_reads_of_any_chunking_equal_a_file(
+    parts: list[bytes], operations: list[Operation], declared: bool, request_buffer: int
+) -> None:
+    """W-IN-1, W-IN-2: collected or streamed, every call returns what a file of io returns."""
+    whole = b"".join(parts)
+    length = len(whole) if declared else None
+    operations = [*operations, ("read", ()), ("read", (10,)), ("readline", ()), ("next", ())]
+    results = await result_of(
+        lambda file: _applied(file, operations), parts, length, request_buffer=request_buffer
+    )
+    # The io classes differ in one point: whether readlines(hint) stops at `hint` bytes or beyond.
+    models = io.BytesIO(whole), io.BufferedReader(io.BytesIO(whole))  # type: ignore[arg-type]
+    assert results in [_applied(model, operations) for model in models]
+
+
+PATHS = pytest.mark.parametrize(
+    ("declared", "request_buffer"),
+    [(True, 65536), (True, 4), (False, 65536), (False, 4)],
+    ids=["collected", "streamed", "undeclared", "undeclared, small buffer"],
+)
+LINES = [b"one\ntw", b"o\n", b"\nthr", b"ee"]
+
+
+def _length(parts: list[bytes], declared: bool) -> int | None:
+    return sum(map(len, parts)) if declared else None
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("use", "expected"),
+    [
+        pytest.param(lambda f: f.read(), b"one\ntwo\n\nthree", id="read()"),
+        pytest.param(lambda f: f.read(-1), b"one\ntwo\n\nthree", id="read(-1)"),
+        pytest.param(lambda f: f.read(None), b"one\ntwo\n\nthree", id="read(None)"),
+        pytest.param(lambda f: (f.read(0), f.read(5)), (b"", b"one\nt"), id="read(0), read(5)"),
+        pytest.param(
+            lambda f: (f.read(99), f.read(1)), (b"one\ntwo\n\nthree", b""), id="read(more)"
+        ),
+        pytest.param(lambda f: [f.readline() for _ in range(2)], [b"one\n", b"two\n"], id="lines"),
+        pytest.param(
+            lambda f: (f.readline(2), f.readline(9), f.readline(0)),
+            (b"on", b"e\n", b""),
+            id="limits",
+        ),
+        pytest.param(
+            lambda f: (f.readline(None), f.readline(-1)), (b"one\n", b"two\n"), id="readline(None)"
+        ),
+        pytest.param(
+            lambda f: f.readlines(), [b"one\n", b"two\n", b"\n", b"three"], id="readlines()"
+        ),
+        pytest.param(
+            lambda f: (f.readlines(5), f.read()),
+            ([b"one\n", b"two\n"], b"\nthree"),
+            id="readlines(5)",
+        ),
+        pytest.param(list, [b"one\n", b"two\n", b"\n", b"three"], id="iteration"),
+        pytest.param(
+            lambda f: (_read_into(f, 6), f.read()), (b"one\ntw", b"o\n\nthree"), id="into"
+        ),
+        pytest.param(lambda f: f.readable(), True, id="readable"),
+        pytest.param(lambda f: type(f.read(3)), bytes, id="bytes"),
+    ],
+)
+async def test_reads(
+    use: Callable[[Any], object], expected: object, declared: bool, request_buffer: int
+) -> None:
+    """W-IN-1: the calls one by one, on every path."""
+    length = _length(LINES, declared)
+    assert await result_of(use, LINES, length, request_buffer=request_buffer) == expected
+
+
+@PATHS
+async def test_text_io_wrapper(declared: bool, request_buffer: int) -> None:
+    """W-IN-1: io.TextIOWrapper reads it, also with a character cut between two parts."""
+    parts = ["é\n".encode()[:1], "é\n".encode()[1:] + b"two"]
+
+    def use(file: Any) -> list[str]:
+        text = io.TextIOWrapper(file, encoding="utf-8")
+        lines = list(text)
+        text.detach()
+        return lines
+
+    result = await result_of(use, parts, _length(parts, declared), request_buffer=request_buffer)
+    assert result == ["é\n", "two"]
+
+
+@PATHS
+async def test_end_is_for_ever(declared: bool, request_buffer: int) -> None:
+    """W-IN-1: after the end every call gives its empty result, again and again, and asks the server
+    nothing.
+    """
+    client = Client(post_scope(_length(LINES, declared)), LINES)
+
+    def use(file: Any) -> list[object]:
+        file.read()
+        calls = client.receive_calls
+        ends = [file.read(), file.read(5), file.readline(), file.readlines(), list(file)] * 3
+        return [*ends, client.receive_calls - calls]
+
+    results: list[object] = []
+    await fetched(app_that_reads(use, results), client, request_buffer=request_buffer)
+    assert results == [[*([b"", b"", b"", [], []] * 3), 0]]
+
+
+# --- W-IN-2
+
+
+async def test_undeclared_body_is_read_to_its_end() -> None:
+    """W-IN-2: no Content-Length, neither chunked nor any other header: HTTP/2 says nothing more."""
+    scope = http_scope("POST", http_version="2", headers=[])
+    results: list[object] = []
+    client = Client(scope, [b"a" * 1000] * 20)
+    await fetched(app_that_reads(lambda f: f.read(), results), client, request_buffer=100)
+    assert results == [b"a" * 20000]
+
+
+async def test_messages_without_their_optional_keys() -> None:
+    """W-IN-2: `body` and `more_body` may be missing from http.request."""
+    messages = [
+        {"type": "http.request", "body": b"ab", "more_body": True},
+        {"type": "http.request", "more_body": True},
+        {"type": "http.request", "body": b"c"},
+    ]
+
+    class Terse(Client):
+        async def receive(self) -> dict[str, Any]:
+            return messages.pop(0) if messages else await super().receive()
+
+    results: list[object] = []
+    await fetched(app_that_reads(lambda f: f.read(), results), Terse(post_scope(None)))
+    assert results == [b"abc"]
+
+
+# --- W-IN-3
+
+READERS = {
+    "read()": lambda f: f.read(),
+    "read(n)": lambda f: f.read(100),
+    "readline()": lambda f: f.readline(),
+    "readline(n)": lambda f: f.readline(100),
+    "readlines()": lambda f: f.readlines(),
+    "iteration": list,
+    "readinto": lambda f: _read_into(f, 100),
+    "text": _read_text,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("length", [200_000, None], ids=["declared", "undeclared"])
+async def test_cut_body_raises(reader: str, length: int | None) -> None:
+    """W-IN-3: the client left before the end: every way to read raises, every time, and returns
+    nothing short.
+    """
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        for _ in range(2):
+            try:
+                results.append(READERS[reader](environ["wsgi.input"]))
+            except OSError as error:
+                results.append(error)
+        return plain_app(environ, start_response)
+
+    results: list[object] = []
+    client = Client(post_scope(length), [b"some", b"thing"], body_ends=False)
+    client.leave()
+    async with serving(app) as bridge:
+        await client.run(bridge)
+    assert client.error is None
+    assert [type(result) for result in results] == [ClientDisconnected] * 2
+    assert isinstance(results[0], OSError)
+
+
+async def test_cut_small_body_is_never_a_short_body() -> None:
+    """W-IN-3: the collected path: the app is not called, or its read raises."""
+    results: list[object] = []
+    client = Client(post_scope(20), [b"some", b"thing"], body_ends=False)
+    client.leave()
+    async with serving(app_that_reads(lambda f: f.read(), results)) as bridge:
+        await client.run(bridge)
+    assert client.error is None
+    assert [type(result) for result in results] in ([], [ClientDisconnected])
+
+
+@pytest.mark.parametrize("length", [20, 200_000], ids=["collected", "streamed"])
+async def test_body_short_of_its_length_is_never_taken_for_whole(length: int) -> None:
+    """W-IN-3: a server that ends the body before its Content-Length: 400 before the app, or the
+    read raises.
+    """
+    results: list[object] = []
+    client = Client(post_scope(length), [b"some", b"thing"])
+    async with serving(app_that_reads(lambda f: f.read(), results)) as bridge:
+        await client.run(bridge)
+    if results:
+        assert isinstance(results[0], OSError)
+    else:
+        assert client.status == 400
+
+
+async def test_bytes_before_the_cut_can_be_read() -> None:
+    """W-IN-3: what came is given, only the end is refused."""
+    gate = Gate()
+
+    def use(file: Any) -> object:
+        first = file.read(4)
+        gate.open()
+        with pytest.raises(ClientDisconnected):
+            file.read(4)
+        return first
+
+    results: list[object] = []
+    client = Client(post_scope(None), [b"some"], body_ends=False)
+    async with (
+        serving(app_that_reads(use, results)) as bridge,
+        calling(bridge, client),
+    ):
+        await gate.wait()
+        client.leave()
+    assert results == [b"some"]
+
+
+async def test_escaped_disconnect_is_not_raised_to_the_server() -> None:
+    """W-IN-3: an app that does not catch ClientDisconnected makes no error page and no
+    traceback.
+    """
+    client = Client(post_scope(None), [b"some"], body_ends=False)
+    client.leave()
+    async with serving(lambda environ, start_response: [environ["wsgi.input"].read()]) as bridge:
+        await client.run(bridge)
+        assert bridge.stats().failed == 0
+        assert bridge.stats().disconnected == 1
+    assert client.error is None
+
+
+# --- W-IN-4
+
+PART = b"p" * 1000
+
+
+@pytest.mark.parametrize("length", [500_000, None], ids=["declared", "undeclared"])
+async def test_app_that_does_not_read_stops_the_intake(length: int | None) -> None:
+    """W-IN-4: at most `request_buffer` bytes and the part in hand are taken from the server."""
+    gate, entered = Gate(), Gate()
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        entered.open()
+        gate.wait_in_thread()
+        return plain_app(environ, start_response)
+
+    client = Client(post_scope(length), [PART] * 500)
+    async with serving(app, request_buffer=10_000) as bridge, calling(bridge, client):
+        await entered.wait()
+        await settle()
+        assert client.fed_bytes_taken <= 10_000 + len(PART)
+        gate.open()
+
+
+@pytest.mark.parametrize("length", [500_000, None], ids=["declared", "undeclared"])
+async def test_memory_stays_flat_while_reading(length: int | None) -> None:
+    """W-IN-4: at every read, what was taken and not yet given to the app fits `request_buffer` and
+    a part.
+    """
+    client = Client(post_scope(length), [PART] * 500)
+    excess: list[int] = []
+
+    def use(file: Any) -> int:
+        given = 0
+        while chunk := file.read(700):
+            given += len(chunk)
+            excess.append(client.fed_bytes_taken - given)
+        return given
+
+    results: list[object] = []
+    await fetched(app_that_reads(use, results), client, request_buffer=10_000)
+    assert results == [500_000]
+    assert max(excess) <= 10_000 + len(PART)
+
+
+@pytest.mark.parametrize("size", [1, 2500])
+async def test_nothing_more_is_taken_while_the_app_pauses(size: int) -> None:
+    """W-IN-4: an app that reads a little and pauses has `request_buffer` and a part waiting, not
+    one buffer on each side of the crossing.
+    """
+    client = Client(post_scope(None), [PART] * 200)
+    steps = [(Gate(), Gate()) for _ in range(4)]
+
+    def use(file: Any) -> int:
+        given = 0
+        for paused, go_on in steps:
+            given += len(file.read(size))
+            paused.open()
+            go_on.wait_in_thread()
+        return given + len(file.read())
+
+    results: list[object] = []
+    excess = []
+    app = app_that_reads(use, results)
+    async with serving(app, request_buffer=10_000) as bridge, calling(bridge, client):
+        for step, (paused, go_on) in enumerate(steps, 1):
+            await paused.wait()
+            await settle()
+            excess.append(client.fed_bytes_taken - step * size)
+            go_on.open()
+    assert results == [200_000]
+    assert max(excess) <= 10_000 + len(PART), excess
+
+
+# --- W-IN-5
+
+
+async def test_small_body_is_collected_before_a_thread_is_taken() -> None:
+    """W-IN-5: slow small uploads hold no thread; others are answered on the only worker
+    meanwhile.
+    """
+    slow = [Client(post_scope(10), [b"12345"], body_ends=False) for _ in range(5)]
+    app = app_that_reads(lambda f: f.read(), bodies := [])
+    async with serving(app, workers=1) as bridge, calling(bridge, *slow):
+        await settle()
+        assert (bridge.stats().threads, bridge.stats().busy, bodies) == (0, 0, [])
+        await answered(bridge, Client(http_scope()))
+        assert bodies == [b""]
+        for client in slow:
+            client.feed(b"67890", last=True)
+    assert bodies == [b""] + [b"1234567890"] * 5
+
+
+@pytest.mark.parametrize(
+    ("length", "collected"),
+    [(64, True), (65, False), (None, False)],
+    ids=["fits", "larger", "none"],
+)
+async def test_only_what_fits_is_collected(length: int | None, collected: bool) -> None:
+    """W-IN-5: a larger or undeclared body is streamed: the app runs before the rest is there."""
+    entered = Gate()
+
+    def use(file: Any) -> bytes:
+        entered.open()
+        return file.read()  # type: ignore[no-any-return]
+
+    results: list[object] = []
+    client = Client(post_scope(length), [b"a"], body_ends=False)
+    async with (
+        serving(app_that_reads(use, results), request_buffer=64) as bridge,
+        calling(bridge, client),
+    ):
+        if collected:
+            assert await entered.stays_shut()
+        else:
+            await entered.wait()
+        client.feed(b"b" * ((length or 10) - 1), last=True)
+    assert results == [b"a" + b"b" * ((length or 10) - 1)]
+
+
+async def test_large_body_reaches_the_app_part_by_part() -> None:
+    """W-IN-5: streamed means that a part can be used before the next is sent."""
+    got = [Gate(), Gate()]
+
+    def use(file: Any) -> bytes:
+        first = file.read(4)
+        got[0].open()
+        second = file.read(4)
+        got[1].open()
+        return first + second + file.read()  # type: ignore[no-any-return]
+
+    results: list[object] = []
+    client = Client(post_scope(None), [b"1234"], body_ends=False)
+    async with serving(app_that_reads(use, results)) as bridge, calling(bridge, client):
+        await got[0].wait()
+        client.feed(b"5678")
+        await got[1].wait()
+        client.feed(b"9", last=True)
+    assert results == [b"123456789"]
+
+
+EXPECT = [(b"expect", b"100-continue")]
+
+
+@pytest.mark.parametrize("length", [10, 100_000, None], ids=["small", "large", "undeclared"])
+async def test_expect_continue_asks_for_the_body_when_the_app_does(length: int | None) -> None:
+    """W-IN-5: with `Expect: 100-continue` receive() is called only once the app reads."""
+    entered, gate = Gate(), Gate()
+
+    def use(file: Any) -> bytes:
+        entered.open()
+        gate.wait_in_thread()
+        return file.read()  # type: ignore[no-any-return]
+
+    results: list[object] = []
+    body = b"x" * (length or 10)
+    client = Client(post_scope(length, headers=EXPECT), [body])
+    async with serving(app_that_reads(use, results)) as bridge, calling(bridge, client):
+        await entered.wait()
+        await settle()
+        assert client.receive_calls == 0
+        gate.open()
+    assert results == [body]
+
+
+async def test_expect_continue_is_not_answered_for_an_app_that_refuses() -> None:
+    """W-IN-5: an app that never reads never makes the server ask for the body."""
+    client = Client(post_scope(10, headers=EXPECT), [b"0123456789"])
+    await fetched(plain_app, client)
+    assert client.receive_calls == 0
+    assert client.complete
+
+
+# --- W-IN-6
+
+
+async def test_declared_body_over_the_limit_is_413_without_a_thread() -> None:
+    """W-IN-6: neither the app nor a thread nor receive() is troubled."""
+    results: list[object] = []
+    client = Client(post_scope(11), [b"x" * 11])
+    app = app_that_reads(lambda f: f.read(), results)
+    async with serving(app, max_body_size=10) as bridge:
+        await answered(bridge, client)
+        assert bridge.stats().threads == 0
+    assert (client.status, client.complete, results) == (413, True, [])
+    assert client.receive_calls == 0
+
+
+@pytest.mark.parametrize("request_buffer", [4, 65536], ids=["streamed", "collected"])
+@pytest.mark.parametrize("length", [10, None], ids=["declared", "undeclared"])
+async def test_body_of_exactly_the_limit_passes(length: int | None, request_buffer: int) -> None:
+    """W-IN-6: `max_body_size` is the largest size that passes."""
+    result = await result_of(
+        lambda f: f.read(), [b"x" * 5] * 2, length, max_body_size=10, request_buffer=request_buffer
+    )
+    assert result == b"x" * 10
+
+
+async def test_undeclared_body_over_the_limit_raises_in_the_app() -> None:
+    """W-IN-6: reading raises BodyTooLarge, an OSError, and the app may answer as it likes."""
+    result = await result_of(lambda f: f.read(), [b"x" * 5] * 3, None, max_body_size=10)
+    assert isinstance(result, BodyTooLarge)
+    assert isinstance(result, OSError)
+
+
+async def test_escaped_body_too_large_is_413() -> None:
+    """W-IN-6: an app that does not catch it makes a 413, not a 500."""
+    client = Client(post_scope(None), [b"x" * 5] * 3)
+    app = lambda environ, start_response: [environ["wsgi.input"].read()]  # noqa: E731
+    await fetched(app, client, max_body_size=10)
+    assert (client.status, client.complete) == (413, True)
+
+
+async def test_size_is_unlimited_by_default() -> None:
+    """W-IN-6: `max_body_size` is None by default."""
+    assert await result_of(lambda f: len(f.read()), [b"x" * 50_000] * 4, None) == 200_000
+
+
+# --- W-IN-7
+
+STALL_SECONDS = 0.15
+
+
+async def test_stalled_upload_raises_in_the_app_and_frees_the_thread() -> None:
+    """W-IN-7: reading raises a TimeoutError; the only worker is free for the next request."""
+    results: list[object] = []
+    client = Client(post_scope(None), [b"some"], body_ends=False)
+    app = app_that_reads(lambda f: f.read(), results)
+    async with serving(app, workers=1, stall_timeout=STALL_SECONDS) as bridge:
+        await client.run(bridge)
+        await answered(bridge, Client(post_scope(3), [b"abc"]))
+    assert type(results[0]) is ClientStalled
+    assert isinstance(results[0], TimeoutError)
+    assert results[1:] == [b"abc"]
+
+
+@pytest.mark.parametrize("length", [100_000, None], ids=["declared", "undeclared"])
+async def test_escaped_stall_is_408(length: int | None) -> None:
+    """W-IN-7: an app that does not catch it makes a 408, and nothing is raised to the server."""
+    client = Client(post_scope(length), [b"some"], body_ends=False)
+    app = lambda environ, start_response: [environ["wsgi.input"].read()]  # noqa: E731
+    async with serving(app, stall_timeout=STALL_SECONDS) as bridge:
+        await client.run(bridge)
+        assert bridge.stats().stalled == 1
+    assert client.error is None
+    assert client.status == 408
+    assert client.complete
+
+
+async def test_stalled_small_upload_is_408_before_the_app() -> None:
+    """W-IN-7: while a small body is collected no thread is held, and the app is not called."""
+    results: list[object] = []
+    client = Client(post_scope(10), [b"some"], body_ends=False)
+    app = app_that_reads(lambda f: f.read(), results)
+    async with serving(app, stall_timeout=STALL_SECONDS) as bridge:
+        await client.run(bridge)
+        assert bridge.stats().threads == 0
+        assert bridge.stats().stalled == 1
+    assert (client.status, client.complete, results) == (408, True, [])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # its seconds are spent once
+@pytest.mark.parametrize("length", [8, None], ids=["collected", "streamed"])
+async def test_slow_upload_is_not_stalled(anyio_backend: str, length: int | None) -> None:
+    """W-IN-7: the time counts from the last part, not from the first."""
+    results: list[object] = []
+    client = Client(post_scope(length), [b"a"], body_ends=False)
+    app = app_that_reads(lambda f: f.read(), results)
+    async with serving(app, stall_timeout=0.9) as bridge, calling(bridge, client):
+        for index in range(7):
+            await anyio.sleep(0.16)
+            client.feed(b"a", last=index == 6)
+    assert results == [b"a" * 8]
+
+
+async def test_app_that_computes_is_not_a_stalled_client() -> None:
+    """W-IN-7: the time that the app takes between two reads is not the client's."""
+    gate = Gate()
+
+    def use(file: Any) -> bytes:
+        first = file.read(1)
+        gate.wait_in_thread()
+        return first + file.read()  # type: ignore[no-any-return]
+
+    results: list[object] = []
+    client = Client(post_scope(None), [b"ab"], body_ends=False)
+    app = app_that_reads(use, results)
+    async with serving(app, stall_timeout=0.4) as bridge, calling(bridge, client):
+        await anyio.sleep(0.6)
+        client.feed(b"c", last=True)
+        gate.open()
+    assert results == [b"abc"]
+
+
+async def test_generator_app_reads_while_it_answers() -> None:
+    """W-IN-1: reads and chunks alternate in one exchange (an echo)."""
+
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        while chunk := environ["wsgi.input"].read(4):
+            yield chunk.upper()
+
+    client = Client(post_scope(None), [b"abcd"], body_ends=False)
+    async with serving(app) as bridge, calling(bridge, client):
+        await client.until(lambda c: c.body == b"ABCD")
+        client.feed(b"efgh", last=True)
+    assert client.body == b"ABCDEFGH"

@@ -1,0 +1,32 @@
+"""What every test of a framework starts from."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.frameworks import django_project
+from tests.frameworks.gates import Gates
+from tests.frameworks.payloads import payload
+
+DOWNLOAD_BYTES = 300_000
+
+
+@pytest.fixture(scope="session")
+def django_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Django, configured, with its tables in a file of this session."""
+    database = tmp_path_factory.mktemp("django") / "db.sqlite3"
+    django_project.configure(database)
+    return database
+
+
+@pytest.fixture
+def gates() -> Gates:
+    return Gates()
+
+
+@pytest.fixture(scope="session")
+def download(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that the apps serve."""
+    file = tmp_path_factory.mktemp("files") / "download.bin"
+    file.write_bytes(payload(DOWNLOAD_BYTES))
+    return file

@@ -1,0 +1,76 @@
+"""The one Django project of the test process: Django can be configured only once.
+
+Its database is a SQLite file, so that threads, connections and locks are those of a real site.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import django
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
+from django.test import override_settings
+
+from tests.frameworks.gates import Gates
+
+NOTES = "tests.frameworks.django_notes"
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+]
+MIDDLEWARE_OF_BOTH_KINDS = [
+    f"{NOTES}.middleware.names_its_loop",
+    *MIDDLEWARE,
+    f"{NOTES}.middleware.names_its_thread",
+]
+
+
+@dataclass
+class Shared:
+    """What the views use of the test that is running."""
+
+    gates: Gates = field(default_factory=Gates)
+    file: Path = Path()
+
+
+shared = Shared()
+
+
+def configure(database: Path) -> None:
+    """Set Django up with its tables in `database`; the first call in a process decides."""
+    if settings.configured:
+        return
+    settings.configure(
+        SECRET_KEY="not a secret, only long enough for the checks of django",
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=f"{NOTES}.urls",
+        INSTALLED_APPS=["django.contrib.sessions", NOTES],
+        MIDDLEWARE=MIDDLEWARE,
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": database,
+                "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+            }
+        },
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        USE_TZ=True,
+    )
+    django.setup()
+    call_command("migrate", run_syncdb=True, verbosity=0)
+
+
+def django_wsgi_app(gates: Gates, file: Path) -> Any:
+    shared.gates, shared.file = gates, file
+    return get_wsgi_application()
+
+
+def django_asgi_app(gates: Gates, file: Path) -> Any:
+    """With middleware of both kinds around the views."""
+    shared.gates, shared.file = gates, file
+    with override_settings(MIDDLEWARE=MIDDLEWARE_OF_BOTH_KINDS):
+        return get_asgi_application()

@@ -1,0 +1,136 @@
+"""`ASGIToWSGI` on real servers: whole requests, whole answers, large bodies in flat memory."""
+
+import json
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.asgi_sites import RunningSite, on_each, running_site
+from tests.support.processes import shown_on_failure
+from tests.support.raw_http import request_head
+from tests.support.wsgi_servers import KEEP_ALIVE, SERVERS, by_name, servers_with
+
+MEBIBYTE = 1024 * 1024
+LARGE_MEBIBYTES = 64
+# Room for the allocator and the kernel's moods; a body held in memory would be all of 64 MiB.
+FLAT_BYTES = 24 * MEBIBYTE
+REQUEST_BUFFER_BYTES = 65_536
+PAUSE_SECONDS = 0.5
+WEBSOCKET_HEADERS = [
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]
+
+
+@pytest.fixture(scope="module", params=on_each(SERVERS))
+def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
+    with running_site(request.param) as site:
+        yield site
+
+
+@pytest.fixture
+def site(shared_site: RunningSite) -> Iterator[RunningSite]:
+    with shown_on_failure(shared_site.process):
+        yield shared_site
+
+
+@pytest.fixture(params=on_each(servers_with(KEEP_ALIVE)))
+def keep_alive_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
+    with running_site(request.param) as site:
+        yield site
+
+
+def test_hello(site: RunningSite) -> None:
+    """A-CALL-1"""
+    response = site.get("/hello")
+    assert (response.status, response.body) == (200, b"Hello, world!")
+
+
+def test_app_is_asked_what_the_client_asked(site: RunningSite) -> None:
+    """A-SCOPE-1, A-IN-1"""
+    with site.connect() as client:
+        response = client.request("POST", "/echoes_request?a=%20b", [("x-name", "value")], b"body")
+    told = json.loads(response.body)
+    assert (told["method"], told["path"], told["query"]) == ("POST", "/echoes_request", "a=%20b")
+    assert ["x-name", "value"] in told["headers"]
+    assert ["content-length", "4"] in told["headers"]
+    assert told["body"] == "body"
+
+
+def test_requests_follow_each_other_on_one_connection(keep_alive_site: RunningSite) -> None:
+    """A-OUT-5: the end of a response is the end of its exchange."""
+    with keep_alive_site.connect() as client:
+        for _ in range(3):
+            assert client.get("/hello").body == b"Hello, world!"
+            assert client.request("POST", "/counts_upload", body=b"body").status == 200
+
+
+def test_head_has_no_body(site: RunningSite) -> None:
+    """A-OUT-1"""
+    with site.connect() as client:
+        client.send(request_head("HEAD", "/hello", [("host", "x"), ("connection", "close")]))
+        received = client.receive_until(b"\r\n\r\n")
+        assert b"200" in received.partition(b"\r\n")[0]
+        assert client.is_closed_by_server(5.0)
+
+
+def test_large_upload_in_flat_memory(site: RunningSite) -> None:
+    """A-IN-1: 64 MiB up; no part is larger than the buffer, and nothing is kept."""
+    part = bytes(range(256)) * 4096
+    site.process.reset_peak_rss()
+    before = site.process.rss_bytes()
+    with site.connect() as client:
+        size = LARGE_MEBIBYTES * len(part)
+        client.send_head("POST", "/counts_upload", content_length=size)
+        client.send_body_parts(part for _ in range(LARGE_MEBIBYTES))
+        counted = json.loads(client.read_response().body)
+    grown = site.process.peak_rss_bytes() - before
+    assert counted["size"] == size
+    assert counted["checksum"] == zlib.crc32(part * LARGE_MEBIBYTES)
+    assert counted["largest_part"] <= REQUEST_BUFFER_BYTES
+    assert grown < FLAT_BYTES, f"grew by {grown / MEBIBYTE:.1f} MiB"
+
+
+def test_large_download_waits_for_its_reader_in_flat_memory(site: RunningSite) -> None:
+    """A-OUT-2: 64 MiB down; a reader that pauses stops the app."""
+    site.process.reset_peak_rss()
+    before = site.process.rss_bytes()
+    with site.connect() as client:
+        client.send_head("GET", f"/sends_megabytes?megabytes={LARGE_MEBIBYTES}&name=large")
+        assert client.read_head().status == 200
+        with pytest.raises(AssertionError, match="'large sent' not noted"):
+            site.witness.wait_for("large sent", PAUSE_SECONDS)
+        size = checksum = 0
+        while part := client.read_body():
+            size += len(part)
+            checksum = zlib.crc32(part, checksum)
+    grown = site.process.peak_rss_bytes() - before
+    assert size == LARGE_MEBIBYTES * MEBIBYTE
+    assert checksum == zlib.crc32(bytes(size))
+    site.witness.wait_for("large sent", 5.0)
+    assert grown < FLAT_BYTES, f"grew by {grown / MEBIBYTE:.1f} MiB"
+
+
+def test_websocket_upgrade_is_refused(site: RunningSite) -> None:
+    """A-WS-1: a clear text instead of an app that cannot know better."""
+    with site.connect() as client:
+        response = client.get("/hello", WEBSOCKET_HEADERS)
+    assert response.status == 501
+    assert "websocket" in response.text.lower()
+    assert site.answers_hello()
+
+
+def test_gunicorn_serves_an_import_string_with_no_file_written() -> None:
+    """A-CALL-1"""
+    target = 'wsgi_asgi_bridge:ASGIToWSGI("tests.support.asgi_apps:hello")'
+    with running_site(by_name("gunicorn-gthread"), target) as site:
+        assert site.answers_hello()
+
+
+def test_trio_behind_a_real_server() -> None:
+    """A-LOOP-1"""
+    with running_site(by_name("gunicorn-gthread"), "tests.support.bridged_asgi:on_trio") as site:
+        assert site.answers_hello()

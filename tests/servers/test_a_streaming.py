@@ -1,0 +1,62 @@
+"""`ASGIToWSGI` on real servers: streams arrive piece by piece, and end when their client leaves."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.asgi_apps import PART_BYTES
+from tests.support.asgi_sites import RunningSite, on_each, running_site
+from tests.support.processes import shown_on_failure
+from tests.support.wsgi_servers import SERVERS
+
+EVENT_SECONDS = 5.0
+LEAVE_SECONDS = 2.0
+
+
+@pytest.fixture(scope="module", params=on_each(SERVERS))
+def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
+    with running_site(request.param) as site:
+        yield site
+
+
+@pytest.fixture
+def site(shared_site: RunningSite) -> Iterator[RunningSite]:
+    with shown_on_failure(shared_site.process):
+        yield shared_site
+
+
+def test_events_arrive_one_by_one(site: RunningSite) -> None:
+    """A-OUT-2: each event is made only after the client has the one before it."""
+    with site.connect(EVENT_SECONDS) as client:
+        client.send_head("GET", "/sends_events?name=events", [("connection", "close")])
+        assert client.read_head().header("content-type") == "text/event-stream"
+        assert client.read_body_exactly(9) == b"data: 1\n\n"
+        site.witness.open_gate("events-2")
+        assert client.read_body_exactly(9) == b"data: 2\n\n"
+        site.witness.open_gate("events-3")
+        assert client.read_body_exactly(9) == b"data: 3\n\n"
+        assert client.read_body() == b""
+
+
+@pytest.mark.parametrize("way", ["close", "reset"])
+def test_client_that_leaves_ends_its_stream(site: RunningSite, way: str) -> None:
+    """A-OUT-3: wherever the app is in its stream, it ends, and no task is left behind."""
+    tasks = site.describe()["tasks"]
+    with site.connect() as client:
+        client.send_head("GET", f"/streams_until_client_leaves?name={way}")
+        client.read_head()
+        client.read_body_exactly(len(b"data: tick\n\n"))
+        getattr(client, way)()
+    site.witness.wait_for(f"{way} ended", LEAVE_SECONDS)
+    assert site.waiting_tasks_become(tasks, LEAVE_SECONDS)
+
+
+def test_client_that_leaves_makes_send_raise(site: RunningSite) -> None:
+    """A-OUT-3, A-OUT-2: an app that waits in send() for a reader gets an OSError out of it."""
+    tasks = site.describe()["tasks"]
+    with site.connect() as client:
+        client.send_head("GET", "/sends_until_client_leaves?name=sender")
+        client.read_head()
+        client.read_body_exactly(PART_BYTES)
+    site.witness.wait_for("sender ended OSError", LEAVE_SECONDS)
+    assert site.waiting_tasks_become(tasks, LEAVE_SECONDS)

@@ -1,0 +1,70 @@
+"""README.md as the tests see it: its code blocks, tables and commands."""
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+
+from tests.support.processes import PROJECT_ROOT
+
+TEXT = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+TEST_COMMAND_MARK = "<!-- test command -->"
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#{2,} (.+)$", re.MULTILINE)
+_ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its code, and the number of its first line."""
+
+    language: str
+    code: str
+    line: int
+
+
+def blocks(language: str, text: str = TEXT) -> list[Block]:
+    """The blocks of one language, in their order."""
+    return [
+        Block(match[1], match[2], text.count("\n", 0, match.start()) + 2)
+        for match in _BLOCK.finditer(text)
+        if match[1] == language
+    ]
+
+
+def commands() -> list[str]:
+    """Every command line of the shell blocks."""
+    return [line for block in blocks("sh") for line in block.code.splitlines()]
+
+
+def first_screen() -> str:
+    """What stands before the first section."""
+    return TEXT[: TEXT.index("\n## ")]
+
+
+def section(*titles: str) -> str:
+    """The text below nested headings: from the last title to the next heading."""
+    start = 0
+    for title in titles:
+        start = re.compile(rf"^#+ {re.escape(title)}$", re.MULTILINE).search(TEXT, start).end()
+    following = _HEADING.search(TEXT, start)
+    return TEXT[start : following.start() if following else None]
+
+
+def headings() -> list[str]:
+    return _HEADING.findall(TEXT)
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the table in `text`, without its head."""
+    cells = [[cell.strip() for cell in row.split("|")] for row in _ROW.findall(text)]
+    return cells[2:]
+
+
+def serving_command(mark: str) -> list[str]:
+    """The part of the printed command with `mark` that serves, for the Python of the tests."""
+    (command,) = [command for command in commands() if mark in command]
+    words = shlex.split(command.rpartition("&&")[2])
+    name = words[0].rpartition("/")[2]
+    return [sys.executable, *([] if name == "python" else ["-m", name]), *words[1:]]

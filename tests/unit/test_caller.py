@@ -1,0 +1,560 @@
+"""caller.py: the thread that waits for one exchange in a loop, and works for it meanwhile."""
+
+import threading
+import weakref
+from collections.abc import Callable
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.interleaving import (
+    TINY_SECONDS,
+    WAIT_SECONDS,
+    Blocking,
+    HandTask,
+    HandTurnedLoop,
+    LyingLock,
+    ended,
+    must_happen,
+    stepped,
+)
+from wsgi_asgi_bridge._crossing.caller import LEAST_CHUNK_BYTES, Caller
+from wsgi_asgi_bridge._crossing.gate import ThreadGate
+from wsgi_asgi_bridge._crossing.loops import running_loop_handle
+
+BUDGET = 10
+
+
+class FailedError(Exception):
+    """Why the exchange ended without its end."""
+
+
+class BoredError(Exception):
+    """What a glance raises to stop waiting."""
+
+
+@pytest.fixture
+def loop() -> HandTurnedLoop:
+    return HandTurnedLoop()
+
+
+@pytest.fixture
+def caller(loop: HandTurnedLoop) -> Caller:
+    return Caller(loop, BUDGET)  # type: ignore[arg-type]
+
+
+def lying(caller: Caller) -> LyingLock:
+    caller._lock = lock = LyingLock()  # type: ignore[assignment]
+    return lock
+
+
+def take(caller: Caller) -> tuple[list[bytes], bool]:
+    """What the thread takes; a thread that sleeps for ever is a failure."""
+    return ended(lambda: caller.take_from_thread(None, None))
+
+
+def stepped_with_a_rest(caller: Caller) -> None:
+    """Ask for room that is there; a budget as small as this one makes the app rest after each chunk."""
+    with HandTask(caller.wait_for_room_in_loop()) as asking:
+        asking.step()
+        assert asking.step()
+
+
+# --- chunks and the end
+
+
+def test_all_chunks_that_wait_are_taken_together(caller: Caller) -> None:
+    caller.put_in_loop(b"one", last=False)
+    caller.put_in_loop(b"two", last=False)
+    assert take(caller) == ([b"one", b"two"], False)
+
+
+def test_the_last_chunk_brings_the_end_with_it(caller: Caller) -> None:
+    caller.put_in_loop(b"all", last=True)
+    assert take(caller) == ([b"all"], True)
+
+
+def test_an_end_without_bytes_is_an_end(caller: Caller) -> None:
+    caller.put_in_loop(b"", last=True)
+    assert take(caller) == ([], True)
+
+
+def test_a_put_wakes_the_thread(caller: Caller) -> None:
+    lock = lying(caller)
+    lock.after("take_from_thread", lambda: caller.put_in_loop(b"x", last=False))
+    assert take(caller) == ([b"x"], False)
+    assert lock.told
+
+
+def test_the_error_comes_after_what_was_sent_before_it(caller: Caller) -> None:
+    """A-OUT-4: a block that the app sent reaches the client; then the connection is broken."""
+    caller.put_in_loop(b"x", last=False)
+    caller.fail_in_loop(FailedError())
+    assert take(caller) == ([b"x"], False)
+    with pytest.raises(FailedError):
+        take(caller)
+
+
+def test_an_error_after_the_end_changes_nothing(caller: Caller) -> None:
+    """A-OUT-5: the response was whole."""
+    caller.put_in_loop(b"x", last=True)
+    caller.fail_in_loop(FailedError())
+    assert take(caller) == ([b"x"], True)
+
+
+def test_after_the_end_nothing_is_taken_any_more(caller: Caller) -> None:
+    """A-OUT-3: the app is told as of a client that left."""
+    caller.put_in_loop(b"x", last=True)
+    assert caller.put_in_loop(b"y", last=False) is False
+    assert take(caller) == ([b"x"], True)
+
+
+def test_all_senders_of_an_app_are_woken(caller: Caller, loop: HandTurnedLoop) -> None:
+    """A-OUT-2: an app may send from several tasks."""
+    caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
+    with (
+        HandTask(caller.wait_for_room_in_loop()) as first,
+        HandTask(caller.wait_for_room_in_loop()) as second,
+    ):
+        assert not first.step()
+        assert not second.step()
+        take(caller)
+        loop.turn()
+        assert first.step()
+        assert second.step()
+
+
+def test_the_error_that_was_raised_is_not_kept(caller: Caller) -> None:
+    """Its traceback leads to the app's frames: once raised it belongs to who caught it."""
+    error = FailedError()
+    kept = weakref.ref(error)
+    caller.fail_in_loop(error)
+    del error
+    with pytest.raises(FailedError):
+        caller.take_from_thread(None, None)
+    assert kept() is None
+
+
+def test_the_first_error_stays(caller: Caller) -> None:
+    first = FailedError()
+    caller.fail_in_loop(first)
+    caller.fail_in_loop(FailedError())
+    with pytest.raises(FailedError) as raised:
+        take(caller)
+    assert raised.value is first
+
+
+def test_a_chunk_after_the_failure_does_not_undo_it(caller: Caller) -> None:
+    """A-OUT-4: the loop is shut down and the app sends on until it is cancelled; the thread must
+    not wait for more.
+    """
+    caller.fail_in_loop(FailedError())
+    caller.put_in_loop(b"too late", last=False)
+
+    def take_to_the_end() -> None:
+        while True:
+            _, last = caller.take_from_thread(TINY_SECONDS, bored)
+            assert not last
+
+    with pytest.raises(FailedError):
+        ended(take_to_the_end)
+
+
+def bored() -> None:
+    raise BoredError
+
+
+# --- the budget
+
+
+def test_the_app_waits_until_the_thread_has_taken(caller: Caller, loop: HandTurnedLoop) -> None:
+    """A-OUT-2."""
+    caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
+    with HandTask(caller.wait_for_room_in_loop()) as waiting:
+        assert not waiting.step()
+        take(caller)
+        assert not waiting.step()
+        loop.turn()
+        assert waiting.step()
+
+
+def test_there_may_be_room_at_once(caller: Caller) -> None:
+    """A-OUT-2."""
+    stepped(caller.wait_for_room_in_loop())
+    caller.put_in_loop(b"x" * BUDGET, last=False)
+    stepped_with_a_rest(caller)
+
+
+@pytest.mark.parametrize("size", [0, 1, LEAST_CHUNK_BYTES, 3 * LEAST_CHUNK_BYTES])
+def test_a_thread_that_takes_at_once_does_not_let_the_app_keep_the_loop(
+    loop: HandTurnedLoop, size: int
+) -> None:
+    """A-LOOP-1: once a budget of bytes the others have a turn; an empty message costs as well."""
+    budget = 8 * LEAST_CHUNK_BYTES
+    caller = Caller(loop, budget)  # type: ignore[arg-type]
+    since_the_last_turn = 0
+    for _ in range(30):
+        caller.put_in_loop(bytes(size), last=False)
+        since_the_last_turn += max(size, LEAST_CHUNK_BYTES)
+        if size:
+            caller.take_from_thread(TINY_SECONDS, None)
+        with HandTask(caller.wait_for_room_in_loop()) as waiting:
+            rests = not waiting.step()
+            assert waiting.step()
+        assert rests == (since_the_last_turn > budget)
+        since_the_last_turn = 0 if rests else since_the_last_turn
+    assert loop.checkpoint_count > 0
+
+
+def test_a_thread_that_leaves_frees_the_app_that_waits(
+    caller: Caller, loop: HandTurnedLoop
+) -> None:
+    """A-OUT-3: the app's next step then finds the client gone."""
+    caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
+    with HandTask(caller.wait_for_room_in_loop()) as waiting:
+        waiting.step()
+        caller.leave_from_thread()
+        loop.turn()
+        assert waiting.step()
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("step", ["take", "leave"])
+def test_room_as_the_app_goes_to_sleep_is_noticed(
+    caller: Caller, loop: HandTurnedLoop, step: str, place: str
+) -> None:
+    caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
+    lock = lying(caller)
+    actions: dict[str, Callable[[], object]] = {
+        "take": lambda: caller.take_from_thread(None, None),
+        "leave": caller.leave_from_thread,
+    }
+    getattr(lock, place)("wait_for_room_in_loop", actions[step])
+    with HandTask(caller.wait_for_room_in_loop()) as waiting:
+        waiting.step()
+        assert lock.told
+        loop.turn()
+        assert waiting.step()
+
+
+# --- jobs
+
+
+def test_a_job_runs_in_the_thread_that_waits(caller: Caller) -> None:
+    """A-LOOP-4."""
+    ran_in: list[threading.Thread] = []
+
+    def job() -> None:
+        ran_in.append(threading.current_thread())
+        caller.put_in_loop(b"done", last=True)
+
+    assert caller.call_in_thread(job) is True
+    taking = Blocking(lambda: caller.take_from_thread(None, None))
+    assert taking.result() == ([b"done"], True)
+    assert ran_in == [taking.thread]
+
+
+def test_jobs_run_in_order_and_a_job_wakes_the_thread(caller: Caller) -> None:
+    ran: list[str] = []
+    lock = lying(caller)
+
+    def last() -> None:
+        ran.append("second")
+        caller.put_in_loop(b"", last=True)
+
+    def post_both() -> None:
+        caller.call_in_thread(lambda: ran.append("first"))
+        caller.call_in_thread(last)
+
+    lock.after("take_from_thread", post_both)
+    assert take(caller) == ([], True)
+    assert ran == ["first", "second"]
+
+
+def test_chunks_go_before_the_jobs_that_follow_them(caller: Caller) -> None:
+    """A-OUT-2: no block waits for sync code of the app."""
+    ran: list[str] = []
+    caller.put_in_loop(b"x", last=False)
+    caller.call_in_thread(lambda: ran.append("job"))
+    assert take(caller) == ([b"x"], False)
+    assert ran == []
+
+
+def test_a_job_lets_one_taking_of_chunks_go_before_it_and_no_more(caller: Caller) -> None:
+    """A-LOOP-4: an app that streams without a pause must not keep its own sync code waiting."""
+    ran: list[str] = []
+    caller.put_in_loop(b"one", last=False)
+    for job in ("first", "second"):
+        caller.call_in_thread(lambda job=job: ran.append(job))
+    assert take(caller) == ([b"one"], False)
+    assert ran == []
+    caller.put_in_loop(b"two", last=False)
+    caller.call_in_thread(lambda: ran.append("third"))
+    assert take(caller) == ([b"two"], False)
+    assert ran == ["first", "second"]
+    caller.put_in_loop(b"three", last=False)
+    assert take(caller) == ([b"three"], False)
+    assert ran == ["first", "second", "third"]
+    assert caller.leave_from_thread() == []
+
+
+def test_jobs_that_waited_run_before_the_end_is_taken(caller: Caller) -> None:
+    """A-LOOP-4: accepted, they run, though the exchange has ended since."""
+    ran: list[str] = []
+    caller.put_in_loop(b"x", last=False)
+    caller.call_in_thread(lambda: ran.append("job"))
+    take(caller)
+    caller.put_in_loop(b"", last=True)
+    assert take(caller) == ([], True)
+    assert ran == ["job"]
+
+
+def test_a_job_is_freed_before_the_thread_sleeps(caller: Caller) -> None:
+    """What a job refers to, a request's body for one, is not kept while the thread waits."""
+
+    class Job:
+        def __call__(self) -> None:
+            pass
+
+    job = Job()
+    kept = weakref.ref(job)
+    alive_at_sleep: list[bool] = []
+    lock = lying(caller)
+    caller.call_in_thread(job)
+    del job
+
+    def look_and_end() -> None:
+        alive_at_sleep.append(kept() is not None)
+        caller.put_in_loop(b"", last=True)
+
+    lock.after("take_from_thread", look_and_end, nth=2)
+    take(caller)
+    assert alive_at_sleep == [False]
+
+
+@pytest.mark.parametrize("ending", ["last", "failed", "left"])
+def test_a_job_that_comes_too_late_is_refused(caller: Caller, ending: str) -> None:
+    """A-LOOP-4: the caller of it runs it elsewhere; it must never be lost."""
+    endings: dict[str, Callable[[], object]] = {
+        "last": lambda: caller.put_in_loop(b"", last=True),
+        "failed": lambda: caller.fail_in_loop(FailedError()),
+        "left": caller.leave_from_thread,
+    }
+    endings[ending]()
+    assert caller.call_in_thread(lambda: None) is False
+
+
+def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(caller: Caller) -> None:
+    """A-LOOP-4: accepted once, they are run by somebody else."""
+
+    def first() -> None: ...
+
+    def second() -> None: ...
+
+    caller.call_in_thread(first)
+    caller.call_in_thread(second)
+    assert caller.leave_from_thread() == [first, second]
+    assert caller.leave_from_thread() == []
+
+
+# --- leaving
+
+
+def test_after_the_thread_has_left_chunks_are_dropped(caller: Caller) -> None:
+    caller.put_in_loop(b"x", last=False)
+    caller.leave_from_thread()
+    assert caller.put_in_loop(b"x" * (BUDGET + 1), last=False) is False
+    stepped_with_a_rest(caller)
+    caller.fail_in_loop(FailedError())
+
+
+def test_put_says_that_the_thread_has_left(caller: Caller) -> None:
+    """A-OUT-3: the app's `send()` raises, and not only the one after."""
+    assert caller.put_in_loop(b"x", last=False) is True
+    caller.leave_from_thread()
+    assert caller.put_in_loop(b"x", last=False) is False
+    assert caller.put_in_loop(b"", last=True) is False
+
+
+def test_a_thread_that_another_one_left_for_is_woken_with_the_end(caller: Caller) -> None:
+    """A-CALL-3: a server may close in one thread what it iterates in another."""
+    lock = lying(caller)
+    lock.after("take_from_thread", caller.leave_from_thread)
+    assert take(caller) == ([], True)
+    assert lock.told
+    assert caller.left()
+    assert take(caller) == ([], True)
+
+
+def test_leaving_tells_the_loop_once(caller: Caller, loop: HandTurnedLoop) -> None:
+    caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
+    with HandTask(caller.wait_for_room_in_loop()) as waiting:
+        waiting.step()
+        caller.leave_from_thread()
+        caller.leave_from_thread()
+        assert loop.post_count == 1
+
+
+# --- glances
+
+
+def test_a_glance_is_taken_again_and_again_while_nothing_happens(caller: Caller) -> None:
+    """A-IN-3."""
+    glances: list[int] = []
+
+    def glance() -> None:
+        glances.append(len(glances))
+        if len(glances) == 3:
+            caller.put_in_loop(b"x", last=True)
+
+    assert ended(lambda: caller.take_from_thread(TINY_SECONDS, glance)) == ([b"x"], True)
+    assert glances == [0, 1, 2]
+
+
+def test_a_glance_may_stop_the_wait(caller: Caller) -> None:
+    """A-IN-3."""
+    with pytest.raises(BoredError):
+        ended(lambda: caller.take_from_thread(TINY_SECONDS, bored))
+
+
+def test_no_glance_while_there_is_something_to_do(caller: Caller) -> None:
+    for _ in range(3):
+        caller.call_in_thread(lambda: None)
+    caller.call_in_thread(lambda: caller.put_in_loop(b"x", last=True) and None)
+    assert ended(lambda: caller.take_from_thread(WAIT_SECONDS, bored)) == ([b"x"], True)
+
+
+NEWS: dict[str, Callable[[Caller], object]] = {
+    "chunk": lambda caller: caller.put_in_loop(b"x", last=True),
+    "failure": lambda caller: caller.fail_in_loop(FailedError()),
+    "job": lambda caller: caller.call_in_thread(
+        lambda: caller.put_in_loop(b"x", last=True) and None
+    ),
+}
+MOMENTS = [
+    pytest.param("before", "take_from_thread", id="before it looks"),
+    pytest.param("after", "take_from_thread", id="as it goes to sleep"),
+    pytest.param("before", "_retract", id="as its time runs out"),
+    pytest.param("after", "_retract", id="after its time ran out"),
+]
+
+
+@pytest.mark.parametrize(("place", "step"), MOMENTS)
+@pytest.mark.parametrize("news", NEWS)
+def test_news_at_any_moment_of_the_wait_are_noticed(
+    caller: Caller, news: str, place: str, step: str
+) -> None:
+    """A wake-up that meets the time-out is neither lost nor left over."""
+    lock = lying(caller)
+    getattr(lock, place)(step, lambda: NEWS[news](caller))
+    every = TINY_SECONDS if step == "_retract" else WAIT_SECONDS
+    if news == "failure":
+        with pytest.raises(FailedError):
+            ended(lambda: caller.take_from_thread(every, None))
+    else:
+        assert ended(lambda: caller.take_from_thread(every, None)) == ([b"x"], True)
+    assert lock.told
+
+
+def test_the_end_that_meets_the_time_out_wins_over_the_glance(caller: Caller) -> None:
+    """A-OUT-5: the response is whole and here; that the loop or the client has gone since does not
+    take it back.
+    """
+    lock = lying(caller)
+    lock.before("_retract", lambda: caller.put_in_loop(b"whole", last=True))
+    assert ended(lambda: caller.take_from_thread(TINY_SECONDS, bored)) == ([b"whole"], True)
+    assert lock.told
+
+
+def test_a_put_after_a_glance_opens_no_gate_that_timed_out(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates: list[ThreadGate] = []
+
+    def make_gate() -> ThreadGate:
+        gates.append(ThreadGate())
+        return gates[-1]
+
+    monkeypatch.setattr("wsgi_asgi_bridge._crossing.caller.ThreadGate", make_gate)
+    with pytest.raises(BoredError):
+        caller.take_from_thread(TINY_SECONDS, bored)
+    caller.put_in_loop(b"x", last=False)
+    assert [gate.wait(TINY_SECONDS) for gate in gates] == [False]
+
+
+# --- any sequence against a list
+
+STEPS = st.one_of(
+    st.binary(max_size=BUDGET + 3).map(lambda chunk: ("put", chunk)),
+    st.sampled_from([("take", b""), ("job", b"")]),
+)
+
+
+@settings(deadline=None)
+@given(
+    steps=st.lists(STEPS, max_size=30),
+    ending=st.sampled_from(["last", "failed", "left"]),
+)
+def test_any_sequence_equals_a_list(steps: list[tuple[str, bytes]], ending: str) -> None:
+    caller = Caller(HandTurnedLoop(), BUDGET)  # type: ignore[arg-type]
+    waiting: list[bytes] = []
+    accepted = 0
+    ran: list[int] = []
+    for step, chunk in steps:
+        if step == "put":
+            waiting += [chunk] if chunk else []
+            assert caller.put_in_loop(chunk, last=False)
+            if sum(map(len, waiting)) <= BUDGET:
+                stepped_with_a_rest(caller)
+        elif step == "job":
+            accepted += caller.call_in_thread(lambda number=accepted: ran.append(number))
+        elif waiting:
+            assert caller.take_from_thread(TINY_SECONDS, bored) == (waiting, False)
+            waiting = []
+    if ending == "last":
+        caller.put_in_loop(b"end", last=True)
+        assert caller.take_from_thread(TINY_SECONDS, bored) == ([*waiting, b"end"], True)
+    elif ending == "failed":
+        caller.fail_in_loop(FailedError())
+        if waiting:
+            assert caller.take_from_thread(TINY_SECONDS, bored) == (waiting, False)
+        with pytest.raises(FailedError):
+            caller.take_from_thread(TINY_SECONDS, bored)
+    for job in caller.leave_from_thread():
+        job()
+    assert sorted(ran) == list(range(accepted))
+
+
+# --- a real thread and a real loop
+
+
+async def test_a_loop_streams_to_a_thread_and_has_it_run_jobs() -> None:
+    """A-OUT-2, A-LOOP-4."""
+    caller = Caller(running_loop_handle(), 30)
+    ran_in: set[threading.Thread] = set()
+
+    def serve() -> list[bytes]:
+        taken: list[bytes] = []
+        last = False
+        while not last:
+            chunks, last = caller.take_from_thread(None, None)
+            taken += chunks
+        return taken
+
+    thread = Blocking(serve)
+    sent = [bytes([number % 251]) * (number % 23 + 1) for number in range(200)]
+    with anyio.fail_after(WAIT_SECONDS):
+        for number, chunk in enumerate(sent):
+            if number % 7 == 0:
+                assert caller.call_in_thread(lambda: ran_in.add(threading.current_thread()))
+            assert caller.put_in_loop(chunk, last=False)
+            await caller.wait_for_room_in_loop()
+        ran = threading.Event()
+        assert caller.call_in_thread(ran.set)
+        await Blocking(lambda: must_happen(ran)).result_in_loop()
+        caller.put_in_loop(b"", last=True)
+    assert await thread.result_in_loop() == sent
+    assert ran_in == {thread.thread}
+    assert caller.leave_from_thread() == []

@@ -1,0 +1,741 @@
+"""channel.py: bytes between one thread and one task within a byte budget, and how they end.
+
+Most tests play both sides in one thread: the loop is turned by hand, and the other side acts when
+the channel's lock is taken or given back, which are the only moments when it can.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.interleaving import (
+    TINY_SECONDS,
+    WAIT_SECONDS,
+    Blocking,
+    HandTask,
+    HandTurnedLoop,
+    LyingLock,
+    ended,
+    must_happen,
+    stepped,
+)
+from wsgi_asgi_bridge._crossing.channel import LoopToThread, ThreadToLoop
+from wsgi_asgi_bridge._crossing.gate import ThreadGate
+from wsgi_asgi_bridge._crossing.loops import running_loop_handle
+
+BUDGET = 10
+
+
+class GoneError(Exception):
+    """Why the other side broke off."""
+
+
+class GoneLaterError(Exception):
+    """A second reason, which comes too late."""
+
+
+@pytest.fixture
+def loop() -> HandTurnedLoop:
+    return HandTurnedLoop()
+
+
+@pytest.fixture
+def out(loop: HandTurnedLoop) -> ThreadToLoop:
+    return ThreadToLoop(loop, BUDGET)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def body(loop: HandTurnedLoop) -> LoopToThread:
+    return LoopToThread(loop, BUDGET)  # type: ignore[arg-type]
+
+
+def lying(channel: ThreadToLoop | LoopToThread) -> LyingLock:
+    channel._lock = lock = LyingLock()  # type: ignore[assignment]
+    return lock
+
+
+# ================================================================ ThreadToLoop
+
+
+# --- chunks
+
+
+def test_chunks_arrive_in_order_and_together(out: ThreadToLoop) -> None:
+    assert out.put_from_thread(b"one")
+    assert out.put_from_thread(b"two")
+    assert stepped(out.take_in_loop()) == ([b"one", b"two"], False)
+
+
+def test_a_chunk_is_handed_over_as_the_same_object(out: ThreadToLoop) -> None:
+    chunk = b"not copied"
+    out.put_from_thread(chunk)
+    chunks, _ = stepped(out.take_in_loop())
+    assert chunks[0] is chunk
+
+
+def test_the_task_sleeps_until_there_is_a_chunk_and_one_post_wakes_it(
+    out: ThreadToLoop, loop: HandTurnedLoop
+) -> None:
+    with HandTask(out.take_in_loop()) as taking:
+        assert not taking.step()
+        out.put_from_thread(b"one")
+        out.put_from_thread(b"two")
+        assert loop.post_count == 1
+        assert not taking.step()
+        loop.turn()
+        assert taking.step()
+        assert taking.result() == ([b"one", b"two"], False)
+
+
+def test_the_last_chunk_brings_the_end_with_it(out: ThreadToLoop, loop: HandTurnedLoop) -> None:
+    with HandTask(out.take_in_loop()) as taking:
+        taking.step()
+        out.put_from_thread(b"all", last=True)
+        assert loop.post_count == 1
+        loop.turn()
+        taking.step()
+        assert taking.result() == ([b"all"], True)
+
+
+def test_a_whole_body_and_the_threads_end_are_one_hand_over(
+    out: ThreadToLoop, loop: HandTurnedLoop
+) -> None:
+    """W-FLOW-1: a list goes over at once whatever its size; nothing more is posted for the end of
+    the thread's work.
+    """
+    with HandTask(out.take_in_loop()) as taking:
+        taking.step()
+        out.end_from_thread([b"x" * BUDGET, b"y" * BUDGET], left=True)
+        assert out.leave_from_thread()
+        loop.turn()
+        taking.step()
+        assert taking.result() == ([b"x" * BUDGET, b"y" * BUDGET], True)
+    stepped(out.left_in_loop())
+    assert loop.post_count == 1
+
+
+def test_the_end_may_come_long_after_the_last_chunk(out: ThreadToLoop) -> None:
+    out.put_from_thread(b"one")
+    assert stepped(out.take_in_loop()) == ([b"one"], False)
+    out.end_from_thread([], left=False)
+    assert stepped(out.take_in_loop()) == ([], True)
+    with HandTask(out.left_in_loop()) as leaving:
+        assert not leaving.step()
+
+
+def test_a_thread_that_leaves_ends_a_body_that_it_did_not_end(
+    out: ThreadToLoop, loop: HandTurnedLoop
+) -> None:
+    with HandTask(out.take_in_loop()) as taking:
+        taking.step()
+        assert out.leave_from_thread() is True
+        loop.turn()
+        taking.step()
+        assert taking.result() == ([], True)
+    stepped(out.left_in_loop())
+
+
+def test_the_task_waits_for_the_thread_to_leave(out: ThreadToLoop, loop: HandTurnedLoop) -> None:
+    out.end_from_thread([b"body"], left=False)
+    stepped(out.take_in_loop())
+    with HandTask(out.left_in_loop()) as leaving:
+        assert not leaving.step()
+        assert not out.left()
+        out.leave_from_thread()
+        assert out.left()
+        loop.turn()
+        assert leaving.step()
+
+
+# --- the budget
+
+
+def test_a_chunk_beyond_the_budget_is_refused_and_nothing_is_done(out: ThreadToLoop) -> None:
+    """W-FLOW-1."""
+    assert out.put_from_thread(b"x" * BUDGET)
+    assert not out.put_from_thread(b"y")
+    assert stepped(out.take_in_loop()) == ([b"x" * BUDGET], False)
+
+
+def test_taken_bytes_are_held_until_they_have_gone_on(out: ThreadToLoop) -> None:
+    """W-FLOW-1: what the loop has taken and the client has not is still in memory."""
+    out.put_from_thread(b"x" * BUDGET)
+    stepped(out.take_in_loop())
+    assert not out.put_from_thread(b"y")
+    out.release_in_loop(BUDGET)
+    assert out.put_from_thread(b"y")
+
+
+def test_a_chunk_larger_than_the_budget_goes_alone(out: ThreadToLoop) -> None:
+    huge = b"x" * (3 * BUDGET)
+    out.put_from_thread(b"small")
+    assert not out.put_from_thread(huge)
+    stepped(out.take_in_loop())
+    out.release_in_loop(5)
+    assert out.put_from_thread(huge)
+    assert not out.put_from_thread(b"y")
+
+
+def test_a_thread_that_sleeps_is_woken_at_half_the_budget_so_that_the_two_meet_seldom(
+    out: ThreadToLoop,
+) -> None:
+    out.put_from_thread(b"x" * BUDGET)
+    lock = lying(out)
+    asleep = threading.Event()
+    lock.after("wait_for_room_from_thread", asleep.set)
+    waiting = Blocking(lambda: out.wait_for_room_from_thread(1, WAIT_SECONDS))
+    must_happen(asleep)
+    for _ in range(BUDGET // 2 - 1):
+        out.release_in_loop(1)
+    assert not waiting.done()
+    out.release_in_loop(1)
+    assert waiting.result() is True
+
+
+def test_there_may_be_room_at_once(out: ThreadToLoop) -> None:
+    out.put_from_thread(b"x" * (BUDGET - 1))
+    assert ended(lambda: out.wait_for_room_from_thread(1, WAIT_SECONDS)) is True
+
+
+def test_a_client_that_takes_nothing_is_told_from_a_slow_one(out: ThreadToLoop) -> None:
+    """W-FLOW-5: False only when for a whole time-out not a byte has gone on."""
+    out.put_from_thread(b"x" * BUDGET)
+    wanted = BUDGET // 2
+    assert out.wait_for_room_from_thread(wanted, TINY_SECONDS) is False
+    lock = lying(out)
+    # While the first time-out is counted one byte goes on: too little for room, enough to wait on.
+    lock.before("wait_for_room_from_thread", lambda: out.release_in_loop(1), nth=2)
+    lock.before("wait_for_room_from_thread", lambda: out.release_in_loop(wanted - 1), nth=4)
+    assert ended(lambda: out.wait_for_room_from_thread(wanted, TINY_SECONDS)) is True
+    assert lock.told
+
+
+@pytest.mark.parametrize(
+    ("held", "size"),
+    [
+        pytest.param(3, 8, id="the two are more than the budget"),
+        pytest.param(BUDGET // 2, BUDGET, id="a chunk as large as the budget"),
+        pytest.param(1, 3 * BUDGET, id="a chunk larger than the budget"),
+    ],
+)
+def test_a_thread_with_a_large_chunk_sleeps_until_there_is_room_for_it(
+    out: ThreadToLoop, held: int, size: int
+) -> None:
+    """W-FLOW-1, W-FLOW-5: told of room for a chunk that is then refused, it would never sleep."""
+    out.put_from_thread(b"x" * held)
+    assert not out.put_from_thread(b"y" * size)
+    assert out.wait_for_room_from_thread(size, TINY_SECONDS) is False
+    lock = lying(out)
+    lock.after("wait_for_room_from_thread", lambda: out.release_in_loop(held))
+    assert ended(lambda: out.wait_for_room_from_thread(size, WAIT_SECONDS)) is True
+    assert lock.told
+    assert out.put_from_thread(b"y" * size)
+
+
+@settings(deadline=None)
+@given(
+    held=st.lists(st.integers(1, BUDGET), max_size=6),
+    releases=st.lists(st.integers(1, BUDGET), max_size=6),
+    size=st.integers(0, 2 * BUDGET),
+)
+def test_a_thread_that_was_told_of_room_has_room(
+    held: list[int], releases: list[int], size: int
+) -> None:
+    """W-FLOW-1: after True a put succeeds, whatever went before."""
+    out = ThreadToLoop(HandTurnedLoop(), BUDGET)  # type: ignore[arg-type]
+    left = sum(amount for amount in held if out.put_from_thread(b"x" * amount))
+    lock = lying(out)
+    for amount in releases:
+        amount = min(amount, left)
+        left -= amount
+        lock.after("wait_for_room_from_thread", lambda amount=amount: out.release_in_loop(amount))
+    if out.wait_for_room_from_thread(size, TINY_SECONDS):
+        assert out.put_from_thread(b"y" * size)
+    else:
+        assert left
+        assert left + size > BUDGET or left > BUDGET // 2
+
+
+# --- breaking off
+
+
+def test_after_a_break_the_threads_next_step_raises_the_reason_anew(out: ThreadToLoop) -> None:
+    """W-FLOW-3."""
+    assert not out.broken()
+    out.break_in_loop(GoneError)
+    assert out.broken()
+    with pytest.raises(GoneError) as first:
+        out.put_from_thread(b"x")
+    with pytest.raises(GoneError) as second:
+        out.put_from_thread(b"x")
+    assert first.value is not second.value
+
+
+def test_the_first_reason_stays(out: ThreadToLoop) -> None:
+    out.break_in_loop(GoneError)
+    out.break_in_loop(GoneLaterError)
+    with pytest.raises(GoneError):
+        out.put_from_thread(b"x")
+
+
+def test_a_break_wakes_the_thread_that_waits_for_room(out: ThreadToLoop) -> None:
+    """W-FLOW-3."""
+    out.put_from_thread(b"x" * BUDGET)
+    waiting = Blocking(lambda: out.wait_for_room_from_thread(1, WAIT_SECONDS))
+    out.break_in_loop(GoneError)
+    assert waiting.result() is True
+    with pytest.raises(GoneError):
+        out.put_from_thread(b"x")
+
+
+@pytest.mark.parametrize("step", ["take_in_loop", "left_in_loop"])
+def test_a_break_wakes_the_task_with_the_reason(out: ThreadToLoop, step: str) -> None:
+    with HandTask[object](getattr(out, step)()) as waiting:
+        assert not waiting.step()
+        out.break_in_loop(GoneError)
+        assert waiting.step()
+        with pytest.raises(GoneError):
+            waiting.result()
+
+
+def test_a_break_drops_what_waits(out: ThreadToLoop) -> None:
+    out.put_from_thread(b"x")
+    out.break_in_loop(GoneError)
+    with pytest.raises(GoneError):
+        stepped(out.take_in_loop())
+
+
+def test_a_thread_that_leaves_after_a_break_learns_that_nobody_heard(out: ThreadToLoop) -> None:
+    out.break_in_loop(GoneError)
+    out.end_from_thread([b"rest"], left=False)
+    assert out.leave_from_thread() is False
+
+
+def test_a_cancelled_taker_is_forgotten_and_the_next_one_gets_the_chunks(
+    out: ThreadToLoop, loop: HandTurnedLoop
+) -> None:
+    with HandTask(out.take_in_loop()) as cancelled:
+        cancelled.step()
+    out.put_from_thread(b"x")
+    loop.turn()
+    assert stepped(out.take_in_loop()) == ([b"x"], False)
+
+
+# --- the other side acts at that very moment
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_put_as_the_task_goes_to_sleep_wakes_it(
+    out: ThreadToLoop, loop: HandTurnedLoop, place: str
+) -> None:
+    lock = lying(out)
+    getattr(lock, place)("take_in_loop", lambda: out.put_from_thread(b"x"))
+    with HandTask(out.take_in_loop()) as taking:
+        over = taking.step()
+        assert lock.told
+        assert over == (place == "before")
+        loop.turn()
+        taking.step()
+        assert taking.result() == ([b"x"], False)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("ending", ["end", "leave", "break"])
+@pytest.mark.parametrize("step", ["take_in_loop", "left_in_loop"])
+def test_an_ending_as_the_task_goes_to_sleep_wakes_it(
+    out: ThreadToLoop, loop: HandTurnedLoop, step: str, ending: str, place: str
+) -> None:
+    endings: dict[str, Callable[[], object]] = {
+        "end": lambda: out.end_from_thread([], left=True),
+        "leave": out.leave_from_thread,
+        "break": lambda: out.break_in_loop(GoneError),
+    }
+    lock = lying(out)
+    getattr(lock, place)(step, endings[ending])
+    with HandTask[object](getattr(out, step)()) as waiting:
+        waiting.step()
+        assert lock.told
+        loop.turn()
+        assert waiting.step()
+        if ending == "break":
+            with pytest.raises(GoneError):
+                waiting.result()
+        else:
+            waiting.result()
+
+
+MOMENTS_OF_A_WAIT = [
+    pytest.param("before", 1, id="before it looks"),
+    pytest.param("after", 1, id="as it goes to sleep"),
+    pytest.param("before", 2, id="as its time runs out"),
+]
+
+
+@pytest.mark.parametrize(("place", "nth"), MOMENTS_OF_A_WAIT)
+@pytest.mark.parametrize("what", ["release", "break"])
+def test_room_or_a_break_at_any_moment_of_the_wait_is_noticed(
+    out: ThreadToLoop, what: str, place: str, nth: int
+) -> None:
+    """W-FLOW-3, W-FLOW-5: a wake-up that meets the time-out is neither lost nor left over."""
+    actions: dict[str, Callable[[], None]] = {
+        "release": lambda: out.release_in_loop(BUDGET),
+        "break": lambda: out.break_in_loop(GoneError),
+    }
+    out.put_from_thread(b"x" * BUDGET)
+    lock = lying(out)
+    getattr(lock, place)("wait_for_room_from_thread", actions[what], nth=nth)
+    timeout = TINY_SECONDS if nth == 2 else WAIT_SECONDS
+    assert ended(lambda: out.wait_for_room_from_thread(1, timeout)) is True
+    assert lock.told
+
+
+def test_a_release_after_the_wait_was_given_up_opens_no_gate(
+    out: ThreadToLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate that timed out is out of the shared state: a later release finds nobody."""
+    gates = gates_made(monkeypatch)
+    out.put_from_thread(b"x" * BUDGET)
+    assert not out.wait_for_room_from_thread(1, TINY_SECONDS)
+    out.release_in_loop(BUDGET)
+    assert [gate.wait(TINY_SECONDS) for gate in gates] == [False]
+
+
+def gates_made(monkeypatch: pytest.MonkeyPatch) -> list[ThreadGate]:
+    gates: list[ThreadGate] = []
+
+    def make_gate() -> ThreadGate:
+        gates.append(ThreadGate())
+        return gates[-1]
+
+    monkeypatch.setattr("wsgi_asgi_bridge._crossing.channel.ThreadGate", make_gate)
+    return gates
+
+
+# --- any sequence against a list
+
+CHUNKS = st.binary(min_size=1, max_size=BUDGET + 3)
+THREAD_STEPS = st.one_of(
+    CHUNKS.map(lambda chunk: ("put", chunk)),
+    st.just(("take", b"")),
+    st.just(("release", b"")),
+)
+
+
+@settings(deadline=None)
+@given(steps=st.lists(THREAD_STEPS, max_size=40), rest=st.lists(CHUNKS, max_size=3))
+def test_any_sequence_of_puts_takes_and_releases_equals_a_list(
+    steps: list[tuple[str, bytes]], rest: list[bytes]
+) -> None:
+    """W-FLOW-1: the same chunks in the same order, and never more held than the budget or one
+    chunk.
+    """
+    out = ThreadToLoop(HandTurnedLoop(), BUDGET)  # type: ignore[arg-type]
+    waiting: list[bytes] = []  # the model: put and not taken
+    taken: list[bytes] = []  # taken and not released
+    for step, chunk in steps:
+        held = sum(map(len, waiting + taken))
+        if step == "put":
+            accepted = out.put_from_thread(chunk)
+            assert accepted == (not held or held + len(chunk) <= BUDGET)
+            if accepted:
+                waiting.append(chunk)
+        elif step == "take" and waiting:
+            assert stepped(out.take_in_loop()) == (waiting, False)
+            taken += waiting
+            waiting = []
+        elif step == "release" and taken:
+            out.release_in_loop(len(taken.pop(0)))
+    out.end_from_thread(rest, left=True)
+    assert stepped(out.take_in_loop()) == (waiting + rest, True)
+    stepped(out.left_in_loop())
+
+
+# ================================================================ LoopToThread
+
+
+def test_the_thread_takes_all_that_waits(body: LoopToThread) -> None:
+    body.put_in_loop(b"one")
+    body.put_in_loop(b"two")
+    assert ended(lambda: body.take_from_thread(WAIT_SECONDS)) == [b"one", b"two"]
+
+
+def test_an_empty_part_is_not_taken_for_the_end(body: LoopToThread) -> None:
+    """W-IN-3: servers send empty parts in the middle of a body."""
+    body.put_in_loop(b"")
+    assert body.take_from_thread(TINY_SECONDS) is None
+    body.put_in_loop(b"x")
+    assert body.take_from_thread(TINY_SECONDS) == [b"x"]
+
+
+def test_the_end_is_empty_for_ever(body: LoopToThread) -> None:
+    """W-IN-1."""
+    body.put_in_loop(b"x")
+    body.end_in_loop()
+    assert body.take_from_thread(TINY_SECONDS) == [b"x"]
+    assert [body.take_from_thread(TINY_SECONDS) for _ in range(3)] == [[], [], []]
+
+
+def test_a_thread_that_gets_nothing_in_time_is_told_so(body: LoopToThread) -> None:
+    """W-IN-7."""
+    assert body.take_from_thread(TINY_SECONDS) is None
+    assert body.take_from_thread(TINY_SECONDS) is None
+
+
+def test_the_task_waits_until_half_the_budget_is_used_up(
+    body: LoopToThread, loop: HandTurnedLoop
+) -> None:
+    """W-IN-4: what the thread has taken and not yet read is still in memory."""
+    stepped(body.wait_for_room_in_loop())
+    body.put_in_loop(b"x" * BUDGET)
+    with HandTask(body.wait_for_room_in_loop()) as waiting:
+        assert not waiting.step()
+        assert body.take_from_thread(TINY_SECONDS) == [b"x" * BUDGET]
+        body.release_from_thread(BUDGET // 2 - 1)
+        loop.turn()
+        assert not waiting.step()
+        body.release_from_thread(1)
+        assert loop.post_count == 1
+        loop.turn()
+        assert waiting.step()
+
+
+def test_there_is_room_while_the_budget_is_not_spent(body: LoopToThread) -> None:
+    """W-IN-4: one part may go beyond it, for its size is known only when it is there."""
+    body.put_in_loop(b"x" * (BUDGET - 1))
+    stepped(body.wait_for_room_in_loop())
+    body.put_in_loop(b"x" * BUDGET)
+    with HandTask(body.wait_for_room_in_loop()) as waiting:
+        assert not waiting.step()
+
+
+def test_what_arrived_before_a_break_is_given_then_the_reason_for_ever(body: LoopToThread) -> None:
+    """W-IN-3: never a short read that looks like the end."""
+    body.put_in_loop(b"x")
+    body.break_in_loop(GoneError)
+    assert body.take_from_thread(TINY_SECONDS) == [b"x"]
+    for _ in range(2):
+        with pytest.raises(GoneError):
+            body.take_from_thread(TINY_SECONDS)
+
+
+def test_a_break_after_the_end_is_nothing(body: LoopToThread) -> None:
+    """W-IN-3: the client may leave as soon as its body is whole."""
+    body.put_in_loop(b"x")
+    body.end_in_loop()
+    body.break_in_loop(GoneError)
+    assert body.take_from_thread(TINY_SECONDS) == [b"x"]
+    assert body.take_from_thread(TINY_SECONDS) == []
+
+
+def test_the_first_of_two_breaks_stays(body: LoopToThread) -> None:
+    body.break_in_loop(GoneError)
+    body.break_in_loop(GoneLaterError)
+    with pytest.raises(GoneError):
+        body.take_from_thread(TINY_SECONDS)
+
+
+def test_a_break_wakes_the_task_that_waits_for_room(body: LoopToThread) -> None:
+    body.put_in_loop(b"x" * BUDGET)
+    with HandTask(body.wait_for_room_in_loop()) as waiting:
+        waiting.step()
+        body.break_in_loop(GoneError)
+        assert waiting.step()
+
+
+BODY_NEWS: dict[str, Callable[[LoopToThread], None]] = {
+    "put": lambda body: body.put_in_loop(b"x"),
+    "end": lambda body: body.end_in_loop(),
+    "break": lambda body: body.break_in_loop(GoneError),
+}
+
+
+@pytest.mark.parametrize(("place", "nth"), MOMENTS_OF_A_WAIT)
+@pytest.mark.parametrize("news", BODY_NEWS)
+def test_news_at_any_moment_of_the_read_is_noticed(
+    body: LoopToThread, news: str, place: str, nth: int
+) -> None:
+    """W-IN-3, W-IN-7: a part, the end or a break that meets the time-out is not lost."""
+    lock = lying(body)
+    getattr(lock, place)("take_from_thread", lambda: BODY_NEWS[news](body), nth=nth)
+    timeout = TINY_SECONDS if nth == 2 else WAIT_SECONDS
+    if news == "break":
+        with pytest.raises(GoneError):
+            ended(lambda: body.take_from_thread(timeout))
+    else:
+        assert ended(lambda: body.take_from_thread(timeout)) == ([b"x"] if news == "put" else [])
+    assert lock.told
+
+
+def test_the_thread_is_elsewhere_for_the_sleep_and_back_before_it_looks(
+    body: LoopToThread,
+) -> None:
+    """W-FLOW-8: the lock is not held while `waiting` is entered and left, since that takes the
+    pool's.
+    """
+    lock = lying(body)
+    steps: list[tuple[str, bool]] = []
+
+    def note(step: str) -> None:
+        free = lock.acquire(blocking=False)
+        steps.append((step, free))
+        if free:
+            lock.release()
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        note("away")
+        body.put_in_loop(b"x")
+        yield
+        note("back")
+
+    assert ended(lambda: body.take_from_thread(WAIT_SECONDS, waiting)) == [b"x"]
+    assert steps == [("away", True), ("back", True)]
+
+
+def test_more_may_come_between_the_wake_up_and_the_taking(body: LoopToThread) -> None:
+    lock = lying(body)
+    lock.after("take_from_thread", lambda: body.put_in_loop(b"one"))
+    lock.before("take_from_thread", lambda: body.put_in_loop(b"two"), nth=2)
+    assert ended(lambda: body.take_from_thread(WAIT_SECONDS)) == [b"one", b"two"]
+    assert lock.told
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_read_as_the_task_goes_to_sleep_wakes_it(
+    body: LoopToThread, loop: HandTurnedLoop, place: str
+) -> None:
+    """W-IN-4."""
+    body.put_in_loop(b"x" * BUDGET)
+    body.take_from_thread(TINY_SECONDS)
+    lock = lying(body)
+    getattr(lock, place)("wait_for_room_in_loop", lambda: body.release_from_thread(BUDGET))
+    with HandTask(body.wait_for_room_in_loop()) as waiting:
+        waiting.step()
+        assert lock.told
+        loop.turn()
+        assert waiting.step()
+
+
+def test_a_part_after_a_time_out_opens_no_gate(
+    body: LoopToThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates = gates_made(monkeypatch)
+    assert body.take_from_thread(TINY_SECONDS) is None
+    body.put_in_loop(b"x")
+    assert [gate.wait(TINY_SECONDS) for gate in gates] == [False]
+    assert body.take_from_thread(TINY_SECONDS) == [b"x"]
+
+
+LOOP_STEPS = st.one_of(
+    st.binary(max_size=BUDGET + 3).map(lambda chunk: ("put", chunk)),
+    st.sampled_from([("take", b""), ("release", b"")]),
+)
+
+
+@settings(deadline=None)
+@given(steps=st.lists(LOOP_STEPS, max_size=40), whole=st.booleans())
+def test_any_sequence_of_parts_and_reads_equals_a_list(
+    steps: list[tuple[str, bytes]], whole: bool
+) -> None:
+    """W-IN-3, W-IN-4: a task that asks for room first never has more than the budget and one part
+    in memory.
+    """
+    body = LoopToThread(HandTurnedLoop(), BUDGET)  # type: ignore[arg-type]
+    waiting: list[bytes] = []  # the model: put and not taken
+    taken: list[bytes] = []  # taken and not released
+    for step, chunk in steps:
+        if step == "put":
+            held = sum(map(len, waiting + taken))
+            with HandTask(body.wait_for_room_in_loop()) as asking:
+                assert asking.step() == (held < BUDGET)
+            if held < BUDGET:
+                body.put_in_loop(chunk)
+                waiting += [chunk] if chunk else []
+        elif step == "take" and waiting:
+            assert body.take_from_thread(TINY_SECONDS) == waiting
+            taken += waiting
+            waiting = []
+        elif step == "release" and taken:
+            body.release_from_thread(len(taken.pop(0)))
+    if whole:
+        body.end_in_loop()
+    else:
+        body.break_in_loop(GoneError)
+    if waiting:
+        assert body.take_from_thread(TINY_SECONDS) == waiting
+    if whole:
+        assert body.take_from_thread(TINY_SECONDS) == []
+    else:
+        with pytest.raises(GoneError):
+            body.take_from_thread(TINY_SECONDS)
+
+
+# ================================================================ a real thread and a real loop
+
+BODY = [bytes([number % 251]) * (number % 23 + 1) for number in range(400)]
+
+
+async def test_a_thread_and_a_loop_exchange_a_body_through_a_small_budget() -> None:
+    """W-FLOW-1: chunks larger than half the budget among them."""
+    handle = running_loop_handle()
+    out = ThreadToLoop(handle, 30)
+
+    def put_all() -> None:
+        for chunk in BODY:
+            while not out.put_from_thread(chunk):
+                assert out.wait_for_room_from_thread(len(chunk), WAIT_SECONDS)
+        out.end_from_thread([], left=False)
+        out.leave_from_thread()
+
+    thread = Blocking(put_all)
+    taken: list[bytes] = []
+    over = False
+    with anyio.fail_after(WAIT_SECONDS):
+        while not over:
+            chunks, over = await out.take_in_loop()
+            taken += chunks
+            out.release_in_loop(sum(map(len, chunks)))
+        await out.left_in_loop()
+    await thread.result_in_loop()
+    assert taken == BODY
+
+
+async def test_a_loop_and_a_thread_exchange_a_body_through_a_small_budget() -> None:
+    """W-IN-4."""
+    body = LoopToThread(running_loop_handle(), 30)
+
+    def take_all() -> list[bytes]:
+        taken: list[bytes] = []
+        while chunks := body.take_from_thread(WAIT_SECONDS):
+            taken += chunks
+            for chunk in chunks:
+                body.release_from_thread(len(chunk))
+        return taken
+
+    thread = Blocking(take_all)
+    with anyio.fail_after(WAIT_SECONDS):
+        for chunk in BODY:
+            await body.wait_for_room_in_loop()
+            body.put_in_loop(chunk)
+        body.end_in_loop()
+    assert await thread.result_in_loop() == BODY
+
+
+async def test_the_loop_never_waits_for_a_thread_that_sleeps_in_the_channel() -> None:
+    """W-FLOW-7: the lock is free while the other side waits."""
+    out = ThreadToLoop(running_loop_handle(), BUDGET)
+    out.put_from_thread(b"x" * BUDGET)
+    lock = lying(out)
+    asleep = threading.Event()
+    lock.after("wait_for_room_from_thread", asleep.set)
+    waiting = Blocking(lambda: out.wait_for_room_from_thread(1, WAIT_SECONDS))
+    must_happen(asleep)
+    assert out._lock.acquire(blocking=False)
+    out._lock.release()
+    out.break_in_loop(GoneError)
+    assert await waiting.result_in_loop() is True

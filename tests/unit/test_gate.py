@@ -1,0 +1,56 @@
+"""gate.py: where one thread sleeps until another wakes it."""
+
+import threading
+
+import pytest
+
+from tests.support.interleaving import TINY_SECONDS, Blocking, ended
+from wsgi_asgi_bridge._crossing.gate import ThreadGate
+
+
+def test_open_before_wait_is_not_lost() -> None:
+    gate = ThreadGate()
+    gate.open()
+    assert ended(gate.wait) is True
+
+
+def test_open_wakes_the_thread_that_waits() -> None:
+    gate = ThreadGate()
+    about_to_wait = threading.Event()
+
+    def sleep() -> bool:
+        about_to_wait.set()
+        return gate.wait()
+
+    sleeper = Blocking(sleep)
+    assert about_to_wait.wait(5)
+    assert not sleeper.done()
+    gate.open()
+    assert sleeper.result() is True
+
+
+def test_a_wait_that_nobody_ends_says_so() -> None:
+    assert ThreadGate().wait(TINY_SECONDS) is False
+
+
+def test_a_gate_that_timed_out_can_still_be_opened() -> None:
+    """The law of gate.py: the sleeper that finds its name gone waits again for the opening."""
+    gate = ThreadGate()
+    assert not gate.wait(TINY_SECONDS)
+    gate.open()
+    assert ended(gate.wait) is True
+
+
+def test_each_opening_lets_one_wait_through() -> None:
+    gate = ThreadGate()
+    for _ in range(3):
+        gate.open()
+        assert ended(gate.wait) is True
+        assert gate.wait(TINY_SECONDS) is False
+
+
+def test_a_second_opening_without_a_wait_breaks_the_law_loudly() -> None:
+    gate = ThreadGate()
+    gate.open()
+    with pytest.raises(RuntimeError):
+        gate.open()

@@ -40,6 +40,7 @@ class AppCall:
         "_slot",
         "_stall_timeout",
         "_streaming",
+        "_unlimited",
         "error",
         "head",
         "late_error",
@@ -64,6 +65,7 @@ class AppCall:
         self._response = WSGIResponse(environ["REQUEST_METHOD"])
         self._slot: Worker
         self._streaming = False
+        self._unlimited = False  # no Content-Length to keep to
         self._ended = False  # the loop has the whole body
         self.head: Head | None = None
         """The response's head, once it stands."""
@@ -105,10 +107,16 @@ class AppCall:
             self.late_error = error
         else:
             self.error = error
-        if not self._out.leave_from_thread() and error is not None:
-            self.error = self.late_error = None
-            if not isinstance(error, ClientDisconnected | ClientStalled | BridgeClosed):
-                logger.error("the app raised after its request had been given up", exc_info=error)
+        if not self._out.leave_from_thread():
+            self.log_unraised_error()
+
+    def log_unraised_error(self) -> None:
+        """The exchange was over before the app raised. In the worker, or in the loop once the worker has left."""
+        error = self.error or self.late_error
+        self.error = self.late_error = None
+        if error is not None and not isinstance(error, ClientDisconnected | ClientStalled | BridgeClosed):
+            logger.error("the app raised after its request had been given up", exc_info=error)
+        del error  # its traceback may lead to this frame
 
     # ------------------------------------------------------------ what the app calls
 
@@ -129,11 +137,9 @@ class AppCall:
 
     def _give_whole(self, chunks: list[bytes] | tuple[bytes, ...], *, left: bool) -> None:
         """A body that is all there: one hand-over, together with the head and the end."""
-        response = self._response
-        for chunk in chunks:
-            checked_chunk(chunk)
-        head, body = response.whole(chunks)
-        self._warn_of_excess()
+        head, body = self._response.whole(chunks)
+        if body is not chunks:
+            self._warn_of_excess()
         self.head = head
         self._ended = True
         self._out.end_from_thread(body, left=left)
@@ -141,12 +147,18 @@ class AppCall:
     def _give_pieces(self, iterable: Any) -> None:
         """A body made on the way: each chunk goes before the next is asked for (W-OUT-4)."""
         response = self._response
+        put = self._out.put_from_thread
         for chunk in _iterator(iterable):
-            if checked_chunk(chunk):
-                self._put(chunk)
-                if response.bodyless or response.excess():
-                    break
-        head = self.head or response.seal(())
+            if not checked_chunk(chunk):
+                continue
+            if self._unlimited:
+                while not put(chunk):
+                    self._wait_for_room(len(chunk))
+                continue
+            self._put(chunk)
+            if response.bodyless or response.excess():
+                break
+        head = self.head or response.seal(0)
         response.check_end()
         self._warn_of_excess()
         self.head = head
@@ -168,6 +180,7 @@ class AppCall:
         self._ended = last
         if not (last or self._streaming):
             self._streaming = True
+            self._unlimited = response.declared is None
             self._slot.begin_streaming()
 
     def _wait_for_room(self, size: int) -> None:

@@ -458,7 +458,9 @@ class _Exchange(Iterator[bytes]):
             if self._side.handle.backend == "asyncio":
                 # Entered and never left: it belongs to this task's context and to those of the tasks that the app
                 # starts, and ends with the last of them (A-LOOP-4).
-                await ThreadSensitiveContext(executor=_CallerExecutor(self)).__aenter__()  # type: ignore[no-untyped-call]
+                door = ThreadSensitiveContext(executor=_CallerExecutor(self))
+                await door.__aenter__()  # type: ignore[no-untyped-call]
+                door.token = None  # good for leaving only; it refers to the context, and that to the door
             await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
@@ -498,7 +500,8 @@ class _Exchange(Iterator[bytes]):
         body, last = part
         if not (body or last):
             return
-        if not self._caller.put_in_loop(body, last=last):
+        wait = self._caller.put_in_loop(body, last=last)
+        if wait is None:
             self._note_gone()
             raise _client_gone()
         if last:
@@ -506,7 +509,7 @@ class _Exchange(Iterator[bytes]):
             self._side.background += 1
             self._over = True
             self._open_receivers()
-        else:
+        elif wait:
             self._sending += 1
             try:
                 await self._caller.wait_for_room_in_loop()

@@ -443,6 +443,8 @@ class _Exchange:
     _companion: Companion | None = None
     _length: int | None = None
     """The Content-Length of the request."""
+    _job: Job | None = None
+    """`_call`, as the pool runs it."""
     _holds_back = False
     """The client waits for `100 Continue`."""
     _polled = False
@@ -457,6 +459,7 @@ class _Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._types = _HTTP if scope["type"] == "http" else _WEBSOCKET
         self._cut: Interrupt
         self._out = ThreadToLoop(side.handle, bridge._settings.response_buffer)
 
@@ -470,9 +473,10 @@ class _Exchange:
             with cut:
                 await self._serve()
             if cut.reason is not None:
+                self._log_unraised_error()
                 await self._answer_cut(cut.reason)
         except ClientDisconnected:
-            pass
+            self._log_unraised_error()
         except BaseException:
             # The server cancelled this request, or its send() raised: the worker learns of it as of a
             # disconnect (W-FLOW-6). Where the app raised, its worker has left already.
@@ -485,7 +489,8 @@ class _Exchange:
             side.exchanges.discard(self)
             if self._companion is not None:
                 self._companion.cancel()
-            self._let_go_of_call()
+            # The call refers to the environ, which refers to this exchange: apart, neither waits for the garbage collector.
+            self._call = self._job = None
 
     async def _serve(self) -> None:
         bridge, settings, side = self._bridge, self._settings, self._side
@@ -513,9 +518,9 @@ class _Exchange:
             on_stall=self._stall_from_thread,
         )
         # All of the app's work runs in the context of the request (W-CALL-2).
-        self._job: Job = partial(contextvars.copy_context().run, call.run)  # type: ignore[call-arg]
+        job = self._job = partial(contextvars.copy_context().run, call.run)  # type: ignore[call-arg]
         try:
-            prospect = side.submit(self._job)
+            prospect = side.submit(job)
         except QueueFull:
             await self._answer(503, "Too many requests are waiting.", busy=True)
             return
@@ -533,7 +538,7 @@ class _Exchange:
 
     async def _send_response(self, call: AppCall) -> None:
         """Send what the worker gives, until it has left."""
-        out, send, side, types = self._out, self._send, self._side, self._types()
+        out, send, side, types = self._out, self._send, self._side, self._types
         unbroken = 0
         ended = whole = False
         try:
@@ -572,7 +577,8 @@ class _Exchange:
             raise self._disconnected() from exc
         if whole:
             side.counts.completed += 1
-        await out.left_in_loop()
+        if not out.left():
+            await out.left_in_loop()
 
     async def _report_error(self, call: AppCall) -> None:
         """Raise the app's error to the server, or give the client the answer that it stands for."""
@@ -606,7 +612,7 @@ class _Exchange:
     async def _answer(self, status: int, text: str, *, busy: bool = False) -> None:
         """The bridge's own answer; the app has not begun its."""
         self._side.counts.rejected += 1
-        types = self._types()
+        types = self._types
         body = text.encode("utf-8", "replace") + b"\n"
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -623,18 +629,11 @@ class _Exchange:
         except OSError as exc:
             raise self._disconnected() from exc
 
-    def _let_go_of_call(self) -> None:
-        """The call refers to the environ, which refers to this exchange: apart, neither waits for the garbage collector."""
-        call, self._call = self._call, None
-        if call is not None and self._out.left() and (error := call.error or call.late_error):
-            # The client left in the moment in which the worker did, so nobody raises this.
-            call.error = call.late_error = None
-            if not isinstance(error, ClientDisconnected | ClientStalled | BridgeClosed):
-                logger.error("the app raised after its request had been given up", exc_info=error)
-            del error
-
-    def _types(self) -> "_MessageTypes":
-        return _HTTP if self._scope["type"] == "http" else _WEBSOCKET
+    def _log_unraised_error(self) -> None:
+        """The client left in the very moment in which the worker did, with an error that nobody raises any more."""
+        call = self._call
+        if call is not None and self._out.left():
+            call.log_unraised_error()
 
     # ------------------------------------------------------------ the request's body
 
@@ -646,6 +645,8 @@ class _Exchange:
         declared = environ.get("CONTENT_LENGTH")
         length = self._length = None if declared is None else int(declared)
         if length == 0 or self._scope["type"] == "websocket":
+            return io.BytesIO()
+        if length is None and _has_no_body(environ):
             return io.BytesIO()
         if length is not None:
             self._refuse_large_body(length)
@@ -786,7 +787,7 @@ class _Exchange:
     # ------------------------------------------------------------ endings
 
     def watch_unless_begun(self) -> None:
-        if self._side.has_queued(self._job):
+        if self._job is not None and self._side.has_queued(self._job):
             self.watch()
 
     def look_at_client(self, now: float, patience: float) -> None:
@@ -825,7 +826,7 @@ class _Exchange:
     def _break_off(self, reason: Callable[[], Exception]) -> None:
         """Let the worker find the exchange over at its next step; if none has begun, none will."""
         self._aborted = True
-        if self._call is not None:
+        if self._job is not None:
             self._side.withdraw(self._job)
         if self._body is not None:
             self._body.break_in_loop(reason)
@@ -883,6 +884,15 @@ def _constant_pairs(environ: Mapping[str, Any] | None) -> Environ:
         if key in ("wsgi.input", "asgi.scope") or key.startswith("wsgi_asgi_bridge."):
             raise ValueError(f"environ has the key {key!r}, which belongs to each request")
     return dict(environ)
+
+
+def _has_no_body(environ: Environ) -> bool:
+    """Whether there is none for certain, so that nobody need ask: HTTP/1 announces a body by a header (RFC 9112 6.3)."""
+    return (
+        environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        and "HTTP_TRANSFER_ENCODING" not in environ
+        and environ["SERVER_PROTOCOL"] in ("HTTP/1.1", "HTTP/1.0")
+    )
 
 
 def _nothing() -> None:

@@ -56,7 +56,9 @@ def take(caller: Caller) -> tuple[list[bytes], bool]:
 
 
 def stepped_with_a_rest(caller: Caller) -> None:
-    """Ask for room that is there; a budget as small as this one makes the app rest after each chunk."""
+    """Ask for room that is there; a budget as small as this one makes the app rest after each
+    chunk.
+    """
     with HandTask(caller.wait_for_room_in_loop()) as asking:
         asking.step()
         assert asking.step()

@@ -4,6 +4,7 @@ Most tests play both sides in one thread: the loop is turned by hand, and the ot
 the channel's lock is taken or given back, which are the only moments when it can.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -184,17 +185,15 @@ def test_a_chunk_larger_than_the_budget_goes_alone(out: ThreadToLoop) -> None:
 def test_a_thread_that_sleeps_is_woken_at_half_the_budget_so_that_the_two_meet_seldom(
     out: ThreadToLoop,
 ) -> None:
-    out.put_from_thread(b"x" * BUDGET)
     lock = lying(out)
-    asleep = threading.Event()
-    lock.after("wait_for_room_from_thread", asleep.set)
-    waiting = Blocking(lambda: out.wait_for_room_from_thread(1, WAIT_SECONDS))
-    must_happen(asleep)
-    for _ in range(BUDGET // 2 - 1):
-        out.release_in_loop(1)
-    assert not waiting.done()
-    out.release_in_loop(1)
-    assert waiting.result() is True
+    for released, woken in ((BUDGET // 2 - 1, False), (BUDGET // 2, True)):
+        out.put_from_thread(b"x" * BUDGET)
+        timed_out: list[bool] = []
+        lock.after("wait_for_room_from_thread", lambda size=released: out.release_in_loop(size))
+        lock.before("wait_for_room_from_thread", lambda seen=timed_out: seen.append(True), nth=2)
+        assert ended(lambda: out.wait_for_room_from_thread(1, TINY_SECONDS)) is True
+        assert timed_out == ([] if woken else [True])
+        out.release_in_loop(BUDGET - released)
 
 
 def test_there_may_be_room_at_once(out: ThreadToLoop) -> None:
@@ -304,8 +303,12 @@ def test_a_break_wakes_the_task_with_the_reason(out: ThreadToLoop, step: str) ->
 
 
 def test_a_break_drops_what_waits(out: ThreadToLoop) -> None:
-    out.put_from_thread(b"x")
+    """W-FLOW-6: also from the memory, however long the worker goes on."""
+    chunk = bytes(1000)
+    references = sys.getrefcount(chunk)
+    out.put_from_thread(chunk)
     out.break_in_loop(GoneError)
+    assert sys.getrefcount(chunk) == references
     with pytest.raises(GoneError):
         stepped(out.take_in_loop())
 

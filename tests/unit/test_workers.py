@@ -1,7 +1,7 @@
 """workers.py: the thread pool, each guarantee at the top of that file a test or more.
 
 Races are forced: the pool's lock is a LyingLock, and what the other side does is scripted to the
-step of a worker (`_next_job`, `_settle`, `_leave_idle`) at which it does it.
+step of a worker (`_next_job`, `_leave_idle`) at which it does it.
 """
 
 import logging
@@ -332,15 +332,14 @@ def test_submit_tells_how_long_the_job_has_to_wait(pools: Pools) -> None:
     assert pool.submit(jobs[3]) is Prospect.BUSY
 
 
-def test_a_job_that_comes_as_a_thread_settles_starts_no_thread_beyond_the_limit(
-    pools: Pools,
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_job_that_comes_between_two_jobs_of_a_thread_starts_no_thread_beyond_the_limit(
+    pools: Pools, place: str
 ) -> None:
-    """W-FLOW-4: `workers` threads at most; between two jobs of its own a thread counts as one as
-    well.
-    """
+    """W-FLOW-4: `workers` threads at most; between two jobs of its own a thread is one as well."""
     pool, lock = pools(limit=1)
     second = QuickJob()
-    lock.after("_settle", lambda: pool.submit(second))
+    getattr(lock, place)("_next_job", lambda: pool.submit(second), nth=2)
     pool.submit(QuickJob())
     second.must_run()
     lock.wait_until(lambda: pool.counts().busy == 0)
@@ -391,27 +390,29 @@ def test_without_a_queue_the_first_jobs_are_taken_all_the_same(pools: Pools) -> 
 
 
 @pytest.mark.parametrize(
-    ("place", "step", "nth"),
+    ("place", "nth"),
     [
-        pytest.param("before", "_settle", 1, id="before the finished job is settled"),
-        pytest.param("after", "_settle", 1, id="after the finished job is settled"),
-        pytest.param("before", "_next_job", 2, id="before the thread looks for work"),
-        pytest.param("after", "_next_job", 2, id="as the thread falls asleep"),
+        pytest.param("before", 1, id="before the new thread looks for work"),
+        pytest.param("after", 1, id="as the new thread begins its job"),
+        pytest.param("before", 2, id="before the thread looks for more"),
+        pytest.param("after", 2, id="as the thread falls asleep"),
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2])
-def test_a_job_that_comes_at_any_moment_of_a_threads_ending_runs(
-    pools: Pools, limit: int, place: str, step: str, nth: int
+def test_a_job_that_comes_at_any_moment_of_a_threads_life_runs(
+    pools: Pools, limit: int, place: str, nth: int
 ) -> None:
     pool, lock = pools(limit=limit)
-    second = QuickJob()
-    getattr(lock, place)(step, lambda: pool.submit(second), nth=nth)
-    pool.submit(QuickJob())
+    first, second = QuickJob(), QuickJob()
+    getattr(lock, place)("_next_job", lambda: pool.submit(second), nth=nth)
+    pool.submit(first)
     second.must_run()
+    first.must_run()
     assert lock.told
     lock.wait_until(lambda: pool.counts().busy == 0)
-    assert second.runs == 1
+    assert (first.runs, second.runs) == (1, 1)
     assert pool.counts().queued == 0
+    assert pool.counts().threads <= limit
 
 
 def test_threads_are_started_until_every_job_has_one(pools: Pools) -> None:
@@ -550,6 +551,24 @@ def test_a_busy_thread_may_take_the_job_that_a_wake_up_was_for(
     after.must_run()
 
 
+def test_a_thread_that_takes_the_job_itself_leaves_the_wake_up_in_flight(
+    pools: Pools, slow_gates: SlowGates
+) -> None:
+    """What comes meanwhile is for the thread that is being woken, and wakes no second one."""
+    pool, lock = pools(limit=3)
+    (busy,) = pools.running(pool, 1)
+    pools.with_idle(pool, lock, 2)
+    pool.submit(first := QuickJob())
+    busy.let_go()
+    first.must_run()
+    lock.wait_until(lambda: pool.counts().idle == 2)
+    assert first.thread is busy.thread
+    pool.submit(second := QuickJob())
+    assert slow_gates.openings.qsize() == 1
+    slow_gates.let_one_happen()
+    second.must_run()
+
+
 # --- idle threads end
 
 
@@ -581,6 +600,9 @@ def test_a_job_that_meets_the_end_of_an_idle_thread_runs_once(pools: Pools, plac
     assert (second.thread is first.thread) == (place == "before")
     lock.wait_until(lambda: pool.counts().threads == 0)
     assert second.runs == 1
+    assert pool.counts().idle == 0
+    pool.submit(third := QuickJob())
+    third.must_run()
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -700,14 +722,11 @@ def test_a_withdrawn_job_does_not_run_in_the_drain(pools: Pools) -> None:
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-@pytest.mark.parametrize("step", ["_settle", "_next_job"])
-def test_a_drain_at_any_moment_between_two_jobs_ends_the_thread(
-    pools: Pools, step: str, place: str
-) -> None:
+def test_a_drain_between_two_jobs_ends_the_thread(pools: Pools, place: str) -> None:
+    """W-LIFE-1."""
     pool, lock = pools()
     drained = threading.Event()
-    nth = 2 if step == "_next_job" else 1
-    getattr(lock, place)(step, lambda: pool.drain(drained.set), nth=nth)
+    getattr(lock, place)("_next_job", lambda: pool.drain(drained.set), nth=2)
     pool.submit(QuickJob())
     must_happen(drained)
     assert lock.told
@@ -1084,6 +1103,28 @@ def test_the_next_job_of_a_thread_that_streamed_counts_again(pools: Pools) -> No
     clock.now += 1000
     pool.release_long_streams()
     assert (pool.counts().away, pool._counted) == (0, 2)
+
+
+def test_nothing_of_a_long_stream_is_left_with_its_thread(pools: Pools) -> None:
+    """W-FLOW-8: the thread's next job is neither long nor streaming, and counts after each wait."""
+    pool, clock, stream, other = streaming(pools)
+    lock: Any = pool._lock
+    clock.now += 2
+    pool.release_long_streams()
+    other.let_go()
+    lock.wait_until(lambda: pool.counts().idle == 1)
+    stream.let_go()
+    lock.wait_until(lambda: pool.counts().idle == 2)
+    (after,) = pools.running(pool, 1)
+    assert after.thread is stream.thread
+    clock.now += 1000
+    pool.release_long_streams()
+    assert (pool.counts().away, pool._counted) == (0, 1)
+    back = after.go_away()
+    assert (pool.counts().away, pool._counted) == (1, 0)
+    back.set()
+    after.must_be_back()
+    assert (pool.counts().away, pool._counted) == (0, 1)
 
 
 @pytest.mark.parametrize("how", ["away", "long stream"])

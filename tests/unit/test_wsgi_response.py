@@ -48,7 +48,7 @@ STEPS: dict[str, Callable[[WSGIResponse], object]] = {
     "start with exc_info": lambda response: response.start("500 Oops", SECOND, exc_info()),
     "start with no error": lambda response: response.start("500 Oops", SECOND, (None, None, None)),
     "first chunk": lambda response: response.seal(),
-    "end": lambda response: response.seal(()),
+    "end": lambda response: response.seal(0),
 }
 
 # The docstring's table: what each step leads to, a state or an error.
@@ -195,7 +195,7 @@ def test_the_apps_own_header_list_is_not_changed() -> None:
     headers: list[tuple[str, str]] = []
     response = WSGIResponse("GET")
     response.start("200 OK", headers, None)
-    response.seal([b"x"])
+    response.seal(1)
     assert headers == []
 
 
@@ -311,21 +311,21 @@ def test_equal_lengths_are_one() -> None:
 def test_a_body_that_is_known_whole_gets_its_length() -> None:
     """W-OUT-6."""
     response = started("GET", "200 OK", None)
-    assert response.seal([b"ab", b"c"]).headers == [(b"content-length", b"3")]
+    assert response.seal(3).headers == [(b"content-length", b"3")]
     assert response.declared == 3
 
 
 def test_an_empty_body_that_is_known_whole_has_the_length_0() -> None:
     """W-OUT-6."""
     response = started("GET", "200 OK", None)
-    assert response.seal(()).headers == [(b"content-length", b"0")]
+    assert response.seal(0).headers == [(b"content-length", b"0")]
     assert response.complete()
 
 
 def test_the_apps_own_length_wins_over_the_known_one() -> None:
     """W-OUT-6: what is missing of it is then an error of the app."""
     response = started("GET", "200 OK", "5")
-    assert response.seal([b"ab"]).headers == [(b"content-length", b"5")]
+    assert response.seal(2).headers == [(b"content-length", b"5")]
     response.admitted(b"ab")
     with pytest.raises(AppError, match="3 bytes short of Content-Length 5"):
         response.check_end()
@@ -404,7 +404,7 @@ def test_a_bodyless_response_has_no_body_and_no_length_to_keep(
 ) -> None:
     """W-OUT-6: RFC 9110 8.6 and 6.4.1."""
     response = started(method, status, "5")
-    head = response.seal([b"hello"])
+    head = response.seal(5)
     assert head.headers == ([(b"content-length", b"5")] if keeps_length else [])
     assert response.bodyless
     assert response.complete()
@@ -418,10 +418,18 @@ def test_a_bodyless_response_has_no_body_and_no_length_to_keep(
 @pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 Not Modified")])
 def test_a_bodyless_response_gets_no_length_that_nobody_gave(method: str, status: str) -> None:
     """W-OUT-6: what would have been its body is not known."""
-    assert started(method, status, None).seal([]).headers == []
+    assert started(method, status, None).seal(0).headers == []
 
 
 # --- chunks
+
+
+def test_a_chunk_of_a_whole_body_that_is_no_bytes_leaves_the_head_unsealed() -> None:
+    """W-OUT-8, W-OUT-2: the app may still replace the head by an error page."""
+    response = started("GET", "200 OK", None)
+    with pytest.raises(AppError, match="type str, expected bytes"):
+        response.whole([b"x", "str"])  # type: ignore[list-item]
+    assert response.state is HELD
 
 
 def test_bytes_are_a_chunk() -> None:

@@ -20,8 +20,8 @@ from .loops import Gate, LoopHandle
 
 __all__ = ["Caller"]
 
-LEAST_CHUNK_BYTES = 1024
-"""What even the smallest chunk counts for, when it is asked how long an app has kept the loop."""
+LEAST_CHUNK_BYTES = 512
+"""What even an empty chunk counts for, when it is asked how long an app has kept the loop."""
 
 
 class Caller:
@@ -60,20 +60,24 @@ class Caller:
 
     # ------------------------------------------------------------ the loop
 
-    def put_in_loop(self, chunk: bytes, *, last: bool) -> bool:
-        """Hand one chunk over; `last` ends the exchange with it. False when nobody takes it: the thread has left."""
+    def put_in_loop(self, chunk: bytes, *, last: bool) -> bool | None:
+        """Hand one chunk over; `last` ends the exchange with it.
+
+        True when `wait_for_room_in_loop` has to follow. None when nobody takes it: the thread has left.
+        """
         with self._lock:
             if self._left or self._ended:
-                return False
+                return None
             if chunk:
                 self._chunks.append(chunk)
                 self._held += len(chunk)
             self._ended = last
-            self._unbroken += max(len(chunk), LEAST_CHUNK_BYTES)
+            self._unbroken += len(chunk) + LEAST_CHUNK_BYTES
+            wait = self._held > self._budget or self._unbroken > self._budget
             parked, self._parked = self._parked, None
         if parked is not None:
             parked.open()
-        return True
+        return wait
 
     async def wait_for_room_in_loop(self) -> None:
         """Sleep while the budget is spent and the thread is there. Now and then, let others run although there is room."""

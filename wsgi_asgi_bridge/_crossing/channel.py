@@ -71,9 +71,10 @@ class ThreadToLoop:
         with self._lock:
             if self._broken is not None:
                 raise self._broken()
-            if not self._fits(size):
+            held = self._held
+            if held > 0 and held + size > self._budget:  # _fits, without a call for each chunk
                 return False
-            self._held += size
+            self._held = held + size
             self._chunks.append(chunk)
             self._ended = last
             taker, self._taker = self._taker, None

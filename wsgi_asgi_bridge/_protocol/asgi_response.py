@@ -53,7 +53,7 @@ class ASGIResponse:
         For a body part: the bytes that go out and whether they are the last. None for all others.
         Raises AppError for a message that is illegal here.
         """
-        if not isinstance(message, Mapping):
+        if type(message) is not dict and not isinstance(message, Mapping):
             raise AppError(f"the app sent {message!r:.200} {self.state.value}, expected a dict")
         kind = message.get("type")
         if kind == "http.response.body" and self.state is ASGIResponseState.STARTED:

@@ -85,8 +85,8 @@ class WSGIResponse:
         self._status = code
         self.state = ResponseState.HELD
 
-    def seal(self, whole: Sequence[bytes] | None = None) -> Head:
-        """The head, which stands from here on. `whole`: the body, where all of it is known already."""
+    def seal(self, length: int | None = None) -> Head:
+        """The head, which stands from here on. `length`: of the body, where all of it is known already."""
         if self.state is ResponseState.EXPECTED:
             raise AppError("the app gave its response without calling start_response (PEP 3333)")
         self.state = ResponseState.SEALED
@@ -97,22 +97,25 @@ class WSGIResponse:
                 self._headers = [pair for pair in self._headers if pair[0] != b"content-length"]
         elif self._method == "HEAD":
             self.bodyless = True
-        elif whole is not None and self.declared is None:
-            self.declared = sum(map(len, whole))
-            self._headers.append((b"content-length", b"%d" % self.declared))
+        elif length is not None and self.declared is None:
+            self.declared = length
+            self._headers.append((b"content-length", b"%d" % length))
         return Head(status, self._headers)
 
     # ------------------------------------------------------------ the body
 
     def whole(self, chunks: Sequence[bytes]) -> tuple[Head, Sequence[bytes]]:
         """The head of a response whose body is `chunks`, and what of them may go out. Raises AppError for a body short of Content-Length."""
-        head = self.seal(chunks)
+        length = 0
+        for chunk in chunks:
+            length += len(checked_chunk(chunk))
+        head = self.seal(length)
         if self.bodyless:
             return head, ()
-        self._sent = sum(map(len, chunks))
-        self.check_end()
-        if self._sent == self.declared:
+        self._sent = length
+        if length == self.declared:
             return head, chunks
+        self.check_end()
         self._sent = 0
         return head, [self.admitted(chunk) for chunk in chunks]
 

@@ -81,7 +81,9 @@ class AppCall:
     def run(self, slot: Worker) -> None:
         """All of the app's work. Lets nothing escape: whatever an app raises ends its request, never this thread (W-CALL-3)."""
         self._slot = slot
-        self._ambient.bind_thread()
+        if slot.bound_to is not self._ambient:
+            self._ambient.bind_thread()
+            slot.bound_to = self._ambient
         error: BaseException | None = None
         try:
             iterable = self._app(self._environ, self._start_response)

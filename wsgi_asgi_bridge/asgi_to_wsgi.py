@@ -16,14 +16,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from asgiref.compatibility import guarantee_single_callable
-from asgiref.sync import ThreadSensitiveContext
 
 from ._arguments import count, imported_app, seconds
 from ._crossing.caller import Caller
@@ -32,6 +30,7 @@ from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
 from ._crossing.loops import Companion, Gate
 from ._crossing.sockets import peer_has_closed
+from ._crossing.thread_sensitive import ThreadSensitiveDoor
 from ._lifespan_task import LifespanTask
 from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import blocks
@@ -93,8 +92,8 @@ class ASGIToWSGI:
         lifespan: str = "auto",
         startup_timeout: float = 60.0,
         shutdown_timeout: float = 30.0,
-        request_buffer: int = 65536,
-        response_buffer: int = 262144,
+        request_buffer: int = 524288,
+        response_buffer: int = 524288,
         disconnect_poll: float = 0.25,
         root_path: str | None = None,
     ) -> None:
@@ -240,8 +239,7 @@ class _LoopSide:
         self.exchanges: set[_Exchange] = set()
         self.background = self.completed = self.disconnected = self.failed = 0
         self._on_empty: Callable[[], None] | None = None
-        self._fallback_lock = threading.Lock()
-        self._fallback: ThreadPoolExecutor | None = None
+        self.door = ThreadSensitiveDoor("wsgi_asgi_bridge-sync")
         self._closing = threading.RLock()
         """Held while the loop ends: whoever calls `close` meanwhile returns when it has. Re-entered at the exit of a closing process."""
         self._closed = False
@@ -298,9 +296,7 @@ class _LoopSide:
             self._lifespan.shutdown(self._shutdown_timeout)
         if not self.private.stop(self._shutdown_timeout):
             logger.error("the private loop did not end within shutdown_timeout=%s s", self._shutdown_timeout)
-        with self._fallback_lock:
-            if self._fallback is not None:
-                self._fallback.shutdown(wait=False, cancel_futures=True)
+        self.door.close()
 
     def end_unused(self) -> None:
         """The bridge was collected: nobody can send requests any more."""
@@ -332,18 +328,6 @@ class _LoopSide:
         if not self.exchanges and self._on_empty is not None:
             report, self._on_empty = self._on_empty, None
             report()
-
-    # ------------------------------------------------------------ sync code without a thread of its own
-
-    def run_in_fallback(self, job: Callable[[], None]) -> None:
-        """Run thread-sensitive code whose calling thread has left, one at a time in one thread. Any thread."""
-        with self._fallback_lock:
-            if self._fallback is None:
-                self._fallback = ThreadPoolExecutor(1, thread_name_prefix="wsgi_asgi_bridge-sync")
-            try:
-                self._fallback.submit(job)
-            except RuntimeError:  # shut down, and with it the loop whose task waits for the job
-                logger.debug("a job came after the shutdown and is dropped")
 
 
 class _Exchange(Iterator[bytes]):
@@ -436,7 +420,7 @@ class _Exchange(Iterator[bytes]):
         if not self._last:
             self._side.handle.post(self._caller_left_in_loop)
         for job in jobs:
-            self._side.run_in_fallback(job)
+            self._side.door.run_in_fallback(job)
 
     def _read_body(self) -> None:
         """A job: the app waits for more of the request."""
@@ -456,11 +440,7 @@ class _Exchange(Iterator[bytes]):
         error: BaseException | None = None
         try:
             if self._side.handle.backend == "asyncio":
-                # Entered and never left: it belongs to this task's context and to those of the tasks that the app
-                # starts, and ends with the last of them (A-LOOP-4).
-                door = ThreadSensitiveContext(executor=_CallerExecutor(self))
-                await door.__aenter__()  # type: ignore[no-untyped-call]
-                door.token = None  # good for leaving only; it refers to the context, and that to the door
+                await self._side.door.enter_in_loop(self._caller)
             await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
@@ -625,36 +605,6 @@ def _has_undeclared_body(environ: Environ) -> bool:
     if not environ.get("wsgi.input_terminated"):
         return False
     return "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD") not in ("GET", "HEAD")
-
-
-class _CallerExecutor(Executor):
-    """Runs sync code in the thread that waits for the exchange, and in the fallback thread once that has left (A-LOOP-4)."""
-
-    def __init__(self, exchange: _Exchange) -> None:
-        self._caller = exchange._caller
-        self._side = exchange._side
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        future: Future[Any] = Future()
-        job = partial(_run_into, future, fn, args, kwargs)
-        if not self._caller.call_in_thread(job):
-            self._side.run_in_fallback(job)
-        return future
-
-
-def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = fn(*args, **kwargs)
-    except StopIteration as exc:  # which no future may carry: what awaits it would never go on
-        error = RuntimeError("thread-sensitive code raised StopIteration")
-        error.__cause__ = exc
-        future.set_exception(error)
-    except BaseException as exc:
-        future.set_exception(exc)
-    else:
-        future.set_result(result)
 
 
 def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:

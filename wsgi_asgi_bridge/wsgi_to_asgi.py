@@ -132,7 +132,7 @@ class WSGIToASGI:
         max_streams: int = 1000,
         stream_after: float = 1.0,
         request_buffer: int = 65536,
-        response_buffer: int = 262144,
+        response_buffer: int = 524288,
         max_body_size: int | None = None,
         max_header_repeats: int = 100,
         stall_timeout: float = 60.0,

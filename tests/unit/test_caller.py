@@ -56,9 +56,7 @@ def take(caller: Caller) -> tuple[list[bytes], bool]:
 
 
 def stepped_with_a_rest(caller: Caller) -> None:
-    """Ask for room that is there; a budget as small as this one makes the app rest after each
-    chunk.
-    """
+    """Ask for room that is there; with so small a budget the app rests after each chunk."""
     with HandTask(caller.wait_for_room_in_loop()) as asking:
         asking.step()
         assert asking.step()
@@ -109,7 +107,7 @@ def test_an_error_after_the_end_changes_nothing(caller: Caller) -> None:
 def test_after_the_end_nothing_is_taken_any_more(caller: Caller) -> None:
     """A-OUT-3: the app is told as of a client that left."""
     caller.put_in_loop(b"x", last=True)
-    assert caller.put_in_loop(b"y", last=False) is False
+    assert caller.put_in_loop(b"y", last=False) is None
     assert take(caller) == ([b"x"], True)
 
 
@@ -171,6 +169,14 @@ def bored() -> None:
 # --- the budget
 
 
+def test_put_says_when_the_app_has_to_wait(loop: HandTurnedLoop) -> None:
+    """A-OUT-2: once the budget is spent, and not before: to ask for room costs a call."""
+    caller = Caller(loop, 10 * LEAST_CHUNK_BYTES)  # type: ignore[arg-type]
+    assert caller.put_in_loop(bytes(9 * LEAST_CHUNK_BYTES), last=False) is False
+    assert caller.put_in_loop(bytes(LEAST_CHUNK_BYTES + 1), last=False) is True
+    assert caller.put_in_loop(b"x", last=False) is True
+
+
 def test_the_app_waits_until_the_thread_has_taken(caller: Caller, loop: HandTurnedLoop) -> None:
     """A-OUT-2."""
     caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
@@ -198,8 +204,9 @@ def test_a_thread_that_takes_at_once_does_not_let_the_app_keep_the_loop(
     caller = Caller(loop, budget)  # type: ignore[arg-type]
     since_the_last_turn = 0
     for _ in range(30):
-        caller.put_in_loop(bytes(size), last=False)
-        since_the_last_turn += max(size, LEAST_CHUNK_BYTES)
+        wait = caller.put_in_loop(bytes(size), last=False)
+        since_the_last_turn += size + LEAST_CHUNK_BYTES
+        assert wait == (since_the_last_turn > budget)
         if size:
             caller.take_from_thread(TINY_SECONDS, None)
         with HandTask(caller.wait_for_room_in_loop()) as waiting:
@@ -367,17 +374,17 @@ def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(caller: 
 def test_after_the_thread_has_left_chunks_are_dropped(caller: Caller) -> None:
     caller.put_in_loop(b"x", last=False)
     caller.leave_from_thread()
-    assert caller.put_in_loop(b"x" * (BUDGET + 1), last=False) is False
+    assert caller.put_in_loop(b"x" * (BUDGET + 1), last=False) is None
     stepped_with_a_rest(caller)
     caller.fail_in_loop(FailedError())
 
 
 def test_put_says_that_the_thread_has_left(caller: Caller) -> None:
     """A-OUT-3: the app's `send()` raises, and not only the one after."""
-    assert caller.put_in_loop(b"x", last=False) is True
+    assert caller.put_in_loop(b"x", last=False) is not None
     caller.leave_from_thread()
-    assert caller.put_in_loop(b"x", last=False) is False
-    assert caller.put_in_loop(b"", last=True) is False
+    assert caller.put_in_loop(b"x", last=False) is None
+    assert caller.put_in_loop(b"", last=True) is None
 
 
 def test_a_thread_that_another_one_left_for_is_woken_with_the_end(caller: Caller) -> None:
@@ -507,7 +514,7 @@ def test_any_sequence_equals_a_list(steps: list[tuple[str, bytes]], ending: str)
     for step, chunk in steps:
         if step == "put":
             waiting += [chunk] if chunk else []
-            assert caller.put_in_loop(chunk, last=False)
+            assert caller.put_in_loop(chunk, last=False) is not None
             if sum(map(len, waiting)) <= BUDGET:
                 stepped_with_a_rest(caller)
         elif step == "job":
@@ -551,8 +558,8 @@ async def test_a_loop_streams_to_a_thread_and_has_it_run_jobs() -> None:
         for number, chunk in enumerate(sent):
             if number % 7 == 0:
                 assert caller.call_in_thread(lambda: ran_in.add(threading.current_thread()))
-            assert caller.put_in_loop(chunk, last=False)
-            await caller.wait_for_room_in_loop()
+            if caller.put_in_loop(chunk, last=False):
+                await caller.wait_for_room_in_loop()
         ran = threading.Event()
         assert caller.call_in_thread(ran.set)
         await Blocking(lambda: must_happen(ran)).result_in_loop()

@@ -127,8 +127,7 @@ def test_a_failure_that_is_not_a_closed_loop_is_not_hidden() -> None:
 def test_an_interrupt_in_the_middle_of_a_drain_leaves_no_later_post_behind(
     mailbox: Mailbox, wakes: ScheduledWakes
 ) -> None:
-    """A callback raises nothing, but a signal may: what is posted after it is not one wake-up late.
-    """
+    """A callback raises nothing, but a signal may; no later post is one wake-up late for it."""
     ran: list[str] = []
 
     def interrupted() -> None:

@@ -979,7 +979,7 @@ def test_an_error_during_the_wait_brings_the_thread_back_into_the_count(pools: P
 def test_an_apps_own_thread_that_wakes_up_too_late_changes_no_count(pools: Pools) -> None:
     """W-FLOW-8: it waited for the client, in a thread of the app, for a job that is over since."""
     pool, lock = pools(limit=2)
-    first, second = pools.running(pool, 2)
+    first, _ = pools.running(pool, 2)
     stray: list[Any] = []
     first.do(lambda worker: stray.append(worker.away()))
     (away,) = stray

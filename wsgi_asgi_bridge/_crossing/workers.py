@@ -51,11 +51,13 @@ class QueueFull(Exception):
 class Worker:
     """One pool thread, as the job that it runs sees it."""
 
-    __slots__ = ("_pool", "counted", "gate", "job_number", "long_stream", "streaming_since")
+    __slots__ = ("_pool", "bound_to", "counted", "gate", "job_number", "long_stream", "streaming_since")
 
     def __init__(self, pool: "WorkerPool") -> None:
         self._pool = pool
         self.gate = ThreadGate()
+        self.bound_to: object = None
+        """What the thread was last bound to; the job's own to use."""
         # The rest belongs to the pool's lock.
         self.counted = False
         self.job_number = 0

@@ -135,15 +135,20 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
     for pair in headers:
         try:
             raw_name, raw_value = pair
-            name, value = _native_name(_as_bytes(raw_name)), _as_bytes(raw_value)
-        except (TypeError, ValueError) as exc:
-            if isinstance(exc, AppError):
-                raise
+            name = _native_name(raw_name if type(raw_name) is bytes else _as_bytes(raw_name))
+            value = raw_value if type(raw_value) is bytes else _as_bytes(raw_value)
+        except (TypeError, ValueError):
             raise AppError(f"http.response.start: a header is {pair!r:.200}, expected two byte strings") from None
         if name is None:
             continue
-        if _CONTROL.search(value) is not None:
-            raise AppError(f"http.response.start: header {name!r} has the value {value!r:.200}, which holds a control character")
+        text = value.decode("latin-1")
+        # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
+        if not text.isprintable():
+            if _CONTROL.search(value) is not None:
+                raise AppError(
+                    f"http.response.start: header {name!r} has the value {value!r:.200}, which holds a control character"
+                )
+            text = text.replace("\t", " ")
         if name == "content-length":
             if not value.isdigit() or len(value) > 18:
                 raise AppError(f"http.response.start: Content-Length is {value!r:.200}, expected digits (RFC 9110 8.6)")
@@ -152,7 +157,7 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
             if declared is not None:
                 continue
             declared = int(value)
-        native.append((name, value.replace(b"\t", b" ").decode("latin-1")))
+        native.append((name, text))
     return native, declared
 
 

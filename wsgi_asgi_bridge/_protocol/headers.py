@@ -72,15 +72,19 @@ def content_length(value: str) -> int:
 
 
 @lru_cache(maxsize=KNOWN_NAMES)
-def header_name_from_app(name: str) -> bytes:
-    """A WSGI app's header name as ASGI wants it: lower-case bytes. Raises AppError unless it is an RFC 9110 token."""
+def header_name_from_app(name: str) -> bytes | None:
+    """A WSGI app's header name as ASGI wants it: lower-case bytes. None for one that is not the app's to set.
+
+    Raises AppError unless it is an RFC 9110 token.
+    """
     try:
         encoded = name.encode("latin-1")
     except UnicodeEncodeError:
         encoded = b""
     if _TOKEN.fullmatch(encoded) is None:
         raise AppError(f"start_response: header name {name!r} is not a token (RFC 9110 5.1)")
-    return encoded.lower()
+    lower = encoded.lower()
+    return None if lower in HOP_BY_HOP else lower
 
 
 def header_value_from_app(name: str, value: str) -> bytes:

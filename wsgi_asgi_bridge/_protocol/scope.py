@@ -19,6 +19,9 @@ HTTP_VERSIONS = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2": "2", "HTTP/2.0"
 PATH_SAFE = "/:@!$&'()*+,;=-._~"
 """What stays as it is in the path of a URL (RFC 3986 3.3)."""
 
+_PLAIN_PATH = re.compile(rb"[A-Za-z0-9/:@!$&'()*+,;=._~-]*")
+"""What quoting would not change."""
+
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
@@ -86,6 +89,8 @@ def _raw_path(environ: Environ, path: bytes) -> bytes:
         raw = _octets(target[authority.end() :] if authority else target).partition(b"?")[0]
         if raw == path or unquote_to_bytes(raw) == path:
             return raw
+    if _PLAIN_PATH.fullmatch(path) is not None:
+        return path
     return quote_from_bytes(path, PATH_SAFE).encode("ascii")
 
 

@@ -21,7 +21,6 @@ from ..errors import AppError
 from ..typing import Headers
 from .headers import (
     BODYLESS_STATUSES,
-    HOP_BY_HOP,
     KNOWN_NAMES,
     MAX_LENGTH_DIGITS,
     header_name_from_app,
@@ -176,7 +175,7 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
             raise AppError(f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)")
         raw_name = header_name_from_app(name)
         raw_value = header_value_from_app(name, value)
-        if raw_name in HOP_BY_HOP:
+        if raw_name is None:
             continue
         if raw_name == b"content-length":
             length = _length_from_app(raw_value.strip(b" \t"))

@@ -1,0 +1,113 @@
+"""Where asgiref's thread-sensitive code runs: in the thread that waits for the exchange (A-LOOP-4).
+
+`ThreadSensitiveContext(executor=...)` is asgiref's door for that. Entering one for each request costs about 4 us, so one is
+entered for all, with an executor that asks a contextvar which request it is called for. What entering sets is read
+off a context made for the purpose. A request whose caller is itself inside asgiref's machinery carries more
+than the shared door can set right; it enters a door of its own.
+
+No door is ever left: it belongs to the contexts of the request's tasks, and ends with the last of them.
+"""
+
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from asgiref.sync import ThreadSensitiveContext
+
+from .caller import Caller
+
+__all__ = ["ThreadSensitiveDoor"]
+
+logger = logging.getLogger("wsgi_asgi_bridge")
+
+_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("wsgi_asgi_bridge_caller")
+
+
+class ThreadSensitiveDoor:
+    """One loop's door. Made by a thread, before the loop's first request; `close` ends the thread for those whose caller has left."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = _CallerExecutor(self)
+        self._shared = ThreadSensitiveContext(executor=self._executor)
+        made = contextvars.Context()
+        made.run(_run_to_end, self._shared.__aenter__())  # type: ignore[no-untyped-call]
+        self._shared.token = None
+        self._shared_var = next(var for var, value in made.items() if value is self._shared)
+        self._other_vars = [var for var in made if var is not self._shared_var]
+        self._name = name
+        self._lock = threading.Lock()  # held for a few statements
+        self._fallback: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    async def enter_in_loop(self, caller: Caller) -> None:
+        """Let the thread-sensitive code of this task, and of those it starts, run in `caller`'s thread."""
+        _caller.set(caller)
+        for var in self._other_vars:
+            if var.get(None) is not None:
+                own = ThreadSensitiveContext(executor=self._executor)
+                await own.__aenter__()  # type: ignore[no-untyped-call]
+                own.token = None  # good for leaving only; it refers to the context, and that to the door
+                return
+        self._shared_var.set(self._shared)
+
+    def run_in_fallback(self, job: Callable[[], None]) -> None:
+        """Run a job whose caller has left, one at a time in one thread. Any thread."""
+        with self._lock:
+            if self._fallback is None and not self._closed:
+                self._fallback = ThreadPoolExecutor(1, thread_name_prefix=self._name)
+            try:
+                if self._fallback is not None:
+                    self._fallback.submit(job)
+                    return
+            except RuntimeError:  # the interpreter ends
+                pass
+        logger.debug("a job came after the shutdown and is dropped")
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            fallback, self._fallback = self._fallback, None
+        if fallback is not None:
+            fallback.shutdown(wait=False, cancel_futures=True)
+
+
+class _CallerExecutor(Executor):
+    """Runs code in the thread of the request that submits it."""
+
+    def __init__(self, door: ThreadSensitiveDoor) -> None:
+        self._door = door
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        job = partial(_run_into, future, fn, args, kwargs)
+        if not _caller.get().call_in_thread(job):
+            self._door.run_in_fallback(job)
+        return future
+
+
+def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = fn(*args, **kwargs)
+    except StopIteration as exc:  # which no future may carry: what awaits it would never go on
+        error = RuntimeError("thread-sensitive code raised StopIteration")
+        error.__cause__ = exc
+        future.set_exception(error)
+    except BaseException as exc:
+        future.set_exception(exc)
+    else:
+        future.set_result(result)
+
+
+def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine that awaits nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("asgiref's ThreadSensitiveContext awaits something on entering")

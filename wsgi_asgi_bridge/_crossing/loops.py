@@ -103,9 +103,7 @@ class _AsyncioCompanion(Companion):
 class _AsyncioInterrupt(Interrupt):
     __slots__ = ("_before", "_inside", "_task", "reason")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        task = asyncio.current_task(loop)
-        assert task is not None, "an interrupt is made inside a task"
+    def __init__(self, task: "asyncio.Task[Any]") -> None:
         self._task = task
         self._before = task.cancelling()
         self._inside = False
@@ -156,7 +154,9 @@ class _AsyncioHandle(LoopHandle):
         return _AsyncioCompanion(asyncio.Task(work(), loop=self.loop, context=context))
 
     def interrupt(self) -> Interrupt:
-        return _AsyncioInterrupt(self.loop)
+        task = asyncio.current_task(self.loop)
+        assert task is not None, "an interrupt is made inside a task"
+        return _AsyncioInterrupt(task)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback, context=contextvars.Context())

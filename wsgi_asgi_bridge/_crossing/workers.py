@@ -135,16 +135,16 @@ class WorkerPool:
                 raise BridgeClosed("the bridge is shutting down and takes no new requests")
             ahead = len(self._jobs)
             # The first `limit` jobs are not queued for long: a thread is on its way for each of them.
-            free = max(0, self._limit - self._counted)
-            if ahead >= self._max_queued + free:
+            free = self._limit - self._counted
+            if ahead >= self._max_queued and ahead >= self._max_queued + free:
                 raise QueueFull
             self._jobs[job] = None
-            wake = self._next_to_wake()
+            wake = None if self._waking else self._next_to_wake()
         if wake is not None:
             wake()
             if self._is_deserted() and self.withdraw(job):
                 raise BridgeClosed("no thread could be started to run this request")
-        if not free:
+        if free <= 0:
             return Prospect.BUSY
         return Prospect.NOW if ahead < free else Prospect.BEHIND_OTHERS
 

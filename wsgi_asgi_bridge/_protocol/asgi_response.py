@@ -31,6 +31,9 @@ class ASGIResponseState(Enum):
     ENDED = "after the end of the response"
 
 
+_EXPECTED, _STARTED, _TRAILERS, _ENDED = ASGIResponseState
+
+
 class ASGIResponse:
     """One response, as its app sends it."""
 
@@ -38,7 +41,7 @@ class ASGIResponse:
 
     def __init__(self, method: str) -> None:
         self._method = method
-        self.state = ASGIResponseState.EXPECTED
+        self.state = _EXPECTED
         self.status = ""
         """PEP 3333's status: three digits, a space and a reason."""
         self.headers: list[tuple[str, str]] = []
@@ -53,18 +56,19 @@ class ASGIResponse:
         For a body part: the bytes that go out and whether they are the last. None for all others.
         Raises AppError for a message that is illegal here.
         """
-        if type(message) is not dict and not isinstance(message, Mapping):
-            raise AppError(f"the app sent {message!r:.200} {self.state.value}, expected a dict")
-        kind = message.get("type")
-        if kind == "http.response.body" and self.state is ASGIResponseState.STARTED:
+        try:
+            kind = message["type"]
+        except (KeyError, TypeError):
+            raise AppError(f"the app sent {message!r:.200} {self.state.value}, expected a dict with a type") from None
+        if self.state is _STARTED and kind == "http.response.body":
             return self._body(message)
-        if kind == "http.response.start" and self.state is ASGIResponseState.EXPECTED:
+        if self.state is _EXPECTED and kind == "http.response.start":
             self._start(message)
             return None
-        if kind == "http.response.trailers" and self.state is ASGIResponseState.TRAILERS:
+        if self.state is _TRAILERS and kind == "http.response.trailers":
             # WSGI has no trailers to send them by; they are accepted and dropped (A-OUT-6).
             if not message.get("more_trailers", False):
-                self.state = ASGIResponseState.ENDED
+                self.state = _ENDED
             return None
         raise AppError(f"the app sent {kind!r} {self.state.value}, where the ASGI spec does not allow it")
 
@@ -78,7 +82,7 @@ class ASGIResponse:
         self._declared = declared
         self._bodyless = self._method == "HEAD" or status in BODYLESS_STATUSES
         self._trailers = bool(message.get("trailers", False))
-        self.state = ASGIResponseState.STARTED
+        self.state = _STARTED
 
     def _body(self, message: Mapping[str, Any]) -> tuple[bytes, bool]:
         body = message.get("body", b"")
@@ -93,7 +97,7 @@ class ASGIResponse:
             self._check_length(len(body), last)
             self._sent += len(body)
         if last:
-            self.state = ASGIResponseState.TRAILERS if self._trailers else ASGIResponseState.ENDED
+            self.state = _TRAILERS if self._trailers else _ENDED
         return body, last
 
     def _check_length(self, size: int, last: bool) -> None:
@@ -106,7 +110,7 @@ class ASGIResponse:
 
     def body_ended(self) -> bool:
         """Whether the client has all that it will get."""
-        return self.state in (ASGIResponseState.TRAILERS, ASGIResponseState.ENDED)
+        return self.state is _TRAILERS or self.state is _ENDED
 
 
 @lru_cache(maxsize=KNOWN_NAMES)

@@ -47,6 +47,9 @@ class ResponseState(Enum):
     SEALED = "sealed"
 
 
+_EXPECTED, _HELD, _SEALED = ResponseState
+
+
 class WSGIResponse:
     """One response, as its app makes it. `method` decides whether it may have a body."""
 
@@ -57,7 +60,7 @@ class WSGIResponse:
         self._status = 0
         self._headers: Headers = []
         self._sent = 0
-        self.state = ResponseState.EXPECTED
+        self.state = _EXPECTED
         self.declared: int | None = None
         """Content-Length."""
         self.bodyless = False
@@ -69,11 +72,11 @@ class WSGIResponse:
         """`start_response`. Raises AppError for what PEP 3333 does not allow, and the app's own error where it asks for that."""
         if exc_info is not None and exc_info[1] is not None:
             try:
-                if self.state is ResponseState.SEALED:
+                if self.state is _SEALED:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # it refers to a traceback, whose frames refer to it
-        elif self.state is not ResponseState.EXPECTED:
+        elif self.state is not _EXPECTED:
             raise AppError(
                 f"start_response({status!r}) is a second call without exc_info (PEP 3333); the first said {self._status}"
             )
@@ -82,13 +85,13 @@ class WSGIResponse:
         code = _status_code(status)
         self._headers, self.declared = _translated_headers(headers)
         self._status = code
-        self.state = ResponseState.HELD
+        self.state = _HELD
 
     def seal(self, length: int | None = None) -> Head:
         """The head, which stands from here on. `length`: of the body, where all of it is known already."""
-        if self.state is ResponseState.EXPECTED:
+        if self.state is _EXPECTED:
             raise AppError("the app gave its response without calling start_response (PEP 3333)")
-        self.state = ResponseState.SEALED
+        self.state = _SEALED
         status = self._status
         if status in BODYLESS_STATUSES:
             self.bodyless = True

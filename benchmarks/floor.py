@@ -16,8 +16,9 @@ from typing import Any
 from .apps import HELLO, PART_BYTES, Case, answer_after, upload_answer
 from .peers import THREADS, Bridge, NewLoop
 
-REQUEST_WINDOW_BYTES = 65536  # the windows are our defaults, so that both wait equally often
-RESPONSE_WINDOW_BYTES = 262144
+W_REQUEST_WINDOW_BYTES = 65536  # the windows are our defaults, so that both wait equally often
+A_REQUEST_WINDOW_BYTES = 524288
+RESPONSE_WINDOW_BYTES = 524288
 SMALL_BYTES = 4096  # waiting chunks travel joined when they are smaller than this on average
 
 ASGI_START = {
@@ -216,7 +217,7 @@ class FloorWSGIToASGI:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def upload(self, wakeups: Wakeups, scope: Any, receive: Any, send: Any) -> None:
-        window, side = Window(REQUEST_WINDOW_BYTES), LoopSide(wakeups)
+        window, side = Window(W_REQUEST_WINDOW_BYTES), LoopSide(wakeups)
         future = wakeups.loop.create_future()
         with_crc = scope["query_string"] == b"crc"
         self.jobs.put((self.answer_upload, wakeups, future, window, with_crc))
@@ -292,7 +293,7 @@ class FloorASGIToWSGI:
         await side.put(window, None)
 
     def upload(self, environ: Any) -> list[bytes]:
-        window, lock = Window(REQUEST_WINDOW_BYTES), locked()
+        window, lock = Window(A_REQUEST_WINDOW_BYTES), locked()
         answer: list[bytes] = []
         with_crc = environ["QUERY_STRING"] == "crc"
         self.loop.call_soon_threadsafe(self.start, self.count(window, with_crc, answer, lock))

@@ -191,7 +191,7 @@ def measure(settings: Settings, progress: Progress) -> Part:
         "A WSGI app called through ASGI, in process: microseconds a request",
         [
             "Every bridge that lets itself be told has 40 threads; asgiref has one for all.",
-            "Ours and the floor hold 64 KiB of a request and 256 KiB of a response; the adapters "
+            "Ours and the floor hold 64 KiB of a request and 512 KiB of a response; the adapters "
             "of uvicorn, starlette and hypercorn hold the whole request, the first two all that "
             "waits of a response.",
         ],

@@ -88,7 +88,8 @@ class AppCall:
         try:
             iterable = self._app(self._environ, self._start_response)
             if type(iterable) in (list, tuple) and self.head is None:
-                self._give_whole(iterable, left=True)  # type: ignore[arg-type]  # these have no close()
+                # These have no close().
+                self._give_whole(iterable, left=True)  # type: ignore[arg-type]
                 return
             try:
                 if getattr(type(iterable), "__iter__", None) in _WHOLE and self.head is None:
@@ -102,7 +103,8 @@ class AppCall:
         except BaseException as exc:
             error = exc
         self._leave(error)
-        del error  # its traceback leads to this frame: together they would wait for the garbage collector
+        # Its traceback leads to this frame: together they would wait for the garbage collector.
+        del error
 
     def _leave(self, error: BaseException | None) -> None:
         if self._ended:
@@ -116,13 +118,17 @@ class AppCall:
         """The exchange was over before the app raised. In the worker, or in the loop once the worker has left."""
         error = self.error or self.late_error
         self.error = self.late_error = None
-        if error is not None and not isinstance(error, ClientDisconnected | ClientStalled | BridgeClosed):
+        if error is not None and not isinstance(
+            error, ClientDisconnected | ClientStalled | BridgeClosed
+        ):
             logger.error("the app raised after its request had been given up", exc_info=error)
         del error  # its traceback may lead to this frame
 
     # ------------------------------------------------------------ what the app calls
 
-    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+    def _start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
         try:
             self._response.start(status, headers, exc_info)
         finally:
@@ -133,7 +139,9 @@ class AppCall:
         """PEP 3333's imperative way; what it gives precedes what is yielded."""
         self._put(checked_chunk(chunk))
         if excess := self._response.excess():
-            raise AppError(f"write() went {excess} bytes beyond Content-Length {self._response.declared}")
+            raise AppError(
+                f"write() went {excess} bytes beyond Content-Length {self._response.declared}"
+            )
 
     # ------------------------------------------------------------ what the app gives
 
@@ -192,7 +200,9 @@ class AppCall:
         if not moved:
             # The loop finds that out too, unless it is itself gone; then nobody else would end this wait.
             self._on_stall()
-            raise ClientStalled(f"the client read nothing for stall_timeout={self._stall_timeout} s")
+            raise ClientStalled(
+                f"the client read nothing for stall_timeout={self._stall_timeout} s"
+            )
 
     def _warn_of_excess(self) -> None:
         """Nothing beyond Content-Length has gone out, but somebody should know (W-OUT-6)."""
@@ -210,4 +220,6 @@ def _iterator(iterable: Any) -> Iterator[Any]:
     try:
         return iter(iterable)
     except TypeError:
-        raise AppError(f"the app returned {iterable!r:.200}, expected an iterable of bytes (PEP 3333)") from None
+        raise AppError(
+            f"the app returned {iterable!r:.200}, expected an iterable of bytes (PEP 3333)"
+        ) from None

@@ -15,7 +15,9 @@ def imported_app(app: Any, *, kind: str) -> Any:
     found = _attribute(app) if isinstance(app, str) else app
     if not callable(found):
         named = f"{app!r}, which is {found!r}" if isinstance(app, str) else repr(app)
-        raise TypeError(f"app is {named}, expected {kind} or an import string 'pkg.module:attribute'")
+        raise TypeError(
+            f"app is {named}, expected {kind} or an import string 'pkg.module:attribute'"
+        )
     return found
 
 
@@ -28,7 +30,9 @@ def _attribute(path: str) -> Any:
         try:
             found = getattr(found, attribute)
         except AttributeError:
-            raise ImportError(f"app is the import string {path!r}, but {found!r} has no {attribute!r}") from None
+            raise ImportError(
+                f"app is the import string {path!r}, but {found!r} has no {attribute!r}"
+            ) from None
     return found
 
 
@@ -46,5 +50,7 @@ def seconds(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}, expected a number of seconds")
     if not 0 < value <= threading.TIMEOUT_MAX:
-        raise ValueError(f"{name} is {value}, expected seconds above 0 and at most {threading.TIMEOUT_MAX:.0f}")
+        raise ValueError(
+            f"{name} is {value}, expected seconds above 0 and at most {threading.TIMEOUT_MAX:.0f}"
+        )
     return float(value)

@@ -22,17 +22,29 @@ _NOT_YET = {LifespanState.STARTING: "startup", LifespanState.STOPPING: "shutdown
 class LifespanTask:
     """One lifespan. `startup` and `shutdown` are called once each, by a thread; everything with `in_loop` runs in the loop."""
 
-    def __init__(self, private: PrivateLoop, app: Callable[..., Any], state: dict[str, Any], *, required: bool) -> None:
+    def __init__(
+        self,
+        private: PrivateLoop,
+        app: Callable[..., Any],
+        state: dict[str, Any],
+        *,
+        required: bool,
+    ) -> None:
         self._private = private
         self._app = app
-        self._scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+        self._scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": state,
+        }
         self._lifespan = Lifespan(required=required)
         # The loop's own.
         self._task: Companion | None = None  # held: asyncio itself refers to tasks weakly
         self._given: list[str] = []  # the messages that the app has
         self._asked_to_stop = False
         self._receiver: Gate | None = None  # where the app waits in its receive()
-        self._report: Callable[[], None] | None = None  # wakes the thread that waits for the next state
+        # Wakes the thread that waits for the next state.
+        self._report: Callable[[], None] | None = None
 
     # ------------------------------------------------------------ threads
 
@@ -44,7 +56,9 @@ class LifespanTask:
         def report() -> None:
             # Here in the loop: a moment later the lifespan may have moved on, which is not the startup's failure any more.
             failed = self._lifespan.state is LifespanState.FAILED
-            outcome.append(f"the app's lifespan startup failed: {self._lifespan.failure!r}" if failed else None)
+            outcome.append(
+                f"the app's lifespan startup failed: {self._lifespan.failure!r}" if failed else None
+            )
             gate.open()
 
         def begin_in_loop() -> None:
@@ -58,8 +72,12 @@ class LifespanTask:
     def shutdown(self, timeout: float) -> None:
         """Run the app's shutdown, if it has started. What goes wrong is logged."""
         gate = ThreadGate()
-        if self._private.handle.post(partial(self._stop_in_loop, gate.open)) and not gate.wait(timeout):
-            logger.error("the app's lifespan shutdown took longer than shutdown_timeout=%s s", timeout)
+        if self._private.handle.post(partial(self._stop_in_loop, gate.open)) and not gate.wait(
+            timeout
+        ):
+            logger.error(
+                "the app's lifespan shutdown took longer than shutdown_timeout=%s s", timeout
+            )
 
     # ------------------------------------------------------------ the loop
 
@@ -82,7 +100,9 @@ class LifespanTask:
             error = exc
         if isinstance(error, cancelled):
             pass  # the loop ends
-        elif error is not None and lifespan.state is LifespanState.STARTING and not lifespan.required:
+        elif (
+            error is not None and lifespan.state is LifespanState.STARTING and not lifespan.required
+        ):
             logger.info("the app seems not to support lifespan: it raised %r", error)
         elif error is not None:
             logger.error("the app's lifespan raised", exc_info=error)

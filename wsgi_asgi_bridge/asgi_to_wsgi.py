@@ -103,9 +103,13 @@ class ASGIToWSGI:
         if lifespan not in LIFESPAN_MODES:
             raise ValueError(f"lifespan is {lifespan!r}, expected one of {LIFESPAN_MODES}")
         if loop_factory is not None and not callable(loop_factory):
-            raise TypeError(f"loop_factory is {loop_factory!r}, expected a callable that makes an asyncio event loop")
+            raise TypeError(
+                f"loop_factory is {loop_factory!r}, expected a callable that makes an asyncio event loop"
+            )
         if loop_factory is not None and backend == "trio":
-            raise ValueError("loop_factory makes asyncio's loop, it has no meaning for backend 'trio'")
+            raise ValueError(
+                "loop_factory makes asyncio's loop, it has no meaning for backend 'trio'"
+            )
         if root_path is not None and not isinstance(root_path, str):
             raise TypeError(f"root_path is {root_path!r}, expected a str")
         self._backend = backend
@@ -147,7 +151,9 @@ class ASGIToWSGI:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI app. In any thread. Raises what the app raised before its response, AppError, ServerError, BridgeClosed."""
         if is_websocket(environ):
-            return _plain_answer(start_response, "501 Not Implemented", "WebSockets are not served here.")
+            return _plain_answer(
+                start_response, "501 Not Implemented", "WebSockets are not served here."
+            )
         try:
             length = declared_length(environ)
         except BadRequest as exc:
@@ -275,7 +281,9 @@ class _LoopSide:
     def close(self) -> None:
         """Background work, lifespan, loop. In a thread."""
         if threading.current_thread() is self.private.thread:
-            raise RuntimeError("close() was called from the private loop's own thread, which it has to wait for")
+            raise RuntimeError(
+                "close() was called from the private loop's own thread, which it has to wait for"
+            )
         if self._process != os.getpid():
             return  # a child's exit: the loop is its parent's
         with self._closing:
@@ -288,14 +296,20 @@ class _LoopSide:
         if self._unused is not None:
             self._unused.detach()
         if not self._wait(self._when_empty, self._shutdown_timeout):
-            logger.warning("shutdown_timeout=%s s is over: %d app calls are cancelled", self._shutdown_timeout, len(self.exchanges))
+            logger.warning(
+                "shutdown_timeout=%s s is over: %d app calls are cancelled",
+                self._shutdown_timeout,
+                len(self.exchanges),
+            )
             # Before the lifespan ends: what they still use is there while they clean up.
             self.handle.post(self._cancel_all)
             self._wait(self._when_empty, CANCEL_SECONDS)
         if self._lifespan is not None:
             self._lifespan.shutdown(self._shutdown_timeout)
         if not self.private.stop(self._shutdown_timeout):
-            logger.error("the private loop did not end within shutdown_timeout=%s s", self._shutdown_timeout)
+            logger.error(
+                "the private loop did not end within shutdown_timeout=%s s", self._shutdown_timeout
+            )
         self.door.close()
 
     def end_unused(self) -> None:
@@ -333,8 +347,11 @@ class _LoopSide:
 class _Exchange(Iterator[bytes]):
     """One request in flight, and the iterable that the server gets."""
 
-    def __init__(self, bridge: ASGIToWSGI, side: _LoopSide, environ: Environ, length: int | None) -> None:
-        self._bridge = bridge  # a bridge that only its responses hold is not to be collected under them
+    def __init__(
+        self, bridge: ASGIToWSGI, side: _LoopSide, environ: Environ, length: int | None
+    ) -> None:
+        # A bridge that only its responses hold is not to be collected under them.
+        self._bridge = bridge
         self._app = bridge._app
         self._poll = bridge._disconnect_poll
         self._side = side
@@ -360,7 +377,8 @@ class _Exchange(Iterator[bytes]):
         self._receivers: set[Gate] = set()  # tasks of the app that wait in receive()
         self._sending = 0  # tasks of the app that wait in send()
         if self._body.small:
-            self._took_body(*self._body.read_all())  # before the loop knows of this exchange, so this thread may
+            # Before the loop knows of this exchange, so this thread may.
+            self._took_body(*self._body.read_all())
 
     # ------------------------------------------------------------ the calling thread
 
@@ -446,10 +464,13 @@ class _Exchange(Iterator[bytes]):
             error = exc
         try:
             self._app_ended(error)
-            if self._side.handle.backend == "trio" and isinstance(error, self._side.handle.cancelled):
+            if self._side.handle.backend == "trio" and isinstance(
+                error, self._side.handle.cancelled
+            ):
                 raise error
         finally:
-            del error  # its traceback leads to this frame: together they would wait for the garbage collector
+            # Its traceback leads to this frame: together they would wait for the garbage collector.
+            del error
 
     def _app_ended(self, error: BaseException | None) -> None:
         side, response = self._side, self._response
@@ -458,7 +479,9 @@ class _Exchange(Iterator[bytes]):
             if error is not None:
                 logger.error("the app raised after its response had ended", exc_info=error)
         elif self._gone:
-            if error is not None and not _is_consequence(error, (ClientDisconnected, side.handle.cancelled)):
+            if error is not None and not _is_consequence(
+                error, (ClientDisconnected, side.handle.cancelled)
+            ):
                 logger.error("the app raised after its client had left", exc_info=error)
         else:
             side.failed += 1
@@ -547,7 +570,9 @@ class _Exchange(Iterator[bytes]):
 
     def shut_down_in_loop(self) -> None:
         """The bridge is closed: nobody waits any longer, neither the thread for the app nor the app for its background work."""
-        self._caller.fail_in_loop(BridgeClosed("the bridge was shut down while this request was in flight"))
+        self._caller.fail_in_loop(
+            BridgeClosed("the bridge was shut down while this request was in flight")
+        )
         self._task.cancel()
 
     def _open_receivers(self) -> None:
@@ -604,7 +629,10 @@ def _has_undeclared_body(environ: Environ) -> bool:
     """
     if not environ.get("wsgi.input_terminated"):
         return False
-    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD") not in ("GET", "HEAD")
+    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD") not in (
+        "GET",
+        "HEAD",
+    )
 
 
 def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
@@ -636,7 +664,9 @@ def _is_consequence(error: BaseException, causes: tuple[type[BaseException], ...
             return True
         if isinstance(current, BaseExceptionGroup):
             waiting += current.exceptions
-        waiting += (linked for linked in (current.__cause__, current.__context__) if linked is not None)
+        waiting += (
+            linked for linked in (current.__cause__, current.__context__) if linked is not None
+        )
     return False
 
 
@@ -651,7 +681,9 @@ def _single_callable(app: Any) -> Any:
 
 def _plain_answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
     body = text.encode() + b"\n"
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    start_response(
+        status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    )
     return [body]
 
 

@@ -139,7 +139,9 @@ class WSGIToASGI:
         shutdown_timeout: float = 30.0,
         environ: Mapping[str, Any] | None = None,
     ) -> None:
-        self._app: WSGIApp = imported_app(app, kind="a WSGI app: a callable (environ, start_response)")
+        self._app: WSGIApp = imported_app(
+            app, kind="a WSGI app: a callable (environ, start_response)"
+        )
         _refuse_asgi(self._app)
         self._workers = count("workers", workers, least=1)
         self._max_queued = count("max_queued", max_queued, least=0)
@@ -189,7 +191,9 @@ class WSGIToASGI:
         elif kind == "websocket":
             await self._refuse_websocket(scope, receive, send)
         else:
-            raise ServerError(f"scope type {kind!r} is unknown, expected 'http', 'websocket' or 'lifespan'")
+            raise ServerError(
+                f"scope type {kind!r} is unknown, expected 'http', 'websocket' or 'lifespan'"
+            )
 
     def _side(self) -> "_LoopSide":
         """This bridge's side in the running loop. A thread runs one loop at a time, so the last one is nearly always it."""
@@ -220,7 +224,9 @@ class WSGIToASGI:
         """W-LIFE-1. Several loops may each send a lifespan; the last shutdown drains the pool."""
         message: Any = await receive()
         if message["type"] != "lifespan.startup":
-            raise ServerError(f"lifespan message {message['type']!r} came, expected 'lifespan.startup'")
+            raise ServerError(
+                f"lifespan message {message['type']!r} came, expected 'lifespan.startup'"
+            )
         with self._lock:
             self._lifespans += 1
         try:
@@ -228,7 +234,9 @@ class WSGIToASGI:
             await send({"type": "lifespan.startup.complete"})
             message = await receive()
             if message["type"] != "lifespan.shutdown":
-                raise ServerError(f"lifespan message {message['type']!r} came, expected 'lifespan.shutdown'")
+                raise ServerError(
+                    f"lifespan message {message['type']!r} came, expected 'lifespan.shutdown'"
+                )
         finally:
             with self._lock:
                 self._lifespans -= 1
@@ -424,7 +432,9 @@ class _LoopSide:
 
     def break_all(self) -> None:
         for exchange in list(self.exchanges):
-            exchange.abort(lambda: BridgeClosed("the bridge was shut down while this request was in flight"))
+            exchange.abort(
+                lambda: BridgeClosed("the bridge was shut down while this request was in flight")
+            )
 
 
 class _Exchange:
@@ -452,7 +462,9 @@ class _Exchange:
     _waiting_since: float | None = None
     """Since when a receive() or send() is pending: the client is waited for."""
 
-    def __init__(self, bridge: WSGIToASGI, side: _LoopSide, scope: Any, receive: Any, send: Any) -> None:
+    def __init__(
+        self, bridge: WSGIToASGI, side: _LoopSide, scope: Any, receive: Any, send: Any
+    ) -> None:
         self._bridge = bridge
         self._settings = bridge._settings
         self._side = side
@@ -683,7 +695,9 @@ class _Exchange:
         if self._ahead:
             return None
         if length is not None and size < length:
-            raise BadRequest(f"the body ended after {size} of the {length} bytes that Content-Length declares")
+            raise BadRequest(
+                f"the body ended after {size} of the {length} bytes that Content-Length declares"
+            )
         self._refuse_large_body(size)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -704,7 +718,9 @@ class _Exchange:
             begin=begin,
             timeout=settings.stall_timeout,
             waiting=self._waiting_worker,
-            stalled=lambda: ClientStalled(f"the client sent nothing for stall_timeout={settings.stall_timeout} s"),
+            stalled=lambda: ClientStalled(
+                f"the client sent nothing for stall_timeout={settings.stall_timeout} s"
+            ),
         )
         if not self._holds_back:
             self.watch()
@@ -723,7 +739,11 @@ class _Exchange:
 
     def watch(self) -> None:
         """Start the pump, if it does not run yet and asking the server does not ask the client for its body."""
-        if self._companion is None and not self._aborted and (not self._holds_back or self._sent_head):
+        if (
+            self._companion is None
+            and not self._aborted
+            and (not self._holds_back or self._sent_head)
+        ):
             self._companion = self._side.handle.spawn(self._pump)
 
     async def _pump(self) -> None:
@@ -770,7 +790,9 @@ class _Exchange:
             size += len(part)
             unbroken += len(part)
             if limit is not None and size > limit:
-                body.break_in_loop(lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes"))
+                body.break_in_loop(
+                    lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes")
+                )
                 return
             body.put_in_loop(part)
             if not message.get("more_body", False):
@@ -805,7 +827,9 @@ class _Exchange:
         if not self._aborted:
             self._side.counts.stalled += 1
             timeout = self._settings.stall_timeout
-            self.abort(lambda: ClientStalled(f"the client {what} nothing for stall_timeout={timeout} s"))
+            self.abort(
+                lambda: ClientStalled(f"the client {what} nothing for stall_timeout={timeout} s")
+            )
 
     def _stall_from_thread(self) -> None:
         self._side.handle.post(lambda: self._stall("read"))
@@ -870,7 +894,9 @@ def _disconnect() -> ClientDisconnected:
 def _refuse_asgi(app: Any) -> None:
     """An `async def` cannot be a WSGI app; swapped adapters are the usual reason."""
     if iscoroutinefunction(app) or iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
-        raise TypeError(f"app is {app!r}, an async callable; WSGIToASGI takes a WSGI app, ASGIToWSGI an ASGI app")
+        raise TypeError(
+            f"app is {app!r}, an async callable; WSGIToASGI takes a WSGI app, ASGIToWSGI an ASGI app"
+        )
 
 
 def _constant_pairs(environ: Mapping[str, Any] | None) -> Environ:

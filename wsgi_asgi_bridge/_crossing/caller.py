@@ -123,7 +123,9 @@ class Caller:
 
     # ------------------------------------------------------------ the thread
 
-    def take_from_thread(self, every: float | None, glance: Callable[[], None] | None) -> tuple[list[bytes], bool]:
+    def take_from_thread(
+        self, every: float | None, glance: Callable[[], None] | None
+    ) -> tuple[list[bytes], bool]:
         """All chunks that wait and whether they are the last; runs jobs until there are any.
 
         `glance` is called each `every` seconds while nothing happens; it may raise to stop waiting. Raises the error of `fail_in_loop`.
@@ -144,7 +146,12 @@ class Caller:
             if job is not None:
                 job()
                 del job  # what it refers to is not kept while this thread sleeps
-            elif gate is not None and not gate.wait(every) and self._retract(gate) and glance is not None:
+            elif (
+                gate is not None
+                and not gate.wait(every)
+                and self._retract(gate)
+                and glance is not None
+            ):
                 glance()
 
     def leave_from_thread(self) -> list[Callable[[], None]]:

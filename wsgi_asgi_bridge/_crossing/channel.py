@@ -93,7 +93,8 @@ class ThreadToLoop:
                     return True
                 self._wanted = size
                 gate = self._putter = ThreadGate()
-                held = self._held  # only this thread adds to it, and it sleeps: any change is progress
+                # Only this thread adds to it, and it sleeps: any change is progress.
+                held = self._held
             if gate.wait(timeout):
                 return True
             with self._lock:
@@ -169,7 +170,11 @@ class ThreadToLoop:
             self._held -= size
             putter = None
             # Half of the budget, not a byte: the two meet twice a budget instead of once a chunk.
-            if self._putter is not None and self._held <= self._budget // 2 and self._fits(self._wanted):
+            if (
+                self._putter is not None
+                and self._held <= self._budget // 2
+                and self._fits(self._wanted)
+            ):
                 putter, self._putter = self._putter, None
         if putter is not None:
             putter.open()
@@ -205,7 +210,17 @@ class LoopToThread:
     The thread: `take_from_thread` until it gives nothing, `release_from_thread` as it uses the bytes up.
     """
 
-    __slots__ = ("_broken", "_budget", "_chunks", "_ended", "_held", "_lock", "_loop", "_putter", "_taker")
+    __slots__ = (
+        "_broken",
+        "_budget",
+        "_chunks",
+        "_ended",
+        "_held",
+        "_lock",
+        "_loop",
+        "_putter",
+        "_taker",
+    )
 
     def __init__(self, loop: LoopHandle, budget: int) -> None:
         self._loop = loop
@@ -263,7 +278,9 @@ class LoopToThread:
 
     # ------------------------------------------------------------ the thread
 
-    def take_from_thread(self, timeout: float, waiting: Waiting = nullcontext) -> list[bytes] | None:
+    def take_from_thread(
+        self, timeout: float, waiting: Waiting = nullcontext
+    ) -> list[bytes] | None:
         """All chunks that wait, `[]` at the end of the body for ever, None after `timeout` seconds without a byte.
 
         What arrived before a break is still given; then the reason is raised, for ever. `waiting()` is entered around the sleep, if any.

@@ -19,7 +19,15 @@ from .mailbox import Mailbox
 if TYPE_CHECKING:
     import trio
 
-__all__ = ["Companion", "Gate", "Interrupt", "LoopHandle", "Work", "running_loop", "running_loop_handle"]
+__all__ = [
+    "Companion",
+    "Gate",
+    "Interrupt",
+    "LoopHandle",
+    "Work",
+    "running_loop",
+    "running_loop_handle",
+]
 
 Gate = Awaitable[None]
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -244,7 +252,9 @@ class _TrioHandle(LoopHandle):
             with scope:
                 await work()
 
-        trio.lowlevel.spawn_system_task(scoped, context=contextvars.copy_context() if context is None else context)
+        trio.lowlevel.spawn_system_task(
+            scoped, context=contextvars.copy_context() if context is None else context
+        )
         return _TrioCompanion(scope)
 
     def interrupt(self) -> Interrupt:

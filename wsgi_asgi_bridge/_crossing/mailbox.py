@@ -29,7 +29,10 @@ class Mailbox:
     __slots__ = ("_is_closed", "_on_its_way", "_posts", "_wake")
 
     def __init__(
-        self, wake: Callable[[Callable[[], None]], object], *, is_closed: Callable[[], bool] | None = None
+        self,
+        wake: Callable[[Callable[[], None]], object],
+        *,
+        is_closed: Callable[[], bool] | None = None,
     ) -> None:
         self._wake = wake
         self._is_closed = is_closed
@@ -45,7 +48,8 @@ class Mailbox:
         if self._on_its_way.acquire(blocking=False):
             try:
                 self._wake(self._drain)
-            except RuntimeError:  # asyncio says "Event loop is closed"; trio's RunFinishedError is one too
+            except RuntimeError:
+                # asyncio says "Event loop is closed"; trio's RunFinishedError is one too.
                 self._posts.clear()
                 self._on_its_way.release()
                 return False

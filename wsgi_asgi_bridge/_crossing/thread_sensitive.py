@@ -50,7 +50,8 @@ class ThreadSensitiveDoor:
             if var.get(None) is not None:
                 own = ThreadSensitiveContext(executor=self._executor)
                 await own.__aenter__()  # type: ignore[no-untyped-call]
-                own.token = None  # good for leaving only; it refers to the context, and that to the door
+                # Good for leaving only; it refers to the context, and that to the door.
+                own.token = None
                 return
         self._shared_var.set(self._shared)
 

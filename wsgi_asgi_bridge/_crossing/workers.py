@@ -51,7 +51,15 @@ class QueueFull(Exception):
 class Worker:
     """One pool thread, as the job that it runs sees it."""
 
-    __slots__ = ("_pool", "bound_to", "counted", "gate", "job_number", "long_stream", "streaming_since")
+    __slots__ = (
+        "_pool",
+        "bound_to",
+        "counted",
+        "gate",
+        "job_number",
+        "long_stream",
+        "streaming_since",
+    )
 
     def __init__(self, pool: "WorkerPool") -> None:
         self._pool = pool
@@ -209,7 +217,9 @@ class WorkerPool:
             try:
                 job(worker)
             except BaseException:
-                logger.critical("a job let an exception escape: a bug in wsgi_asgi_bridge", exc_info=True)
+                logger.critical(
+                    "a job let an exception escape: a bug in wsgi_asgi_bridge", exc_info=True
+                )
             job = None  # the request is freed before this thread sleeps
             job = self._next_job(worker, woken=False)
         self._report_drained()

@@ -37,7 +37,16 @@ _EXPECTED, _STARTED, _TRAILERS, _ENDED = ASGIResponseState
 class ASGIResponse:
     """One response, as its app sends it."""
 
-    __slots__ = ("_bodyless", "_declared", "_method", "_sent", "_trailers", "headers", "state", "status")
+    __slots__ = (
+        "_bodyless",
+        "_declared",
+        "_method",
+        "_sent",
+        "_trailers",
+        "headers",
+        "state",
+        "status",
+    )
 
     def __init__(self, method: str) -> None:
         self._method = method
@@ -59,7 +68,9 @@ class ASGIResponse:
         try:
             kind = message["type"]
         except (KeyError, TypeError):
-            raise AppError(f"the app sent {message!r:.200} {self.state.value}, expected a dict with a type") from None
+            raise AppError(
+                f"the app sent {message!r:.200} {self.state.value}, expected a dict with a type"
+            ) from None
         if self.state is _STARTED and kind == "http.response.body":
             return self._body(message)
         if self.state is _EXPECTED and kind == "http.response.start":
@@ -70,12 +81,16 @@ class ASGIResponse:
             if not message.get("more_trailers", False):
                 self.state = _ENDED
             return None
-        raise AppError(f"the app sent {kind!r} {self.state.value}, where the ASGI spec does not allow it")
+        raise AppError(
+            f"the app sent {kind!r} {self.state.value}, where the ASGI spec does not allow it"
+        )
 
     def _start(self, message: Mapping[str, Any]) -> None:
         status = message.get("status")
         if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 999:
-            raise AppError(f"http.response.start: the status is {status!r}, expected an int from 100 to 999")
+            raise AppError(
+                f"http.response.start: the status is {status!r}, expected an int from 100 to 999"
+            )
         headers, declared = _native_headers(message.get("headers") or ())
         self.status = _status_line(int(status))
         self.headers = headers
@@ -88,7 +103,9 @@ class ASGIResponse:
         body = message.get("body", b"")
         if not isinstance(body, bytes):
             if not isinstance(body, bytearray | memoryview):
-                raise AppError(f"http.response.body: the body is a {type(body).__name__}, expected bytes: {body!r:.100}")
+                raise AppError(
+                    f"http.response.body: the body is a {type(body).__name__}, expected bytes: {body!r:.100}"
+                )
             body = bytes(body)
         last = not message.get("more_body", False)
         if self._bodyless:
@@ -104,9 +121,13 @@ class ASGIResponse:
         declared, sent = self._declared, self._sent + size
         assert declared is not None
         if sent > declared:
-            raise AppError(f"http.response.body: {sent} bytes make the body longer than its Content-Length {declared}")
+            raise AppError(
+                f"http.response.body: {sent} bytes make the body longer than its Content-Length {declared}"
+            )
         if last and sent < declared:
-            raise AppError(f"http.response.body: the body ends after {sent} bytes, short of its Content-Length {declared}")
+            raise AppError(
+                f"http.response.body: the body ends after {sent} bytes, short of its Content-Length {declared}"
+            )
 
     def body_ended(self) -> bool:
         """Whether the client has all that it will get."""
@@ -133,7 +154,9 @@ def _native_name(name: bytes) -> str | None:
 def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int | None]:
     """WSGI's headers and the Content-Length among them (A-OUT-1)."""
     if not isinstance(headers, Iterable):
-        raise AppError(f"http.response.start: the headers are {headers!r:.200}, expected an iterable of pairs of byte strings")
+        raise AppError(
+            f"http.response.start: the headers are {headers!r:.200}, expected an iterable of pairs of byte strings"
+        )
     native: list[tuple[str, str]] = []
     declared: int | None = None
     for pair in headers:
@@ -142,7 +165,9 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
             name = _native_name(raw_name if type(raw_name) is bytes else _as_bytes(raw_name))
             value = raw_value if type(raw_value) is bytes else _as_bytes(raw_value)
         except (TypeError, ValueError):
-            raise AppError(f"http.response.start: a header is {pair!r:.200}, expected two byte strings") from None
+            raise AppError(
+                f"http.response.start: a header is {pair!r:.200}, expected two byte strings"
+            ) from None
         if name is None:
             continue
         text = value.decode("latin-1")
@@ -155,9 +180,13 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
             text = text.replace("\t", " ")
         if name == "content-length":
             if not value.isdigit() or len(value) > 18:
-                raise AppError(f"http.response.start: Content-Length is {value!r:.200}, expected digits (RFC 9110 8.6)")
+                raise AppError(
+                    f"http.response.start: Content-Length is {value!r:.200}, expected digits (RFC 9110 8.6)"
+                )
             if declared is not None and declared != int(value):
-                raise AppError(f"http.response.start: Content-Length is {declared} and {int(value)} (RFC 9112 6.3)")
+                raise AppError(
+                    f"http.response.start: Content-Length is {declared} and {int(value)} (RFC 9112 6.3)"
+                )
             if declared is not None:
                 continue
             declared = int(value)

@@ -23,7 +23,9 @@ def blocks(chunks: Sequence[bytes]) -> Sequence[bytes]:
             made.append(small[0] if len(small) == 1 else b"".join(small))
             small, size = [], 0
         if len(chunk) > SPLIT_BYTES:
-            made += (chunk[start : start + SPLIT_BYTES] for start in range(0, len(chunk), SPLIT_BYTES))
+            made += (
+                chunk[start : start + SPLIT_BYTES] for start in range(0, len(chunk), SPLIT_BYTES)
+            )
         elif chunk:
             small.append(chunk)
             size += len(chunk)

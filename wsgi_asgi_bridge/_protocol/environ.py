@@ -70,12 +70,16 @@ def environ_from_scope(
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         if isinstance(exc, BadRequest):
             raise
-        raise ServerError(f"the server's scope cannot be translated: {exc!r} in {_sketch(scope)}") from exc
+        raise ServerError(
+            f"the server's scope cannot be translated: {exc!r} in {_sketch(scope)}"
+        ) from exc
     return environ
 
 
 def _sketch(scope: Mapping[str, Any]) -> str:
-    return repr({key: scope[key] for key in scope if key not in ("app", "state", "extensions")})[:1000]
+    return repr({key: scope[key] for key in scope if key not in ("app", "state", "extensions")})[
+        :1000
+    ]
 
 
 # ---------------------------------------------------------------- paths
@@ -158,7 +162,9 @@ def _one_length(declared: str) -> str:
     """Content-Length, alone; repeats of the same value are one (RFC 9110 8.6)."""
     lengths = {content_length(part.strip(" \t")) for part in declared.split(",")}
     if len(lengths) > 1:
-        raise BadRequest(f"Content-Length is given as {declared[:80]!r}: the values differ (RFC 9112 6.3)")
+        raise BadRequest(
+            f"Content-Length is given as {declared[:80]!r}: the values differ (RFC 9112 6.3)"
+        )
     return str(lengths.pop())
 
 
@@ -174,7 +180,9 @@ def _set_peers(environ: Environ, scope: Mapping[str, Any], scheme: str) -> None:
         name = host_name or (name if port is not None else None) or "localhost"
         port = host_port if port is None else port
     environ["SERVER_NAME"] = name
-    environ["SERVER_PORT"] = str(port) if port not in (None, "") else DEFAULT_PORTS.get(scheme, "80")
+    environ["SERVER_PORT"] = (
+        str(port) if port not in (None, "") else DEFAULT_PORTS.get(scheme, "80")
+    )
     client = scope.get("client")
     if client:
         environ["REMOTE_ADDR"] = client[0] or ""

@@ -67,7 +67,9 @@ def environ_key(name: bytes) -> str | None:
 def content_length(value: str) -> int:
     """The bytes that a Content-Length declares. Raises BadRequest unless it is plain digits (RFC 9110 8.6)."""
     if _DIGITS.fullmatch(value) is None or len(value) > MAX_LENGTH_DIGITS:
-        raise BadRequest(f"Content-Length is {value[:80]!r}, expected decimal digits (RFC 9110 8.6)")
+        raise BadRequest(
+            f"Content-Length is {value[:80]!r}, expected decimal digits (RFC 9110 8.6)"
+        )
     return int(value)
 
 
@@ -100,4 +102,6 @@ def header_value_from_app(name: str, value: str) -> bytes:
         expected = "a str"
     except UnicodeEncodeError:
         expected = "latin-1 text only"
-    raise AppError(f"start_response: header {name!r} has the value {value!r}, expected {expected} (PEP 3333)")
+    raise AppError(
+        f"start_response: header {name!r} has the value {value!r}, expected {expected} (PEP 3333)"
+    )

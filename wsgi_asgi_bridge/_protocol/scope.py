@@ -41,7 +41,9 @@ def is_websocket(environ: Environ) -> bool:
     )
 
 
-def scope_from_environ(environ: Environ, *, root_path: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def scope_from_environ(
+    environ: Environ, *, root_path: str, state: Mapping[str, Any]
+) -> dict[str, Any]:
     """The `http` scope of a request. Raises ServerError for an environ that PEP 3333 does not allow.
 
     `root_path` comes before SCRIPT_NAME. `state` is copied, not deeply (lifespan 2.0).
@@ -59,7 +61,9 @@ def scope_from_environ(environ: Environ, *, root_path: str, state: Mapping[str, 
             "method": environ["REQUEST_METHOD"].upper(),
             "scheme": environ.get("wsgi.url_scheme", "http"),
             "path": root_path + path.decode("utf-8", "replace"),
-            "raw_path": quote_from_bytes(root_path.encode(), PATH_SAFE).encode() + raw_path if root_path else raw_path,
+            "raw_path": quote_from_bytes(root_path.encode(), PATH_SAFE).encode() + raw_path
+            if root_path
+            else raw_path,
             "query_string": _octets(environ.get("QUERY_STRING", "")),
             "root_path": root,
             "headers": _headers(environ),

@@ -81,7 +81,9 @@ class WSGIResponse:
                 f"start_response({status!r}) is a second call without exc_info (PEP 3333); the first said {self._status}"
             )
         if not isinstance(status, str):
-            raise AppError(f"start_response: the status is {status!r}, expected a str such as '200 OK' (PEP 3333)")
+            raise AppError(
+                f"start_response: the status is {status!r}, expected a str such as '200 OK' (PEP 3333)"
+            )
         code = _status_code(status)
         self._headers, self.declared = _translated_headers(headers)
         self._status = code
@@ -151,7 +153,9 @@ class WSGIResponse:
 def checked_chunk(chunk: Any) -> bytes:
     """`chunk`, if it is what PEP 3333 lets an app give."""
     if not isinstance(chunk, bytes):
-        raise AppError(f"the app gave a chunk of type {type(chunk).__name__}, expected bytes (PEP 3333): {chunk!r:.100}")
+        raise AppError(
+            f"the app gave a chunk of type {type(chunk).__name__}, expected bytes (PEP 3333): {chunk!r:.100}"
+        )
     return chunk
 
 
@@ -167,15 +171,21 @@ def _status_code(status: str) -> int:
 def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
     """ASGI's headers and the Content-Length among them; hop-by-hop headers are dropped (W-OUT-7)."""
     if not isinstance(headers, list):
-        raise AppError(f"start_response: the headers are {headers!r:.200}, expected a list (PEP 3333)")
+        raise AppError(
+            f"start_response: the headers are {headers!r:.200}, expected a list (PEP 3333)"
+        )
     translated: Headers = []
     declared: int | None = None
     for pair in headers:
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise AppError(f"start_response: a header is {pair!r:.200}, expected a tuple of name and value (PEP 3333)")
+            raise AppError(
+                f"start_response: a header is {pair!r:.200}, expected a tuple of name and value (PEP 3333)"
+            )
         name, value = pair
         if not isinstance(name, str):
-            raise AppError(f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)")
+            raise AppError(
+                f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)"
+            )
         raw_name = header_name_from_app(name)
         raw_value = header_value_from_app(name, value)
         if raw_name is None:
@@ -185,7 +195,9 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
             if declared is None:
                 declared = length
             elif declared != length:
-                raise AppError(f"start_response: Content-Length is {declared} and {length} (RFC 9112 6.3)")
+                raise AppError(
+                    f"start_response: Content-Length is {declared} and {length} (RFC 9112 6.3)"
+                )
             else:
                 continue
         translated.append((raw_name, raw_value))
@@ -194,5 +206,7 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
 
 def _length_from_app(value: bytes) -> int:
     if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
-        raise AppError(f"start_response: Content-Length is {value!r:.200}, expected decimal digits (RFC 9110 8.6)")
+        raise AppError(
+            f"start_response: Content-Length is {value!r:.200}, expected decimal digits (RFC 9110 8.6)"
+        )
     return int(value)

@@ -1,4 +1,6 @@
-"""A bridge between Python's two web worlds: WSGI apps on ASGI servers, ASGI apps on WSGI servers."""
+"""A bridge between Python's two web worlds: WSGI apps on ASGI servers, ASGI apps on WSGI
+servers.
+"""
 
 from .asgi_to_wsgi import ASGIToWSGI
 from .errors import (

@@ -1,7 +1,9 @@
-"""One call of a WSGI app in a worker: the call, the iteration and `close()`, in one thread (W-CALL-2).
+"""One call of a WSGI app in a worker: the call, the iteration and `close()`, in one thread
+(W-CALL-2).
 
-Everything here runs in the worker, except that the loop reads `head`, `error` and `late_error`: each is written before the worker puts,
-ends or leaves the channel, and read after the loop has taken that from it. The channel's lock is between the two.
+Everything here runs in the worker, except that the loop reads `head`, `error` and `late_error`:
+each is written before the worker puts, ends or leaves the channel, and read after the loop has
+taken that from it. The channel's lock is between the two.
 """
 
 import logging
@@ -26,7 +28,8 @@ _WHOLE = (list.__iter__, tuple.__iter__)
 class AppCall:
     """What the worker does for one request.
 
-    `on_stall` is called, in the worker, when the client has read nothing for `stall_timeout` seconds.
+    `on_stall` is called, in the worker, when the client has read nothing for `stall_timeout`
+    seconds.
     """
 
     __slots__ = (
@@ -75,11 +78,16 @@ class AppCall:
         """What the app raised after the end of its body."""
 
     def waiting(self) -> Any:
-        """A context manager: this thread sleeps for its client and does not count meanwhile (W-FLOW-8)."""
+        """A context manager: this thread sleeps for its client and does not count meanwhile
+        (W-FLOW-8).
+        """
         return self._slot.away()
 
     def run(self, slot: Worker) -> None:
-        """All of the app's work. Lets nothing escape: whatever an app raises ends its request, never this thread (W-CALL-3)."""
+        """All of the app's work.
+
+        Lets nothing escape: whatever an app raises ends its request, never this thread (W-CALL-3).
+        """
         self._slot = slot
         if slot.bound_to is not self._ambient:
             self._ambient.bind_thread()
@@ -115,7 +123,10 @@ class AppCall:
             self.log_unraised_error()
 
     def log_unraised_error(self) -> None:
-        """The exchange was over before the app raised. In the worker, or in the loop once the worker has left."""
+        """The exchange was over before the app raised.
+
+        In the worker, or in the loop once the worker has left.
+        """
         error = self.error or self.late_error
         self.error = self.late_error = None
         if error is not None and not isinstance(
@@ -177,7 +188,9 @@ class AppCall:
             self._out.end_from_thread([], left=False)
 
     def _put(self, chunk: bytes) -> None:
-        """Hand one chunk over, with the head before it if it is the first, and with the end if nothing may follow it."""
+        """Hand one chunk over, with the head before it if it is the first, and with the end if
+        nothing may follow it.
+        """
         response = self._response
         head = self.head or response.seal()
         admitted = response.admitted(chunk)
@@ -198,7 +211,8 @@ class AppCall:
         with self.waiting():
             moved = self._out.wait_for_room_from_thread(size, self._stall_timeout)
         if not moved:
-            # The loop finds that out too, unless it is itself gone; then nobody else would end this wait.
+            # The loop finds that out too, unless it is itself gone; then nobody else would end this
+            # wait.
             self._on_stall()
             raise ClientStalled(
                 f"the client read nothing for stall_timeout={self._stall_timeout} s"

@@ -1,4 +1,6 @@
-"""The constructors' arguments: wrong ones are refused at once, with what came and what was expected."""
+"""The constructors' arguments: wrong ones are refused at once, with what came and what was
+expected.
+"""
 
 import importlib
 import threading
@@ -10,7 +12,8 @@ __all__ = ["count", "imported_app", "seconds"]
 def imported_app(app: Any, *, kind: str) -> Any:
     """`app` itself, or what the import string `"pkg.module:attribute"` names.
 
-    Raises TypeError for what cannot be called, ValueError for a malformed import string, ImportError for one that leads nowhere.
+    Raises TypeError for what cannot be called, ValueError for a malformed import string,
+    ImportError for one that leads nowhere.
     """
     found = _attribute(app) if isinstance(app, str) else app
     if not callable(found):

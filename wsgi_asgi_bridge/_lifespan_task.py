@@ -1,4 +1,6 @@
-"""The lifespan of an ASGI app, run as one task of the private loop and steered by threads (A-LOOP-2)."""
+"""The lifespan of an ASGI app, run as one task of the private loop and steered by threads
+(A-LOOP-2).
+"""
 
 import contextvars
 import logging
@@ -20,7 +22,11 @@ _NOT_YET = {LifespanState.STARTING: "startup", LifespanState.STOPPING: "shutdown
 
 
 class LifespanTask:
-    """One lifespan. `startup` and `shutdown` are called once each, by a thread; everything with `in_loop` runs in the loop."""
+    """One lifespan.
+
+    `startup` and `shutdown` are called once each, by a thread; everything with `in_loop` runs in
+    the loop.
+    """
 
     def __init__(
         self,
@@ -49,12 +55,16 @@ class LifespanTask:
     # ------------------------------------------------------------ threads
 
     def startup(self, timeout: float) -> str | None:
-        """Run the app's startup. Why it failed, None when the app has started or knows no lifespan."""
+        """Run the app's startup.
+
+        Why it failed, None when the app has started or knows no lifespan.
+        """
         gate = ThreadGate()
         outcome: list[str | None] = []
 
         def report() -> None:
-            # Here in the loop: a moment later the lifespan may have moved on, which is not the startup's failure any more.
+            # Here in the loop: a moment later the lifespan may have moved on, which is not the
+            # startup's failure any more.
             failed = self._lifespan.state is LifespanState.FAILED
             outcome.append(
                 f"the app's lifespan startup failed: {self._lifespan.failure!r}" if failed else None

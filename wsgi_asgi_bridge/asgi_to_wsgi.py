@@ -1,8 +1,8 @@
 """An ASGI app under a WSGI server: `ASGIToWSGI`, and one HTTP exchange from top to bottom.
 
-`_Exchange.respond` is the request as the calling thread sees it, `_Exchange.run` as the private loop sees it. Between them stands
-`Caller`, whose lock orders every access to what the two share: `_response`, which the loop writes before it puts a
-chunk, and the thread reads after it took one.
+`_Exchange.respond` is the request as the calling thread sees it, `_Exchange.run` as the private
+loop sees it. Between them stands `Caller`, whose lock orders every access to what the two share:
+`_response`, which the loop writes before it puts a chunk, and the thread reads after it took one.
 """
 
 import atexit
@@ -51,7 +51,10 @@ CANCEL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ASGIToWSGIStats:
-    """A snapshot of one bridge in this process. The first three say what is now, the others count since the loop started."""
+    """A snapshot of one bridge in this process.
+
+    The first three say what is now, the others count since the loop started.
+    """
 
     running: bool
     """Whether the private loop runs."""
@@ -70,14 +73,20 @@ class ASGIToWSGIStats:
 class ASGIToWSGI:
     """Makes a WSGI app of an ASGI app.
 
-    `app` is an ASGI 3 or ASGI 2 app or an import string `"pkg.module:attribute"`. All its requests run in one private event loop
-    in a thread of its own, started by the first request of each process (A-CALL-2), by `startup()` or by `with`.
+    `app` is an ASGI 3 or ASGI 2 app or an import string `"pkg.module:attribute"`. All its requests
+    run in one private event loop in a thread of its own, started by the first request of each
+    process (A-CALL-2), by `startup()` or by `with`.
 
-    - `backend`: `"asyncio"` or `"trio"`. `loop_factory`: makes asyncio's loop; None takes uvloop where it is installed.
-    - `lifespan`: `"auto"`, `"on"` or `"off"`, as uvicorn means them (A-LOOP-2). `startup_timeout`: seconds that startup may take.
-    - `shutdown_timeout`: seconds that `close()` gives to background work, and again to the lifespan's shutdown (A-OUT-5).
-    - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the server, per request (A-IN-1, A-OUT-2).
-    - `disconnect_poll`: seconds between two looks at whether the client is still there, while the app is silent (A-IN-3).
+    - `backend`: `"asyncio"` or `"trio"`. `loop_factory`: makes asyncio's loop; None takes uvloop
+      where it is installed.
+    - `lifespan`: `"auto"`, `"on"` or `"off"`, as uvicorn means them (A-LOOP-2). `startup_timeout`:
+      seconds that startup may take.
+    - `shutdown_timeout`: seconds that `close()` gives to background work, and again to the
+      lifespan's shutdown (A-OUT-5).
+    - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the server,
+      per request (A-IN-1, A-OUT-2).
+    - `disconnect_poll`: seconds between two looks at whether the client is still there, while the
+      app is silent (A-IN-3).
     - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix.
 
     Raises TypeError, ValueError or ImportError for arguments that make no sense.
@@ -104,7 +113,8 @@ class ASGIToWSGI:
             raise ValueError(f"lifespan is {lifespan!r}, expected one of {LIFESPAN_MODES}")
         if loop_factory is not None and not callable(loop_factory):
             raise TypeError(
-                f"loop_factory is {loop_factory!r}, expected a callable that makes an asyncio event loop"
+                f"loop_factory is {loop_factory!r}, "
+                "expected a callable that makes an asyncio event loop"
             )
         if loop_factory is not None and backend == "trio":
             raise ValueError(
@@ -127,21 +137,29 @@ class ASGIToWSGI:
     def _begin(self) -> None:
         """The state that a forked child does not share with its parent."""
         self._lock = threading.Lock()
-        """Held while the loop starts, by threads only: the first request starts it, the others wait for that."""
+        """Held while the loop starts, by threads only: the first request starts it, the others wait
+        for that.
+        """
         self._side: _LoopSide | None = None
         self._process = os.getpid()
 
     def reset_after_fork(self) -> None:
-        """Forget the parent's loop; the child starts its own on first use. Called by the fork itself (A-CALL-2)."""
+        """Forget the parent's loop; the child starts its own on first use.
+
+        Called by the fork itself (A-CALL-2).
+        """
         if self._side is not None:
             self._side.abandon()
         self._begin()
 
     def _notice_fork(self) -> None:
-        """Some servers fork without Python's hooks (uWSGI by default); then nobody has called `reset_after_fork`."""
+        """Some servers fork without Python's hooks (uWSGI by default); then nobody has called
+        `reset_after_fork`.
+        """
         process = os.getpid()
         if self._process != process:
-            # The bridge's own lock may have been held in the parent. setdefault is one step: all threads get one lock.
+            # The bridge's own lock may have been held in the parent. setdefault is one step: all
+            # threads get one lock.
             with _after_fork.setdefault(process, threading.Lock()):
                 if self._process != process:
                     self.reset_after_fork()
@@ -149,7 +167,11 @@ class ASGIToWSGI:
     # ------------------------------------------------------------ WSGI
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """The WSGI app. In any thread. Raises what the app raised before its response, AppError, ServerError, BridgeClosed."""
+        """The WSGI app.
+
+        In any thread. Raises what the app raised before its response, AppError, ServerError,
+        BridgeClosed.
+        """
         if is_websocket(environ):
             return _plain_answer(
                 start_response, "501 Not Implemented", "WebSockets are not served here."
@@ -180,7 +202,9 @@ class ASGIToWSGI:
         self._running_side()
 
     def close(self) -> None:
-        """End background work, the lifespan and the private loop, in that order. Any thread but the loop's own.
+        """End background work, the lifespan and the private loop, in that order.
+
+        Any thread but the loop's own.
 
         A bridge used again afterwards starts a new loop.
         """
@@ -204,7 +228,10 @@ class ASGIToWSGI:
         self.close()
 
     def stats(self) -> ASGIToWSGIStats:
-        """What the bridge does now and has done since its loop started. Any thread, without waiting for a startup."""
+        """What the bridge does now and has done since its loop started.
+
+        Any thread, without waiting for a startup.
+        """
         side = self._side if self._process == os.getpid() else None
         if side is None:
             return ASGIToWSGIStats(False, 0, 0, 0, 0, 0)
@@ -223,7 +250,8 @@ class _LoopSide:
     """The private loop of one bridge in one process, its lifespan and what runs in it."""
 
     def __init__(self, bridge: ASGIToWSGI) -> None:
-        # Not the bridge itself: a bridge that nobody holds any more is collected, and its loop ended.
+        # Not the bridge itself: a bridge that nobody holds any more is collected, and its loop
+        # ended.
         self._app = bridge._app
         self._shutdown_timeout = bridge._shutdown_timeout
         self._unused: weakref.finalize[Any, Any] | None = None
@@ -247,7 +275,10 @@ class _LoopSide:
         self._on_empty: Callable[[], None] | None = None
         self.door = ThreadSensitiveDoor("wsgi_asgi_bridge-sync")
         self._closing = threading.RLock()
-        """Held while the loop ends: whoever calls `close` meanwhile returns when it has. Re-entered at the exit of a closing process."""
+        """Held while the loop ends: whoever calls `close` meanwhile returns when it has.
+
+        Re-entered at the exit of a closing process.
+        """
         self._closed = False
         self._process = os.getpid()
 
@@ -270,7 +301,9 @@ class _LoopSide:
         return side
 
     def abandon(self) -> None:
-        """In a forked child: never closed and never collected, since the child shares what the parent's loop wakes up by."""
+        """In a forked child: never closed and never collected, since the child shares what the
+        parent's loop wakes up by.
+        """
         if self._unused is not None:
             self._unused.detach()
         _open_sides.discard(self)
@@ -321,7 +354,10 @@ class _LoopSide:
         threading.Thread(target=self.close, name="wsgi_asgi_bridge-close", daemon=True).start()
 
     def _wait(self, when: Callable[[Callable[[], None]], None], timeout: float) -> bool:
-        """Wait for what `when`, called in the loop, promises to report. False after `timeout` seconds."""
+        """Wait for what `when`, called in the loop, promises to report.
+
+        False after `timeout` seconds.
+        """
         gate = ThreadGate()
         if not self.handle.post(lambda: when(gate.open)):
             return True
@@ -410,12 +446,18 @@ class _Exchange(Iterator[bytes]):
             self._blocks = iter(blocks(self._take()))
 
     def close(self) -> None:
-        """The server is done with this response, finished or not. May be called again, and in another thread."""
+        """The server is done with this response, finished or not.
+
+        May be called again, and in another thread.
+        """
         self._blocks = iter(())
         self._leave()
 
     def _take(self) -> list[bytes]:
-        """What the app has sent; serves it with this thread meanwhile. Raises what ended the exchange otherwise."""
+        """What the app has sent; serves it with this thread meanwhile.
+
+        Raises what ended the exchange otherwise.
+        """
         try:
             chunks, self._last = self._caller.take_from_thread(self._poll, self._glance)
         except BaseException:
@@ -454,7 +496,10 @@ class _Exchange(Iterator[bytes]):
         self._task = self._side.handle.spawn(self.run, self._context)
 
     async def run(self) -> None:
-        """All of the app's work, as one task in the caller's context (A-LOOP-3). Lets nothing escape but trio's cancellation."""
+        """All of the app's work, as one task in the caller's context (A-LOOP-3).
+
+        Lets nothing escape but trio's cancellation.
+        """
         error: BaseException | None = None
         try:
             if self._side.handle.backend == "asyncio":
@@ -552,10 +597,12 @@ class _Exchange(Iterator[bytes]):
         self._open_receivers()
 
     def _caller_left_in_loop(self) -> None:
-        """The calling thread has gone before the end: for the app that is the client's disconnect (A-OUT-3).
+        """The calling thread has gone before the end: for the app that is the client's disconnect
+        (A-OUT-3).
 
-        An app that listens, or sends, learns of it. One that is silent in the middle of its response would not; it is
-        cancelled, as frameworks do to their own streams where the server lets them listen.
+        An app that listens, or sends, learns of it. One that is silent in the middle of its
+        response would not; it is cancelled, as frameworks do to their own streams where the server
+        lets them listen.
         """
         learns = bool(self._receivers or self._sending)
         self._note_gone()
@@ -569,7 +616,9 @@ class _Exchange(Iterator[bytes]):
             self._open_receivers()
 
     def shut_down_in_loop(self) -> None:
-        """The bridge is closed: nobody waits any longer, neither the thread for the app nor the app for its background work."""
+        """The bridge is closed: nobody waits any longer, neither the thread for the app nor the app
+        for its background work.
+        """
         self._caller.fail_in_loop(
             BridgeClosed("the bridge was shut down while this request was in flight")
         )
@@ -592,7 +641,9 @@ class _RequestBody:
         if length is None and not _has_undeclared_body(environ):
             self._remaining = 0
         self.small = self._remaining is not None and self._remaining <= block
-        """Read before the app starts, since its first `receive()` then costs no hand-over (A-IN-1)."""
+        """Read before the app starts, since its first `receive()` then costs no hand-over
+        (A-IN-1).
+        """
 
     def read_all(self) -> tuple[bytes, bool | None]:
         """All that is left, as `read` gives it."""
@@ -604,7 +655,9 @@ class _RequestBody:
                 return parts[0] if len(parts) == 1 else b"".join(parts), ended
 
     def read(self) -> tuple[bytes, bool | None]:
-        """The next part and whether it is the last; None for that when the client left before the end."""
+        """The next part and whether it is the last; None for that when the client left before the
+        end.
+        """
         remaining = self._remaining
         if remaining == 0:
             return b"", True
@@ -625,7 +678,8 @@ class _RequestBody:
 def _has_undeclared_body(environ: Environ) -> bool:
     """Whether there may be a body without a CONTENT_LENGTH, and its end can be seen (A-IN-1).
 
-    Some servers say `wsgi.input_terminated` with every request; a GET without a header that announces a body has none.
+    Some servers say `wsgi.input_terminated` with every request; a GET without a header that
+    announces a body has none.
     """
     if not environ.get("wsgi.input_terminated"):
         return False
@@ -647,12 +701,16 @@ def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
 
 
 def _client_gone() -> ClientDisconnected:
-    """With the number that a write to this client would have raised: servers know it and keep quiet."""
+    """With the number that a write to this client would have raised: servers know it and keep
+    quiet.
+    """
     return ClientDisconnected(errno.EPIPE, "the client disconnected before the exchange was over")
 
 
 def _is_consequence(error: BaseException, causes: tuple[type[BaseException], ...]) -> bool:
-    """Whether `error` is one of `causes`, or was raised because of one: frameworks translate them."""
+    """Whether `error` is one of `causes`, or was raised because of one: frameworks translate
+    them.
+    """
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -671,7 +729,10 @@ def _is_consequence(error: BaseException, causes: tuple[type[BaseException], ...
 
 
 def _single_callable(app: Any) -> Any:
-    """`app` as an ASGI 3 callable (A-CALL-4). One that takes three arguments is one, whatever else it looks like."""
+    """`app` as an ASGI 3 callable (A-CALL-4).
+
+    One that takes three arguments is one, whatever else it looks like.
+    """
     try:
         inspect.signature(app).bind(None, None, None)
     except (TypeError, ValueError):
@@ -694,7 +755,10 @@ _parents_sides: list[_LoopSide] = []
 """In a forked child: what it inherited and must leave alone."""
 
 _open_sides: set[_LoopSide] = set()
-"""The loops of this process that have not ended. Changed by one thread at a time for each loop; a set's `add` and `discard` are atomic."""
+"""The loops of this process that have not ended.
+
+Changed by one thread at a time for each loop; a set's `add` and `discard` are atomic.
+"""
 
 _exit_lock = threading.Lock()
 _registered_in: int | None = None
@@ -707,8 +771,9 @@ def _end_at_exit(side: _LoopSide) -> None:
         _open_sides.add(side)
         if _registered_in is None:
             _registered_in = os.getpid()
-            # Before thread pools are shut, where Python lets us: a lifespan may use one for its shutdown. That is when the
-            # main thread ends, even if a server serves on in others; a request that comes later starts a new loop.
+            # Before thread pools are shut, where Python lets us: a lifespan may use one for its
+            # shutdown. That is when the main thread ends, even if a server serves on in others; a
+            # request that comes later starts a new loop.
             register = getattr(threading, "_register_atexit", None)
             if register is not None:
                 register(_close_all)

@@ -1,16 +1,18 @@
 """Every exception of this package, split by who is to blame.
 
     BridgeError
-    ├── AppError (RuntimeError)             the app broke its spec, or ended in a way no server survives
+    ├── AppError (RuntimeError)             the app broke its spec, or ended in a way no server
+    │                                       survives
     ├── ServerError (ValueError)            the server's scope or environ makes no sense
     ├── BridgeClosed (RuntimeError)         the bridge, its pool or its loop is shut down
     ├── ClientDisconnected (ConnectionError) the client left before the exchange was over
-    ├── ClientStalled (TimeoutError)        the client neither sent nor read for `stall_timeout` seconds
+    ├── ClientStalled (TimeoutError)        the client neither sent nor read for `stall_timeout`
+    │                                       seconds
     ├── BodyTooLarge (OSError)              the request's body exceeds `max_body_size`
     └── BadRequest (ValueError)             the request's head contradicts itself or is malformed
 
-`ConnectionError` and `TimeoutError` are `OSError`s, which is what file-like reads and `send()` are expected to raise.
-Any other exception out of this package, save the app's own, is a bug in it.
+`ConnectionError` and `TimeoutError` are `OSError`s, which is what file-like reads and `send()` are
+expected to raise. Any other exception out of this package, save the app's own, is a bug in it.
 """
 
 __all__ = [
@@ -58,7 +60,9 @@ class BadRequest(BridgeError, ValueError):
 
 
 def presentable(error: BaseException) -> BaseException:
-    """An app's very exception, unless raising it in a loop or a server would mean something else there (W-CALL-3, A-OUT-4)."""
+    """An app's very exception, unless raising it in a loop or a server would mean something else
+    there (W-CALL-3, A-OUT-4).
+    """
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
     wrapper = AppError(f"the app raised {type(error).__name__}: {error}")

@@ -1,4 +1,5 @@
-"""A WSGI app under an ASGI server: `WSGIToASGI`, and one HTTP exchange as its loop sees it, from top to bottom.
+"""A WSGI app under an ASGI server: `WSGIToASGI`, and one HTTP exchange as its loop sees it, from
+top to bottom.
 
 What the worker does meanwhile is in _app_call.py.
 """
@@ -55,18 +56,25 @@ RETRY_AFTER_SECONDS = 1
 """What a 503 tells the client: the queue of a pool that works at all is shorter a second later."""
 
 STRAY_MESSAGES = 4
-"""How many messages other than the disconnect are heard out after the body; one or two are usual."""
+"""How many messages other than the disconnect are heard out after the body; one or two are
+usual.
+"""
 
 TICKS_PER_TIMEOUT = 8
 """Time-outs are looked at this often; one is noticed at most a quarter late, and never early."""
 
 QUEUE_GRACE_SECONDS = 0.01
-"""How long a request may wait behind others, while a thread is on its way, before its client is watched. Watching costs a task."""
+"""How long a request may wait behind others, while a thread is on its way, before its client is
+watched. Watching costs a task.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class WSGIToASGIStats:
-    """A snapshot of one bridge in this process. The first six say what is now, the others count since construction."""
+    """A snapshot of one bridge in this process.
+
+    The first six say what is now, the others count since construction.
+    """
 
     threads: int
     """Pool threads alive."""
@@ -75,7 +83,9 @@ class WSGIToASGIStats:
     busy: int
     """Threads that run the app."""
     streaming: int
-    """Busy threads that do not count against `workers`, since they stream for long or wait for their client."""
+    """Busy threads that do not count against `workers`, since they stream for long or wait for
+    their client.
+    """
     queued: int
     """Requests that wait for a thread."""
     in_flight: int
@@ -106,21 +116,25 @@ class _Settings:
 class WSGIToASGI:
     """Makes an ASGI 3 app of a WSGI app.
 
-    `app` is a WSGI callable or an import string `"pkg.module:attribute"`. It runs in a pool of threads, one request in one thread.
+    `app` is a WSGI callable or an import string `"pkg.module:attribute"`. It runs in a pool of
+    threads, one request in one thread.
 
-    - `workers`: threads that run the app at once; started as needed (W-FLOW-4). With 1, the app is told so by `wsgi.multithread`.
+    - `workers`: threads that run the app at once; started as needed (W-FLOW-4). With 1, the app is
+      told so by `wsgi.multithread`.
     - `max_queued`: requests that may wait for a thread; the next gets 503 (W-FLOW-4).
-    - `max_streams`, `stream_after`: a response that streams longer than `stream_after` seconds leaves the count of `workers`,
-      up to `max_streams` of them (W-FLOW-8).
-    - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the client, per request (W-IN-4, W-FLOW-1).
+    - `max_streams`, `stream_after`: a response that streams longer than `stream_after` seconds
+      leaves the count of `workers`, up to `max_streams` of them (W-FLOW-8).
+    - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the client,
+      per request (W-IN-4, W-FLOW-1).
     - `max_body_size`: bytes; a larger request body is refused with 413, None allows any (W-IN-6).
     - `max_header_repeats`: how often one header name may come; above it is 400 (W-ENV-5).
-    - `stall_timeout`: seconds that a client may neither send nor read before its request is given up (W-IN-7, W-FLOW-5).
+    - `stall_timeout`: seconds that a client may neither send nor read before its request is given
+      up (W-IN-7, W-FLOW-5).
     - `shutdown_timeout`: seconds that shutdown waits for requests in flight (W-LIFE-1).
     - `environ`: constant pairs that the deployer adds to every environ; they win (W-ENV-9).
 
-    One object serves any number of event loops at once, asyncio, uvloop or trio. Raises TypeError, ValueError or ImportError
-    for arguments that make no sense.
+    One object serves any number of event loops at once, asyncio, uvloop or trio. Raises TypeError,
+    ValueError or ImportError for arguments that make no sense.
     """
 
     def __init__(
@@ -176,13 +190,20 @@ class WSGIToASGI:
         """`.side`: the _LoopSide of the loop that ran last in this thread."""
 
     def reset_after_fork(self) -> None:
-        """Forget the parent's threads and loops; the child starts its own on first use. Called by the fork itself."""
+        """Forget the parent's threads and loops; the child starts its own on first use.
+
+        Called by the fork itself.
+        """
         self._begin()
 
     # ------------------------------------------------------------ ASGI
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI app. In any event loop. Raises what the WSGI app raised, AppError, ServerError, ClientStalled (W-CALL-3)."""
+        """The ASGI app.
+
+        In any event loop. Raises what the WSGI app raised, AppError, ServerError, ClientStalled
+        (W-CALL-3).
+        """
         kind = scope["type"]
         if kind == "http":
             await _Exchange(self, self._side(), scope, receive, send).run()
@@ -196,7 +217,10 @@ class WSGIToASGI:
             )
 
     def _side(self) -> "_LoopSide":
-        """This bridge's side in the running loop. A thread runs one loop at a time, so the last one is nearly always it."""
+        """This bridge's side in the running loop.
+
+        A thread runs one loop at a time, so the last one is nearly always it.
+        """
         side: _LoopSide | None = getattr(self._here, "side", None)
         loop = running_loop()
         if side is None or side.handle.loop is not loop:
@@ -246,7 +270,9 @@ class WSGIToASGI:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _refuse_websocket(self, scope: Any, receive: Receive, send: Send) -> None:
-        """W-WS-1: no app finds a socket yet, so each connection is refused, with the app's own words where the server can carry them."""
+        """W-WS-1: no app finds a socket yet, so each connection is refused, with the app's own
+        words where the server can carry them.
+        """
         message: Any = await receive()
         if message["type"] != "websocket.connect":
             return
@@ -272,7 +298,9 @@ class WSGIToASGI:
             return pool
 
     def close(self) -> None:
-        """Drain the pool: requests in flight have `shutdown_timeout` seconds to end. Any thread that runs no event loop.
+        """Drain the pool: requests in flight have `shutdown_timeout` seconds to end.
+
+        Any thread that runs no event loop.
 
         A bridge used again afterwards starts a new pool.
         """
@@ -317,7 +345,8 @@ class WSGIToASGI:
     def _report_left(self, pool: WorkerPool) -> None:
         if not pool.drained():
             logger.warning(
-                "shut down with %d requests still in the app after shutdown_timeout=%s s; their threads end at the app's next step",
+                "shut down with %d requests still in the app after shutdown_timeout=%s s; "
+                "their threads end at the app's next step",
                 pool.counts().busy,
                 self._shutdown_timeout,
             )
@@ -365,7 +394,10 @@ class _Counts:
 
 
 class _LoopSide:
-    """What one event loop knows of one bridge. Used in that loop's thread only, save for the counters, which anyone may read."""
+    """What one event loop knows of one bridge.
+
+    Used in that loop's thread only, save for the counters, which anyone may read.
+    """
 
     def __init__(self, bridge: WSGIToASGI) -> None:
         self.bridge = bridge
@@ -373,7 +405,9 @@ class _LoopSide:
         self.ambient = Ambient(self.handle)
         self.exchanges: set[_Exchange] = set()
         self.now = monotonic()
-        """A clock that is read once a tick: what a time-out is measured with, at no cost a request."""
+        """A clock that is read once a tick: what a time-out is measured with, at no cost a
+        request.
+        """
         self.pool: WorkerPool | None = None
         """The pool that this loop submitted to last."""
         self._ticking = False
@@ -388,7 +422,9 @@ class _LoopSide:
             self.handle.call_later(self.bridge._settings.tick, self._tick)
 
     def submit(self, job: Job) -> Prospect:
-        """Give the job to the pool, as WorkerPool.submit does; a pool that was shut down meanwhile is replaced."""
+        """Give the job to the pool, as WorkerPool.submit does; a pool that was shut down meanwhile
+        is replaced.
+        """
         if self.pool is None:
             self.pool = self.bridge._running_pool()
         try:
@@ -407,7 +443,9 @@ class _LoopSide:
             self.pool.withdraw(job)
 
     def _tick(self) -> None:
-        """While requests are in flight: who has stalled, and which streams leave the pool's count."""
+        """While requests are in flight: who has stalled, and which streams leave the pool's
+        count.
+        """
         self.now = monotonic()
         self._ticking = bool(self.exchanges)
         if self._ticking:
@@ -420,7 +458,9 @@ class _LoopSide:
             self.pool.release_long_streams()
 
     def watch_if_it_waits_long(self, exchange: "_Exchange") -> None:
-        """A request behind others begins a moment later as a rule; only one that does not is worth a task that watches its client."""
+        """A request behind others begins a moment later as a rule; only one that does not is worth
+        a task that watches its client.
+        """
         if not self._behind_others:
             self.handle.call_later(QUEUE_GRACE_SECONDS, self._watch_those_behind)
         self._behind_others.append(exchange)
@@ -438,7 +478,10 @@ class _LoopSide:
 
 
 class _Exchange:
-    """One request in flight, as the loop sees it. The worker's part is `AppCall`; the channels are all that the two share beside it."""
+    """One request in flight, as the loop sees it.
+
+    The worker's part is `AppCall`; the channels are all that the two share beside it.
+    """
 
     # What most requests never change.
     _ahead: Sequence[bytes] = ()
@@ -490,8 +533,8 @@ class _Exchange:
         except ClientDisconnected:
             self._log_unraised_error()
         except BaseException:
-            # The server cancelled this request, or its send() raised: the worker learns of it as of a
-            # disconnect (W-FLOW-6). Where the app raised, its worker has left already.
+            # The server cancelled this request, or its send() raised: the worker learns of it as of
+            # a disconnect (W-FLOW-6). Where the app raised, its worker has left already.
             if not (self._aborted or self._out.left()):
                 side.counts.disconnected += 1
                 self._break_off(lambda: ClientDisconnected("the server gave this request up"))
@@ -501,7 +544,8 @@ class _Exchange:
             side.exchanges.discard(self)
             if self._companion is not None:
                 self._companion.cancel()
-            # The call refers to the environ, which refers to this exchange: apart, neither waits for the garbage collector.
+            # The call refers to the environ, which refers to this exchange: apart, neither waits
+            # for the garbage collector.
             self._call = self._job = None
 
     async def _serve(self) -> None:
@@ -530,7 +574,9 @@ class _Exchange:
             on_stall=self._stall_from_thread,
         )
         # All of the app's work runs in the context of the request (W-CALL-2).
-        job = self._job = partial(contextvars.copy_context().run, call.run)  # type: ignore[call-arg]
+        job = self._job = partial(  # type: ignore[call-arg]
+            contextvars.copy_context().run, call.run
+        )
         try:
             prospect = side.submit(job)
         except QueueFull:
@@ -569,7 +615,8 @@ class _Exchange:
                 for piece in pieces:
                     following -= 1
                     more = not whole or following > 0
-                    # With the last message the server may report a disconnect that only says that all is over.
+                    # With the last message the server may report a disconnect that only says that
+                    # all is over.
                     self._answered = not more
                     self._waiting_since = side.now
                     await send({"type": types.body, "body": piece, "more_body": more})
@@ -578,7 +625,8 @@ class _Exchange:
                 self._waiting_since = None
                 if not ended:
                     self.watch()
-                    # A worker that gives as fast as the server takes would otherwise keep the loop for itself.
+                    # A worker that gives as fast as the server takes would otherwise keep the loop
+                    # for itself.
                     unbroken += sum(map(len, chunks))
                     if unbroken > self._settings.response_buffer:
                         unbroken = 0
@@ -595,7 +643,8 @@ class _Exchange:
     async def _report_error(self, call: AppCall) -> None:
         """Raise the app's error to the server, or give the client the answer that it stands for."""
         error = call.error or call.late_error
-        # Its traceback leads back to this exchange, and to this frame: none of them is to wait for the garbage collector.
+        # Its traceback leads back to this exchange, and to this frame: none of them is to wait for
+        # the garbage collector.
         call.error = call.late_error = None
         try:
             if isinstance(error, ClientDisconnected):
@@ -642,7 +691,9 @@ class _Exchange:
             raise self._disconnected() from exc
 
     def _log_unraised_error(self) -> None:
-        """The client left in the very moment in which the worker did, with an error that nobody raises any more."""
+        """The client left in the very moment in which the worker did, with an error that nobody
+        raises any more.
+        """
         call = self._call
         if call is not None and self._out.left():
             call.log_unraised_error()
@@ -673,7 +724,10 @@ class _Exchange:
         return self._body_stream() if collected is None else io.BytesIO(collected)
 
     async def _collected(self, length: int | None) -> bytes | None:
-        """The whole body, None when it turns out to be a stream. Waits in the loop, holding no thread."""
+        """The whole body, None when it turns out to be a stream.
+
+        Waits in the loop, holding no thread.
+        """
         parts: list[bytes] = []
         size = 0
         self._collecting = True
@@ -738,7 +792,9 @@ class _Exchange:
         self.watch()
 
     def watch(self) -> None:
-        """Start the pump, if it does not run yet and asking the server does not ask the client for its body."""
+        """Start the pump, if it does not run yet and asking the server does not ask the client for
+        its body.
+        """
         if (
             self._companion is None
             and not self._aborted
@@ -747,11 +803,14 @@ class _Exchange:
             self._companion = self._side.handle.spawn(self._pump)
 
     async def _pump(self) -> None:
-        """From here on the only caller of receive() (W-FLOW-2): feeds the body, then waits for the disconnect."""
+        """From here on the only caller of receive() (W-FLOW-2): feeds the body, then waits for the
+        disconnect.
+        """
         try:
             if self._body is not None:
                 await self._feed(self._body)
-            # A server that gave the end of the body again and again would keep the loop busy for ever.
+            # A server that gave the end of the body again and again would keep the loop busy for
+            # ever.
             for _ in range(STRAY_MESSAGES):
                 message = await self._receive()
                 if message["type"] in _DISCONNECTS:
@@ -769,7 +828,10 @@ class _Exchange:
             self.abort(_disconnect)
 
     async def _feed(self, body: LoopToThread) -> None:
-        """Bring the whole body into the channel. Raises ClientDisconnected when it breaks off before its end."""
+        """Bring the whole body into the channel.
+
+        Raises ClientDisconnected when it breaks off before its end.
+        """
         length, limit = self._length, self._settings.max_body_size
         size = 0
         for part in self._ahead:
@@ -780,7 +842,8 @@ class _Exchange:
         while True:
             await body.wait_for_room_in_loop()
             if unbroken > self._settings.request_buffer:
-                # A worker that reads as fast as the server gives would otherwise keep the loop for itself.
+                # A worker that reads as fast as the server gives would otherwise keep the loop for
+                # itself.
                 unbroken = 0
                 await self._side.handle.checkpoint()
             message = await self._receive()
@@ -800,7 +863,8 @@ class _Exchange:
         if length is not None and size < length:
             body.break_in_loop(
                 lambda: ClientDisconnected(
-                    f"the body ended after {size} of the {length} bytes that Content-Length declares"
+                    f"the body ended after {size} of the {length} bytes that Content-Length "
+                    "declares"
                 )
             )
         else:
@@ -842,7 +906,10 @@ class _Exchange:
         return _disconnect()
 
     def abort(self, reason: Callable[[], Exception]) -> None:
-        """End the exchange, from any other task or callback of its loop. The first reason stands."""
+        """End the exchange, from any other task or callback of its loop.
+
+        The first reason stands.
+        """
         if not self._aborted:
             self._break_off(reason)
             self._cut.fire(reason())
@@ -857,7 +924,8 @@ class _Exchange:
         self._out.break_in_loop(reason)
 
     def _client_disconnected(self) -> bool:
-        """`environ["wsgi_asgi_bridge.client_disconnected"]`: whether the client is known to be gone. Any thread (W-FLOW-3).
+        """`environ["wsgi_asgi_bridge.client_disconnected"]`: whether the client is known to be
+        gone. Any thread (W-FLOW-3).
 
         The first call begins to watch, so it may be the second that tells.
         """
@@ -893,9 +961,12 @@ def _disconnect() -> ClientDisconnected:
 
 def _refuse_asgi(app: Any) -> None:
     """An `async def` cannot be a WSGI app; swapped adapters are the usual reason."""
-    if iscoroutinefunction(app) or iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+    if iscoroutinefunction(app) or iscoroutinefunction(
+        getattr(app, "__call__", None)  # noqa: B004
+    ):
         raise TypeError(
-            f"app is {app!r}, an async callable; WSGIToASGI takes a WSGI app, ASGIToWSGI an ASGI app"
+            f"app is {app!r}, an async callable; WSGIToASGI takes a WSGI app, "
+            "ASGIToWSGI an ASGI app"
         )
 
 
@@ -913,7 +984,9 @@ def _constant_pairs(environ: Mapping[str, Any] | None) -> Environ:
 
 
 def _has_no_body(environ: Environ) -> bool:
-    """Whether there is none for certain, so that nobody need ask: HTTP/1 announces a body by a header (RFC 9112 6.3)."""
+    """Whether there is none for certain, so that nobody need ask: HTTP/1 announces a body by a
+    header (RFC 9112 6.3).
+    """
     return (
         environ["REQUEST_METHOD"] in ("GET", "HEAD")
         and "HTTP_TRANSFER_ENCODING" not in environ

@@ -1,9 +1,9 @@
 """What asgiref and anyio look for in the thread they are called from.
 
-`asgiref.sync.async_to_sync` asks a thread-local for the loop that this thread works for, `anyio.from_thread.run` asks another. Both
-set them in threads of their own pools only and offer no call for it to others; a job that went through
-those pools would cost several hand-offs. So the two are set here, and nowhere else, with a test each that
-the packages still read them.
+`asgiref.sync.async_to_sync` asks a thread-local for the loop that this thread works for,
+`anyio.from_thread.run` asks another. Both set them in threads of their own pools only and offer no
+call for it to others; a job that went through those pools would cost several hand-offs. So the two
+are set here, and nowhere else, with a test each that the packages still read them.
 """
 
 import os
@@ -19,7 +19,9 @@ __all__ = ["Ambient"]
 
 
 class _BackendFromAnyThread:
-    """An anyio backend whose calls from a thread always name the loop: trio looks for it in its own threads otherwise."""
+    """An anyio backend whose calls from a thread always name the loop: trio looks for it in its own
+    threads otherwise.
+    """
 
     def __init__(self, token: EventLoopToken) -> None:
         self._token = token

@@ -9,10 +9,12 @@ __all__ = ["ChannelReader"]
 
 
 class ChannelReader(io.RawIOBase):
-    """A raw stream over `LoopToThread`; io.BufferedReader around it gives the rest of the io semantics.
+    """A raw stream over `LoopToThread`; io.BufferedReader around it gives the rest of the io
+    semantics.
 
     `begin` is called once, before the first read: a body that nobody reads is never asked for
-    (`Expect: 100-continue`). `waiting()` is entered around each sleep. `stalled` makes the error of a read that got nothing for `timeout` seconds.
+    (`Expect: 100-continue`). `waiting()` is entered around each sleep. `stalled` makes the error of
+    a read that got nothing for `timeout` seconds.
     """
 
     def __init__(

@@ -1,13 +1,15 @@
 """The thread that waits for one exchange in a loop, and works for it meanwhile.
 
-The loop puts chunks and the end; it posts jobs that must run in this very thread (reading the request, thread-sensitive code). The
-thread takes whatever is there, chunks first, so that no block is delayed by a job; a job lets one taking of chunks go before it.
+The loop puts chunks and the end; it posts jobs that must run in this very thread (reading the
+request, thread-sensitive code). The thread takes whatever is there, chunks first, so that no block
+is delayed by a job; a job lets one taking of chunks go before it.
 
-One lock, held for a few statements; the thread sleeps at a gate that it has put into the shared state under it, and whoever
-changes the state takes the gate out under the same lock and opens it after. See gate.py and channel.py.
+One lock, held for a few statements; the thread sleeps at a gate that it has put into the shared
+state under it, and whoever changes the state takes the gate out under the same lock and opens it
+after. See gate.py and channel.py.
 
-The thread leaves once and for good: with the end in its hands, or before it with a reason. From then on jobs are refused and
-chunks are dropped, and the loop is told by one callback.
+The thread leaves once and for good: with the end in its hands, or before it with a reason. From
+then on jobs are refused and chunks are dropped, and the loop is told by one callback.
 """
 
 from collections import deque
@@ -25,7 +27,10 @@ LEAST_CHUNK_BYTES = 512
 
 
 class Caller:
-    """One calling thread and the exchange it waits for. `budget`: bytes that may wait for the thread."""
+    """One calling thread and the exchange it waits for.
+
+    `budget`: bytes that may wait for the thread.
+    """
 
     __slots__ = (
         "_budget",
@@ -63,7 +68,8 @@ class Caller:
     def put_in_loop(self, chunk: bytes, *, last: bool) -> bool | None:
         """Hand one chunk over; `last` ends the exchange with it.
 
-        True when `wait_for_room_in_loop` has to follow. None when nobody takes it: the thread has left.
+        True when `wait_for_room_in_loop` has to follow. None when nobody takes it: the thread has
+        left.
         """
         with self._lock:
             if self._left or self._ended:
@@ -80,7 +86,10 @@ class Caller:
         return wait
 
     async def wait_for_room_in_loop(self) -> None:
-        """Sleep while the budget is spent and the thread is there. Now and then, let others run although there is room."""
+        """Sleep while the budget is spent and the thread is there.
+
+        Now and then, let others run although there is room.
+        """
         while True:
             with self._lock:
                 if self._held <= self._budget or self._left:
@@ -90,12 +99,15 @@ class Caller:
                 self._unbroken = 0
             await gate
         if self._unbroken > self._budget:
-            # A thread that takes as fast as the app sends would otherwise let it keep the loop for itself.
+            # A thread that takes as fast as the app sends would otherwise let it keep the loop for
+            # itself.
             self._unbroken = 0
             await self.loop.checkpoint()
 
     def fail_in_loop(self, error: BaseException) -> None:
-        """End the exchange without its end: once it has taken what waits, the thread raises `error`."""
+        """End the exchange without its end: once it has taken what waits, the thread raises
+        `error`.
+        """
         with self._lock:
             if self._ended or self._left:
                 return
@@ -111,7 +123,10 @@ class Caller:
             return self._left
 
     def call_in_thread(self, job: Callable[[], None]) -> bool:
-        """Run `job`, which must not raise, in the calling thread. Any thread. False when that thread has left, or will not come back."""
+        """Run `job`, which must not raise, in the calling thread.
+
+        Any thread. False when that thread has left, or will not come back.
+        """
         with self._lock:
             if self._left or self._ended:
                 return False
@@ -128,8 +143,9 @@ class Caller:
     ) -> tuple[list[bytes], bool]:
         """All chunks that wait and whether they are the last; runs jobs until there are any.
 
-        `glance` is called each `every` seconds while nothing happens; it may raise to stop waiting. Raises the error of `fail_in_loop`.
-        Gives the end when another thread has left in this one's place.
+        `glance` is called each `every` seconds while nothing happens; it may raise to stop waiting.
+        Raises the error of `fail_in_loop`. Gives the end when another thread has left in this one's
+        place.
         """
         self._run_jobs_that_waited()
         while True:
@@ -155,7 +171,10 @@ class Caller:
                 glance()
 
     def leave_from_thread(self) -> list[Callable[[], None]]:
-        """This thread serves the exchange no longer. Gives the jobs that it has not run. May be called again."""
+        """This thread serves the exchange no longer.
+
+        Gives the jobs that it has not run. May be called again.
+        """
         with self._lock:
             self._left = True
             parked, self._parked = self._parked, None
@@ -184,7 +203,9 @@ class Caller:
         return chunks, self._left or (self._ended and self._error is None)
 
     def _run_jobs_that_waited(self) -> None:
-        """Run the jobs that chunks went before the last time: an app that streams without a pause must not keep them waiting."""
+        """Run the jobs that chunks went before the last time: an app that streams without a pause
+        must not keep them waiting.
+        """
         while True:
             with self._lock:
                 if not self._passed_over:

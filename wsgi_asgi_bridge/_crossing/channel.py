@@ -1,9 +1,10 @@
 """Bytes between one thread and one task of a loop, within a byte budget, and how they end.
 
-`ThreadToLoop` carries a body out of a thread, `LoopToThread` one into a thread. Both keep one lock for a few
-statements at a time and never while anybody waits, so the loop may take it (W-FLOW-7). Whoever waits has put a
-gate into the shared state under that lock; whoever changes the state takes the gate out under the same lock and opens it
-after. A change is therefore either seen before the wait begins, or it finds the gate.
+`ThreadToLoop` carries a body out of a thread, `LoopToThread` one into a thread. Both keep one lock
+for a few statements at a time and never while anybody waits, so the loop may take it (W-FLOW-7).
+Whoever waits has put a gate into the shared state under that lock; whoever changes the state takes
+the gate out under the same lock and opens it after. A change is therefore either seen before the
+wait begins, or it finds the gate.
 
 Both ends may be broken by the other side with a reason, an exception that later calls raise anew.
 """
@@ -28,8 +29,10 @@ Waiting = Callable[[], AbstractContextManager[object]]
 class ThreadToLoop:
     """Chunks put by one thread, taken by one task.
 
-    The thread: `put_from_thread`*, `end_from_thread`, `leave_from_thread`; the last two may come as one.
-    The task: `take_in_loop` until it says ended, `release_in_loop` as chunks go on, `left_in_loop` to wait for the thread.
+    The thread: `put_from_thread`*, `end_from_thread`, `leave_from_thread`; the last two may come as
+    one.
+    The task: `take_in_loop` until it says ended, `release_in_loop` as chunks go on, `left_in_loop`
+    to wait for the thread.
     """
 
     __slots__ = (
@@ -62,10 +65,12 @@ class ThreadToLoop:
     # ------------------------------------------------------------ the thread
 
     def put_from_thread(self, chunk: bytes, *, last: bool = False) -> bool:
-        """Hand one chunk over if the budget allows it. False: nothing was done, `wait_for_room_from_thread` first.
+        """Hand one chunk over if the budget allows it.
 
-        A chunk larger than the whole budget goes when nothing else is held. `last`: the body is over with it.
-        Raises the reason if the loop has broken off.
+        False: nothing was done, `wait_for_room_from_thread` first.
+
+        A chunk larger than the whole budget goes when nothing else is held. `last`: the body is
+        over with it. Raises the reason if the loop has broken off.
         """
         size = len(chunk)
         with self._lock:
@@ -106,7 +111,10 @@ class ThreadToLoop:
             return gate.wait()  # taken out just now: its opening is on its way
 
     def end_from_thread(self, chunks: Sequence[bytes], *, left: bool) -> None:
-        """The body is over, `chunks` are its rest, given whole whatever the budget (W-FLOW-1). `left`: so is the thread's work."""
+        """The body is over, `chunks` are its rest, given whole whatever the budget (W-FLOW-1).
+
+        `left`: so is the thread's work.
+        """
         with self._lock:
             # Not added to what is held: nothing is put after it that would have to wait.
             self._chunks += chunks
@@ -117,7 +125,10 @@ class ThreadToLoop:
             self._wake_taker(taker)
 
     def leave_from_thread(self) -> bool:
-        """The thread's work is over; the body too, if nobody ended it before. False when the loop had broken off before."""
+        """The thread's work is over; the body too, if nobody ended it before.
+
+        False when the loop had broken off before.
+        """
         with self._lock:
             self._ended = self._left = True
             heard = self._broken is None
@@ -139,7 +150,8 @@ class ThreadToLoop:
     # ------------------------------------------------------------ the task
 
     async def take_in_loop(self) -> tuple[list[bytes], bool]:
-        """All chunks that wait, and whether the body is over; sleeps until there is something to tell.
+        """All chunks that wait, and whether the body is over; sleeps until there is something to
+        tell.
 
         Raises the reason once broken.
         """
@@ -180,7 +192,10 @@ class ThreadToLoop:
             putter.open()
 
     def break_in_loop(self, broken: Broken) -> None:
-        """The loop takes no more: the thread's next step raises, and so does whoever waits. The first reason stays."""
+        """The loop takes no more: the thread's next step raises, and so does whoever waits.
+
+        The first reason stays.
+        """
         with self._lock:
             if self._broken is not None:
                 return
@@ -204,10 +219,12 @@ class ThreadToLoop:
 
 
 class LoopToThread:
-    """Chunks put by one task, taken by one thread; `budget` bytes at most wait, beside the one chunk that spent it.
+    """Chunks put by one task, taken by one thread; `budget` bytes at most wait, beside the one
+    chunk that spent it.
 
     The task: `wait_for_room_in_loop`, `put_in_loop`, again, then `end_in_loop` or `break_in_loop`.
-    The thread: `take_from_thread` until it gives nothing, `release_from_thread` as it uses the bytes up.
+    The thread: `take_from_thread` until it gives nothing, `release_from_thread` as it uses the
+    bytes up.
     """
 
     __slots__ = (
@@ -245,7 +262,9 @@ class LoopToThread:
             await gate
 
     def put_in_loop(self, chunk: bytes) -> None:
-        """Hand one chunk over, whatever the budget; an empty one would read as the end and is dropped."""
+        """Hand one chunk over, whatever the budget; an empty one would read as the end and is
+        dropped.
+        """
         if not chunk:
             return
         with self._lock:
@@ -264,7 +283,10 @@ class LoopToThread:
             taker.open()
 
     def break_in_loop(self, broken: Broken) -> None:
-        """No more will come though the body is not whole. After `end_in_loop` it is, and this does nothing."""
+        """No more will come though the body is not whole.
+
+        After `end_in_loop` it is, and this does nothing.
+        """
         with self._lock:
             if self._ended or self._broken is not None:
                 return
@@ -281,9 +303,11 @@ class LoopToThread:
     def take_from_thread(
         self, timeout: float, waiting: Waiting = nullcontext
     ) -> list[bytes] | None:
-        """All chunks that wait, `[]` at the end of the body for ever, None after `timeout` seconds without a byte.
+        """All chunks that wait, `[]` at the end of the body for ever, None after `timeout` seconds
+        without a byte.
 
-        What arrived before a break is still given; then the reason is raised, for ever. `waiting()` is entered around the sleep, if any.
+        What arrived before a break is still given; then the reason is raised, for ever. `waiting()`
+        is entered around the sleep, if any.
         """
         with self._lock:
             if self._chunks or self._ended or self._broken is not None:

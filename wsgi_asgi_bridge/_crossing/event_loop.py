@@ -1,9 +1,10 @@
 """One event loop in a thread of its own: asyncio (uvloop where it is installed), or trio.
 
-The thread is a daemon, so that an interpreter that wants to end is not held up by it; whoever made the loop ends it.
+The thread is a daemon, so that an interpreter that wants to end is not held up by it; whoever made
+the loop ends it.
 
-SystemExit or KeyboardInterrupt raised by a task makes asyncio's `run_forever` raise. Here it is reported and the loop is entered
-again, with every other task as it was (A-LOOP-5).
+SystemExit or KeyboardInterrupt raised by a task makes asyncio's `run_forever` raise. Here it is
+reported and the loop is entered again, with every other task as it was (A-LOOP-5).
 """
 
 import asyncio
@@ -55,7 +56,10 @@ class PrivateLoop:
         return private
 
     def stop(self, timeout: float) -> bool:
-        """Cancel what still runs and end the thread. Not from the loop itself. False when it has not ended after `timeout` seconds."""
+        """Cancel what still runs and end the thread.
+
+        Not from the loop itself. False when it has not ended after `timeout` seconds.
+        """
         self.handle.post(self._stop)
         self.thread.join(timeout)
         return not self.thread.is_alive()

@@ -1,9 +1,10 @@
 """Where one thread sleeps until another wakes it.
 
-The owner's lock guards who sleeps; the gate only carries the wake-up. Law: the waker takes the sleeper's name out
-of the shared state under the owner's lock and then opens the gate, once. A sleeper whose time ran out takes
-its own name out under that lock; finding it gone, it knows that a wake-up is on its way and waits for it.
-So every `open` meets one `wait`, and the gate may be used again.
+The owner's lock guards who sleeps; the gate only carries the wake-up. Law: the waker takes the
+sleeper's name out of the shared state under the owner's lock and then opens the gate, once. A
+sleeper whose time ran out takes its own name out under that lock; finding it gone, it knows that a
+wake-up is on its way and waits for it. So every `open` meets one `wait`, and the gate may be used
+again.
 """
 
 from threading import Lock
@@ -12,7 +13,9 @@ __all__ = ["ThreadGate"]
 
 
 class ThreadGate:
-    """A raw lock that is born taken: a tenth of threading.Event's price, and `open` before `wait` works as well."""
+    """A raw lock that is born taken: a tenth of threading.Event's price, and `open` before `wait`
+    works as well.
+    """
 
     __slots__ = ("_lock", "open")
 

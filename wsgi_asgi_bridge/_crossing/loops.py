@@ -1,7 +1,7 @@
 """What the crossing needs of an event loop, for asyncio (and uvloop) and for trio.
 
-A gate is awaited once in the loop and opened once, from the loop. A companion is a task beside the one that spawned it.
-An interrupt cuts one block of a task short without cancelling the task itself.
+A gate is awaited once in the loop and opened once, from the loop. A companion is a task beside the
+one that spawned it. An interrupt cuts one block of a task short without cancelling the task itself.
 
 Everything here runs in the loop's own thread, save `LoopHandle.post`.
 """
@@ -41,10 +41,11 @@ class Companion(ABC):
 
 
 class Interrupt(ABC):
-    """`with handle.interrupt() as cut:` a block that `cut.fire(reason)` ends early; then `cut.reason` is set.
+    """`with handle.interrupt() as cut:` a block that `cut.fire(reason)` ends early; then
+    `cut.reason` is set.
 
-    Only what the block awaits is cancelled. A cancellation by somebody else passes through untouched.
-    Firing it after the block is over does nothing.
+    Only what the block awaits is cancelled. A cancellation by somebody else passes through
+    untouched. Firing it after the block is over does nothing.
     """
 
     reason: BaseException | None = None
@@ -69,7 +70,9 @@ class LoopHandle(ABC):
     """asyncio's loop object or trio's token: what identifies the loop."""
     cancelled: type[BaseException]
     post: Callable[[Callable[[], None]], bool]
-    """Run a callback in this loop, from any thread; False when the loop is closed (see Mailbox.post)."""
+    """Run a callback in this loop, from any thread; False when the loop is closed (see
+    Mailbox.post).
+    """
     create_gate: Callable[[], Gate]
     checkpoint: Callable[[], Awaitable[None]]
     """Let the loop's other tasks run once."""
@@ -81,7 +84,8 @@ class LoopHandle(ABC):
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
         """Run `work` as a task in `context`, a copy of the current one if None.
 
-        `work` lets nothing escape but its own cancellation. The caller keeps the companion as long as the work matters.
+        `work` lets nothing escape but its own cancellation. The caller keeps the companion as long
+        as the work matters.
         """
 
     @abstractmethod
@@ -118,8 +122,8 @@ class _AsyncioInterrupt(Interrupt):
         self.reason = None
 
     def fire(self, reason: BaseException) -> None:
-        # Runs between two steps of the task, since both run in the loop's thread: the task is inside
-        # the block for certain or outside for certain, and cancel() reaches its next step.
+        # Runs between two steps of the task, since both run in the loop's thread: the task is
+        # inside the block for certain or outside for certain, and cancel() reaches its next step.
         if self._inside and self.reason is None:
             self.reason = reason
             self._task.cancel()
@@ -134,7 +138,8 @@ class _AsyncioInterrupt(Interrupt):
         self._inside = False
         if self.reason is None:
             return False
-        # The same count that asyncio.timeout keeps: what is left over is somebody else's cancellation.
+        # The same count that asyncio.timeout keeps: what is left over is somebody else's
+        # cancellation.
         others = self._task.uncancel() > self._before
         return kind is asyncio.CancelledError and not others
 
@@ -145,7 +150,8 @@ class _AsyncioHandle(LoopHandle):
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        # An empty context: nothing of the poster's contextvars leaks into the loop, and nothing is copied.
+        # An empty context: nothing of the poster's contextvars leaks into the loop, and nothing is
+        # copied.
         nobody = contextvars.Context()
         self.loop: asyncio.AbstractEventLoop = loop
         wake = partial(loop.call_soon_threadsafe, context=nobody)
@@ -158,7 +164,8 @@ class _AsyncioHandle(LoopHandle):
             gate.set_result(None)
 
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
-        # Not by create_task: a task factory may run the first step at once, inside the step of the task that spawns.
+        # Not by create_task: a task factory may run the first step at once, inside the step of the
+        # task that spawns.
         return _AsyncioCompanion(asyncio.Task(work(), loop=self.loop, context=context))
 
     def interrupt(self) -> Interrupt:
@@ -244,8 +251,8 @@ class _TrioHandle(LoopHandle):
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
         import trio
 
-        # A system task, since a companion starts whenever it is needed and no nursery is open then; the
-        # run ends by cancelling it.
+        # A system task, since a companion starts whenever it is needed and no nursery is open then;
+        # the run ends by cancelling it.
         scope = trio.CancelScope()
 
         async def scoped() -> None:
@@ -274,7 +281,9 @@ class _TrioHandle(LoopHandle):
 
 
 def running_loop() -> Any:
-    """asyncio's running loop, else trio's token: the identity of the loop that this thread runs now."""
+    """asyncio's running loop, else trio's token: the identity of the loop that this thread runs
+    now.
+    """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

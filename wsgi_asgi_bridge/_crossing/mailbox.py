@@ -1,15 +1,17 @@
 """Callbacks from any thread into one event loop; posts that wait together share one wake-up.
 
-The race. A poster appends, then asks whether a wake-up is on its way. The drain first says that none is, then
-empties the deque. `deque.append` and `deque.popleft` are documented as thread-safe, so one of the two touches the deque first:
+The race. A poster appends, then asks whether a wake-up is on its way. The drain first says that
+none is, then empties the deque. `deque.append` and `deque.popleft` are documented as thread-safe,
+so one of the two touches the deque first:
 
 - the poster's append comes before the drain's end mark: the drain sees the post;
-- the end mark comes first: then the drain's "no wake-up is on its way" came earlier still, the poster sees that, since it
-  touched the deque after the drain did, and wakes the loop itself.
+- the end mark comes first: then the drain's "no wake-up is on its way" came earlier still, the
+  poster sees that, since it touched the deque after the drain did, and wakes the loop itself.
 
-So no post is ever left without a wake-up behind it. Two posters may both wake the loop; the second drain finds nothing. The end
-mark also bounds a drain; the length of the deque would do that too, but reading it orders nothing without a GIL.
-"On its way" is a lock that is only ever tried, never waited for, so that between two drains one poster wins and wakes.
+So no post is ever left without a wake-up behind it. Two posters may both wake the loop; the second
+drain finds nothing. The end mark also bounds a drain; the length of the deque would do that too,
+but reading it orders nothing without a GIL. "On its way" is a lock that is only ever tried, never
+waited for, so that between two drains one poster wins and wakes.
 """
 
 from collections import deque
@@ -22,8 +24,9 @@ __all__ = ["Mailbox"]
 class Mailbox:
     """One loop's inbox.
 
-    `wake` schedules a callable in the loop from any thread, and raises RuntimeError once the loop is closed. `is_closed`, where
-    the loop can tell, tells it also to those who find a wake-up on its way that will never arrive.
+    `wake` schedules a callable in the loop from any thread, and raises RuntimeError once the loop
+    is closed. `is_closed`, where the loop can tell, tells it also to those who find a wake-up on
+    its way that will never arrive.
     """
 
     __slots__ = ("_is_closed", "_on_its_way", "_posts", "_wake")
@@ -40,7 +43,9 @@ class Mailbox:
         self._on_its_way = Lock()
 
     def post(self, callback: Callable[[], None]) -> bool:
-        """Run `callback` in the loop soon. Any thread. False when the loop is closed: it will never run.
+        """Run `callback` in the loop soon.
+
+        Any thread. False when the loop is closed: it will never run.
 
         `callback` must not raise: what it has to report, it must carry itself.
         """
@@ -61,7 +66,8 @@ class Mailbox:
     def _drain(self) -> None:
         self._on_its_way.release()
         posts = self._posts
-        # Up to the mark: what these post in turn has its own wake-up, so the loop gets to its sockets in between.
+        # Up to the mark: what these post in turn has its own wake-up, so the loop gets to its
+        # sockets in between.
         end = _End()
         posts.append(end)
         try:

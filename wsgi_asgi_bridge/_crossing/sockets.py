@@ -1,4 +1,6 @@
-"""Whether the peer of a connected socket is still there, asked without reading what it may have sent."""
+"""Whether the peer of a connected socket is still there, asked without reading what it may have
+sent.
+"""
 
 import select
 import socket
@@ -7,7 +9,10 @@ __all__ = ["peer_has_closed"]
 
 
 def peer_has_closed(connection: socket.socket) -> bool:
-    """True once the peer has closed, or shut down its sending side: servers take both for the end. Never blocks."""
+    """True once the peer has closed, or shut down its sending side: servers take both for the end.
+
+    Never blocks.
+    """
     try:
         descriptor = connection.fileno()
         if descriptor < 0:
@@ -19,7 +24,8 @@ def peer_has_closed(connection: socket.socket) -> bool:
         readable, _, _ = select.select([descriptor], [], [], 0)
         if not readable:
             return False
-        # Past the methods of a socket that speaks TLS: those refuse to peek. The data is there, so it does not block.
+        # Past the methods of a socket that speaks TLS: those refuse to peek. The data is there, so
+        # it does not block.
         return socket.socket.recv(connection, 1, socket.MSG_PEEK) == b""
     except OSError:
         return True

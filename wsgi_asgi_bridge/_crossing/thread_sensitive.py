@@ -1,11 +1,13 @@
 """Where asgiref's thread-sensitive code runs: in the thread that waits for the exchange (A-LOOP-4).
 
-`ThreadSensitiveContext(executor=...)` is asgiref's door for that. Entering one for each request costs about 4 us, so one is
-entered for all, with an executor that asks a contextvar which request it is called for. What entering sets is read
-off a context made for the purpose. A request whose caller is itself inside asgiref's machinery carries more
-than the shared door can set right; it enters a door of its own.
+`ThreadSensitiveContext(executor=...)` is asgiref's door for that. Entering one for each request
+costs about 4 us, so one is entered for all, with an executor that asks a contextvar which request
+it is called for. What entering sets is read off a context made for the purpose. A request whose
+caller is itself inside asgiref's machinery carries more than the shared door can set right; it
+enters a door of its own.
 
-No door is ever left: it belongs to the contexts of the request's tasks, and ends with the last of them.
+No door is ever left: it belongs to the contexts of the request's tasks, and ends with the last of
+them.
 """
 
 import contextvars
@@ -28,7 +30,11 @@ _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("wsgi_asgi_brid
 
 
 class ThreadSensitiveDoor:
-    """One loop's door. Made by a thread, before the loop's first request; `close` ends the thread for those whose caller has left."""
+    """One loop's door.
+
+    Made by a thread, before the loop's first request; `close` ends the thread for those whose
+    caller has left.
+    """
 
     def __init__(self, name: str) -> None:
         self._executor = _CallerExecutor(self)
@@ -44,7 +50,9 @@ class ThreadSensitiveDoor:
         self._closed = False
 
     async def enter_in_loop(self, caller: Caller) -> None:
-        """Let the thread-sensitive code of this task, and of those it starts, run in `caller`'s thread."""
+        """Let the thread-sensitive code of this task, and of those it starts, run in `caller`'s
+        thread.
+        """
         _caller.set(caller)
         for var in self._other_vars:
             if var.get(None) is not None:

@@ -1,19 +1,22 @@
 """The thread pool.
 
-Guarantees. A job runs once, in one thread, or is withdrawn before any thread took it. At most `limit` threads that count
-run jobs. A job that waits while a thread that counts could be had does not go on waiting.
+Guarantees. A job runs once, in one thread, or is withdrawn before any thread took it. At most
+`limit` threads that count run jobs. A job that waits while a thread that counts could be had does
+not go on waiting.
 
-Waking a thread is what a hand-off costs, so at most one wake-up is in flight: the woken thread, before it begins its own
-job, wakes the next one if jobs are still waiting. A thread that finishes takes the next job without sleeping. Idle threads are a
-stack: the one that slept last is the one whose caches are warm.
+Waking a thread is what a hand-off costs, so at most one wake-up is in flight: the woken thread,
+before it begins its own job, wakes the next one if jobs are still waiting. A thread that finishes
+takes the next job without sleeping. Idle threads are a stack: the one that slept last is the one
+whose caches are warm.
 
-The race. Submit and the thread that finds no work both hold the pool's lock: either the thread sees the job, or submit sees
-the thread among the idle ones. A thread is taken off that stack by whoever wakes it, under the lock, and its gate is
-opened once after; see gate.py.
+The race. Submit and the thread that finds no work both hold the pool's lock: either the thread sees
+the job, or submit sees the thread among the idle ones. A thread is taken off that stack by whoever
+wakes it, under the lock, and its gate is opened once after; see gate.py.
 
-Threads that do not count. A thread that waits for its client, and one whose response has been streaming for `stream_after` seconds,
-leave the count, up to `max_away` of them, so that others may start in their place (W-FLOW-8). With a limit of one
-none ever leaves: that app was promised that it is alone.
+Threads that do not count. A thread that waits for its client, and one whose response has been
+streaming for `stream_after` seconds, leave the count, up to `max_away` of them, so that others may
+start in their place (W-FLOW-8). With a limit of one none ever leaves: that app was promised that it
+is alone.
 """
 
 import logging
@@ -33,7 +36,9 @@ __all__ = ["IDLE_SECONDS", "Job", "PoolCounts", "Prospect", "QueueFull", "Worker
 logger = logging.getLogger("wsgi_asgi_bridge")
 
 IDLE_SECONDS = 30.0
-"""An idle thread ends after this long; one costs next to nothing to keep and about 100 us to start."""
+"""An idle thread ends after this long; one costs next to nothing to keep and about 100 us to
+start.
+"""
 
 
 class Prospect(Enum):
@@ -73,7 +78,9 @@ class Worker:
         self.long_stream = False
 
     def begin_streaming(self) -> None:
-        """From now on the job streams its response; `stream_after` seconds later its thread leaves the count."""
+        """From now on the job streams its response; `stream_after` seconds later its thread leaves
+        the count.
+        """
         self._pool._begin_streaming(self)
 
     @contextmanager
@@ -121,7 +128,8 @@ class WorkerPool:
         self._name = name
         self._clock = clock
         self._idle_seconds = idle_seconds
-        # All below belongs to the lock, which is held for a few statements at a time: a loop may take it.
+        # All below belongs to the lock, which is held for a few statements at a time: a loop may
+        # take it.
         self._lock = threading.Lock()
         self._jobs: OrderedDict[Job, None] = OrderedDict()
         self._idle: list[Worker] = []
@@ -137,12 +145,17 @@ class WorkerPool:
     # ------------------------------------------------------------ the loop's side (any thread)
 
     def submit(self, job: Job) -> Prospect:
-        """Queue `job`. Raises QueueFull, and BridgeClosed once `drain` was called or when no thread can be had at all."""
+        """Queue `job`.
+
+        Raises QueueFull, and BridgeClosed once `drain` was called or when no thread can be had at
+        all.
+        """
         with self._lock:
             if self._closing:
                 raise BridgeClosed("the bridge is shutting down and takes no new requests")
             ahead = len(self._jobs)
-            # The first `limit` jobs are not queued for long: a thread is on its way for each of them.
+            # The first `limit` jobs are not queued for long: a thread is on its way for each of
+            # them.
             free = self._limit - self._counted
             if ahead >= self._max_queued and ahead >= self._max_queued + free:
                 raise QueueFull
@@ -170,7 +183,9 @@ class WorkerPool:
             return True
 
     def release_long_streams(self) -> None:
-        """Let the threads leave the count whose responses have been streaming for long; call it now and then."""
+        """Let the threads leave the count whose responses have been streaming for long; call it now
+        and then.
+        """
         with self._lock:
             since = self._clock() - self._stream_after
             for worker in self._busy:
@@ -182,7 +197,9 @@ class WorkerPool:
             wake()
 
     def drain(self, on_drained: Callable[[], None]) -> None:
-        """Take no new jobs, run the queued ones, then end all threads; `on_drained` is called by the last of them."""
+        """Take no new jobs, run the queued ones, then end all threads; `on_drained` is called by
+        the last of them.
+        """
         with self._lock:
             self._closing = True
             idle, self._idle = self._idle, []
@@ -231,7 +248,8 @@ class WorkerPool:
                 if woken:
                     self._waking = False
                 else:
-                    # In one step with taking the next job: in between, the count would say that a thread is missing.
+                    # In one step with taking the next job: in between, the count would say that a
+                    # thread is missing.
                     self._settle(worker)
                 job = self._take(worker)
                 if job is None:
@@ -283,7 +301,9 @@ class WorkerPool:
     # ------------------------------------------------------------ waking
 
     def _next_to_wake(self) -> Callable[[], None] | None:
-        """Holding the lock: who is to be woken for the waiting jobs, as a call to make without the lock."""
+        """Holding the lock: who is to be woken for the waiting jobs, as a call to make without the
+        lock.
+        """
         if not self._jobs or self._waking or self._counted >= self._limit:
             return None
         self._waking = True
@@ -295,7 +315,10 @@ class WorkerPool:
         return lambda: self._start(number)
 
     def _start(self, number: int) -> None:
-        """Start a thread. Where the system gives none, the jobs wait for another thread, or for the next attempt."""
+        """Start a thread.
+
+        Where the system gives none, the jobs wait for another thread, or for the next attempt.
+        """
         worker = Worker(self)
         thread = threading.Thread(
             target=self._work, args=(worker,), name=f"{self._name}-{number}", daemon=True
@@ -342,9 +365,10 @@ class WorkerPool:
         return left_in
 
     def _return(self, worker: Worker, left_in: int | None) -> None:
-        # An app may wait for its client in a thread of its own, which wakes up after the job is over: then
-        # the books are closed. Without asking whether there is room: the app is in the middle of its response, and making it
-        # wait for other requests could make it wait for ever. New jobs wait until the count is below the limit.
+        # An app may wait for its client in a thread of its own, which wakes up after the job is
+        # over: then the books are closed. Without asking whether there is room: the app is in the
+        # middle of its response, and making it wait for other requests could make it wait for ever.
+        # New jobs wait until the count is below the limit.
         with self._lock:
             same_job = worker in self._busy and worker.job_number == left_in
             if same_job and not worker.counted and not worker.long_stream:

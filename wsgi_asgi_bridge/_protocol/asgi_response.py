@@ -1,7 +1,9 @@
-"""What an ASGI app has sent of its response so far, and which message is legal when (ASGI HTTP 2.5, section A-OUT).
+"""What an ASGI app has sent of its response so far, and which message is legal when (ASGI HTTP 2.5,
+section A-OUT).
 
     EXPECTED --start--> STARTED --body, the last--> ENDED
-                                 or, where the start announced trailers: --> TRAILERS --trailers, the last--> ENDED
+                                 or, where the start announced trailers:
+                                 --> TRAILERS --trailers, the last--> ENDED
 
 A message that is not on the way above raises AppError out of `send()`, and changes nothing.
 """
@@ -104,7 +106,8 @@ class ASGIResponse:
         if not isinstance(body, bytes):
             if not isinstance(body, bytearray | memoryview):
                 raise AppError(
-                    f"http.response.body: the body is a {type(body).__name__}, expected bytes: {body!r:.100}"
+                    f"http.response.body: the body is a {type(body).__name__}, expected bytes: "
+                    f"{body!r:.100}"
                 )
             body = bytes(body)
         last = not message.get("more_body", False)
@@ -122,11 +125,13 @@ class ASGIResponse:
         assert declared is not None
         if sent > declared:
             raise AppError(
-                f"http.response.body: {sent} bytes make the body longer than its Content-Length {declared}"
+                f"http.response.body: {sent} bytes make the body longer than its Content-Length "
+                f"{declared}"
             )
         if last and sent < declared:
             raise AppError(
-                f"http.response.body: the body ends after {sent} bytes, short of its Content-Length {declared}"
+                f"http.response.body: the body ends after {sent} bytes, "
+                f"short of its Content-Length {declared}"
             )
 
     def body_ended(self) -> bool:
@@ -155,7 +160,8 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
     """WSGI's headers and the Content-Length among them (A-OUT-1)."""
     if not isinstance(headers, Iterable):
         raise AppError(
-            f"http.response.start: the headers are {headers!r:.200}, expected an iterable of pairs of byte strings"
+            f"http.response.start: the headers are {headers!r:.200}, "
+            "expected an iterable of pairs of byte strings"
         )
     native: list[tuple[str, str]] = []
     declared: int | None = None
@@ -175,17 +181,20 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
         if not text.isprintable():
             if _CONTROL.search(value) is not None:
                 raise AppError(
-                    f"http.response.start: header {name!r} has the value {value!r:.200}, which holds a control character"
+                    f"http.response.start: header {name!r} has the value {value!r:.200}, "
+                    "which holds a control character"
                 )
             text = text.replace("\t", " ")
         if name == "content-length":
             if not value.isdigit() or len(value) > 18:
                 raise AppError(
-                    f"http.response.start: Content-Length is {value!r:.200}, expected digits (RFC 9110 8.6)"
+                    f"http.response.start: Content-Length is {value!r:.200}, "
+                    "expected digits (RFC 9110 8.6)"
                 )
             if declared is not None and declared != int(value):
                 raise AppError(
-                    f"http.response.start: Content-Length is {declared} and {int(value)} (RFC 9112 6.3)"
+                    "http.response.start: "
+                    f"Content-Length is {declared} and {int(value)} (RFC 9112 6.3)"
                 )
             if declared is not None:
                 continue

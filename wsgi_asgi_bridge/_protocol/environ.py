@@ -1,6 +1,7 @@
 """scope -> environ (PEP 3333 and CGI names), section W-ENV of the contract.
 
-Nothing here is quadratic in what a client sends: repeated headers are collected in lists and joined once.
+Nothing here is quadratic in what a client sends: repeated headers are collected in lists and joined
+once.
 """
 
 import ssl
@@ -34,7 +35,8 @@ def environ_template(*, multithread: bool, file_wrapper: object) -> Environ:
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.multithread": multithread,
-        # Nobody tells an ASGI app how many processes its server runs; True is the answer that is safe.
+        # Nobody tells an ASGI app how many processes its server runs; True is the answer that is
+        # safe.
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
@@ -45,9 +47,11 @@ def environ_template(*, multithread: bool, file_wrapper: object) -> Environ:
 def environ_from_scope(
     scope: Mapping[str, Any], template: Environ, *, max_header_repeats: int
 ) -> Environ:
-    """The environ of an `http` or `websocket` scope, without `wsgi.input` and `wsgi.errors`, which are no data.
+    """The environ of an `http` or `websocket` scope, without `wsgi.input` and `wsgi.errors`, which
+    are no data.
 
-    Raises BadRequest for a head that the client got wrong, ServerError for a scope that the server got wrong.
+    Raises BadRequest for a head that the client got wrong, ServerError for a scope that the server
+    got wrong.
     """
     environ = template.copy()
     try:
@@ -115,7 +119,9 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
 
 
 def _path_bytes(path: str, raw_path: bytes | None) -> bytes:
-    """The bytes that the client sent, if `raw_path` still says so; where a middleware rewrote `path`, that wins."""
+    """The bytes that the client sent, if `raw_path` still says so; where a middleware rewrote
+    `path`, that wins.
+    """
     if raw_path is not None:
         exact = unquote_to_bytes(raw_path.partition(b"?")[0])
         for errors in ("replace", "surrogateescape", "ignore"):
@@ -132,7 +138,9 @@ def _path_bytes(path: str, raw_path: bytes | None) -> bytes:
 def _set_headers(
     environ: Environ, headers: Iterable[tuple[bytes, bytes]], max_repeats: int
 ) -> None:
-    """CONTENT_* and HTTP_* (W-ENV-5, W-ENV-6); the template holds neither, so a key that is there is a repeat."""
+    """CONTENT_* and HTTP_* (W-ENV-5, W-ENV-6); the template holds neither, so a key that is there
+    is a repeat.
+    """
     repeated: dict[str, list[str]] = {}
     for name, value in headers:
         key = environ_key(name)
@@ -147,7 +155,8 @@ def _set_headers(
         values.append(value.decode("latin-1"))
         if len(values) > max_repeats:
             raise BadRequest(
-                f"header {name.decode('latin-1')!r} is repeated more than max_header_repeats={max_repeats} times"
+                f"header {name.decode('latin-1')!r} is repeated more than "
+                f"max_header_repeats={max_repeats} times"
             )
     for key, values in repeated.items():
         environ[key] = ("; " if key == "HTTP_COOKIE" else ",").join(values)
@@ -175,7 +184,8 @@ def _set_peers(environ: Environ, scope: Mapping[str, Any], scheme: str) -> None:
     """SERVER_NAME, SERVER_PORT, REMOTE_ADDR, REMOTE_PORT (W-ENV-7)."""
     name, port = scope.get("server") or (None, None)
     if port is None or not name:
-        # No address, or a Unix socket (path, None): the client's Host names us as well as anything can.
+        # No address, or a Unix socket (path, None): the client's Host names us as well as anything
+        # can.
         host_name, host_port = _name_and_port(environ.get("HTTP_HOST", ""))
         name = host_name or (name if port is not None else None) or "localhost"
         port = host_port if port is None else port

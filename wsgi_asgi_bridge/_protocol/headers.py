@@ -1,7 +1,7 @@
 """The header rules that both directions share.
 
-Names are few and come again with every request, so their translations are remembered in bounded, thread-safe caches. Values are
-new each time and are only checked.
+Names are few and come again with every request, so their translations are remembered in bounded,
+thread-safe caches. Values are new each time and are only checked.
 """
 
 import re
@@ -53,7 +53,8 @@ MAX_LENGTH_DIGITS = 18
 def environ_key(name: bytes) -> str | None:
     """`b"x-name"` as `"HTTP_X_NAME"`; None for a name that must not reach a WSGI app (W-ENV-6).
 
-    A name with `_` would be taken for its twin with `-`; `Proxy` would become HTTP_PROXY, which HTTP clients obey.
+    A name with `_` would be taken for its twin with `-`; `Proxy` would become HTTP_PROXY, which
+    HTTP clients obey.
     """
     upper = name.upper()  # of bytes: ASCII letters only, so no other letter becomes one
     if b"_" in upper or upper == b"PROXY":
@@ -65,7 +66,10 @@ def environ_key(name: bytes) -> str | None:
 
 
 def content_length(value: str) -> int:
-    """The bytes that a Content-Length declares. Raises BadRequest unless it is plain digits (RFC 9110 8.6)."""
+    """The bytes that a Content-Length declares.
+
+    Raises BadRequest unless it is plain digits (RFC 9110 8.6).
+    """
     if _DIGITS.fullmatch(value) is None or len(value) > MAX_LENGTH_DIGITS:
         raise BadRequest(
             f"Content-Length is {value[:80]!r}, expected decimal digits (RFC 9110 8.6)"
@@ -75,7 +79,9 @@ def content_length(value: str) -> int:
 
 @lru_cache(maxsize=KNOWN_NAMES)
 def header_name_from_app(name: str) -> bytes | None:
-    """A WSGI app's header name as ASGI wants it: lower-case bytes. None for one that is not the app's to set.
+    """A WSGI app's header name as ASGI wants it: lower-case bytes.
+
+    None for one that is not the app's to set.
 
     Raises AppError unless it is an RFC 9110 token.
     """
@@ -90,12 +96,16 @@ def header_name_from_app(name: str) -> bytes | None:
 
 
 def header_value_from_app(name: str, value: str) -> bytes:
-    """A WSGI app's header value as bytes. Raises AppError unless it is latin-1 text without control characters."""
+    """A WSGI app's header value as bytes.
+
+    Raises AppError unless it is latin-1 text without control characters.
+    """
     try:
         # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
         if not value.isprintable() and _CONTROL.search(value) is not None:
             raise AppError(
-                f"start_response: header {name!r} has the value {value!r}, which holds a control character (PEP 3333)"
+                f"start_response: header {name!r} has the value {value!r}, "
+                "which holds a control character (PEP 3333)"
             )
         return value.encode("latin-1")
     except (AttributeError, TypeError):

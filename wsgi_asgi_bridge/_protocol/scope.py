@@ -26,7 +26,10 @@ _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
 def declared_length(environ: Environ) -> int | None:
-    """CONTENT_LENGTH, None where there is none. Raises BadRequest unless it is plain digits (A-SCOPE-2)."""
+    """CONTENT_LENGTH, None where there is none.
+
+    Raises BadRequest unless it is plain digits (A-SCOPE-2).
+    """
     value = environ.get("CONTENT_LENGTH")
     if not value:
         return None
@@ -44,7 +47,9 @@ def is_websocket(environ: Environ) -> bool:
 def scope_from_environ(
     environ: Environ, *, root_path: str, state: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The `http` scope of a request. Raises ServerError for an environ that PEP 3333 does not allow.
+    """The `http` scope of a request.
+
+    Raises ServerError for an environ that PEP 3333 does not allow.
 
     `root_path` comes before SCRIPT_NAME. `state` is copied, not deeply (lifespan 2.0).
     """
@@ -78,7 +83,9 @@ def scope_from_environ(
 
 
 def _octets(text: str) -> bytes:
-    """The bytes behind a native string (PEP 3333); a server that decoded them as UTF-8 is forgiven."""
+    """The bytes behind a native string (PEP 3333); a server that decoded them as UTF-8 is
+    forgiven.
+    """
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -86,7 +93,9 @@ def _octets(text: str) -> bytes:
 
 
 def _raw_path(environ: Environ, path: bytes) -> bytes:
-    """The path as the client sent it, if the server tells and it still is the path; else quoted anew (A-SCOPE-1)."""
+    """The path as the client sent it, if the server tells and it still is the path; else quoted
+    anew (A-SCOPE-1).
+    """
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if target:
         authority = _AUTHORITY.match(target)
@@ -115,7 +124,9 @@ def _headers(environ: Environ) -> Headers:
 
 @lru_cache(maxsize=KNOWN_NAMES)
 def _header_name(key: str) -> bytes | None:
-    """`"HTTP_X_NAME"` as `b"x-name"`; None for the twins of CONTENT_TYPE and CONTENT_LENGTH, which a few servers add."""
+    """`"HTTP_X_NAME"` as `b"x-name"`; None for the twins of CONTENT_TYPE and CONTENT_LENGTH, which
+    a few servers add.
+    """
     if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
         return None
     return key[5:].lower().replace("_", "-").encode("latin-1", "replace")

@@ -1,4 +1,5 @@
-"""What a WSGI app has said of its response so far, and which step is legal when (PEP 3333, section W-OUT).
+"""What a WSGI app has said of its response so far, and which step is legal when (PEP 3333, section
+W-OUT).
 
     EXPECTED --start_response--> HELD --first chunk, write() or end--> SEALED
 
@@ -69,7 +70,11 @@ class WSGIResponse:
     # ------------------------------------------------------------ the head
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None) -> None:
-        """`start_response`. Raises AppError for what PEP 3333 does not allow, and the app's own error where it asks for that."""
+        """`start_response`.
+
+        Raises AppError for what PEP 3333 does not allow, and the app's own error where it asks for
+        that.
+        """
         if exc_info is not None and exc_info[1] is not None:
             try:
                 if self.state is _SEALED:
@@ -78,11 +83,13 @@ class WSGIResponse:
                 exc_info = None  # it refers to a traceback, whose frames refer to it
         elif self.state is not _EXPECTED:
             raise AppError(
-                f"start_response({status!r}) is a second call without exc_info (PEP 3333); the first said {self._status}"
+                f"start_response({status!r}) is a second call without exc_info (PEP 3333); "
+                f"the first said {self._status}"
             )
         if not isinstance(status, str):
             raise AppError(
-                f"start_response: the status is {status!r}, expected a str such as '200 OK' (PEP 3333)"
+                f"start_response: the status is {status!r}, "
+                "expected a str such as '200 OK' (PEP 3333)"
             )
         code = _status_code(status)
         self._headers, self.declared = _translated_headers(headers)
@@ -90,7 +97,10 @@ class WSGIResponse:
         self.state = _HELD
 
     def seal(self, length: int | None = None) -> Head:
-        """The head, which stands from here on. `length`: of the body, where all of it is known already."""
+        """The head, which stands from here on.
+
+        `length`: of the body, where all of it is known already.
+        """
         if self.state is _EXPECTED:
             raise AppError("the app gave its response without calling start_response (PEP 3333)")
         self.state = _SEALED
@@ -109,7 +119,10 @@ class WSGIResponse:
     # ------------------------------------------------------------ the body
 
     def whole(self, chunks: Sequence[bytes]) -> tuple[Head, Sequence[bytes]]:
-        """The head of a response whose body is `chunks`, and what of them may go out. Raises AppError for a body short of Content-Length."""
+        """The head of a response whose body is `chunks`, and what of them may go out.
+
+        Raises AppError for a body short of Content-Length.
+        """
         length = 0
         for chunk in chunks:
             length += len(checked_chunk(chunk))
@@ -124,7 +137,9 @@ class WSGIResponse:
         return head, [self.admitted(chunk) for chunk in chunks]
 
     def admitted(self, chunk: bytes) -> bytes:
-        """What of the next chunk may go out: all, nothing of a bodyless response, or up to Content-Length."""
+        """What of the next chunk may go out: all, nothing of a bodyless response, or up to
+        Content-Length.
+        """
         if self.bodyless:
             return b""
         self._sent += len(chunk)
@@ -146,7 +161,8 @@ class WSGIResponse:
         """The body is over. Raises AppError if it is short of its Content-Length (W-OUT-6)."""
         if self.declared is not None and self._sent < self.declared and not self.bodyless:
             raise AppError(
-                f"the body ended {self.declared - self._sent} bytes short of Content-Length {self.declared}"
+                f"the body ended {self.declared - self._sent} bytes short of Content-Length "
+                f"{self.declared}"
             )
 
 
@@ -154,7 +170,8 @@ def checked_chunk(chunk: Any) -> bytes:
     """`chunk`, if it is what PEP 3333 lets an app give."""
     if not isinstance(chunk, bytes):
         raise AppError(
-            f"the app gave a chunk of type {type(chunk).__name__}, expected bytes (PEP 3333): {chunk!r:.100}"
+            f"the app gave a chunk of type {type(chunk).__name__}, "
+            f"expected bytes (PEP 3333): {chunk!r:.100}"
         )
     return chunk
 
@@ -163,13 +180,16 @@ def checked_chunk(chunk: Any) -> bytes:
 def _status_code(status: str) -> int:
     if _STATUS.fullmatch(status) is None:
         raise AppError(
-            f"start_response: the status is {status!r}, expected three digits and a latin-1 reason without control characters (PEP 3333)"
+            f"start_response: the status is {status!r}, "
+            "expected three digits and a latin-1 reason without control characters (PEP 3333)"
         )
     return int(status[:3])
 
 
 def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
-    """ASGI's headers and the Content-Length among them; hop-by-hop headers are dropped (W-OUT-7)."""
+    """ASGI's headers and the Content-Length among them; hop-by-hop headers are dropped
+    (W-OUT-7).
+    """
     if not isinstance(headers, list):
         raise AppError(
             f"start_response: the headers are {headers!r:.200}, expected a list (PEP 3333)"
@@ -179,7 +199,8 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
     for pair in headers:
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise AppError(
-                f"start_response: a header is {pair!r:.200}, expected a tuple of name and value (PEP 3333)"
+                f"start_response: a header is {pair!r:.200}, "
+                "expected a tuple of name and value (PEP 3333)"
             )
         name, value = pair
         if not isinstance(name, str):
@@ -207,6 +228,7 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
 def _length_from_app(value: bytes) -> int:
     if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
         raise AppError(
-            f"start_response: Content-Length is {value!r:.200}, expected decimal digits (RFC 9110 8.6)"
+            f"start_response: Content-Length is {value!r:.200}, "
+            "expected decimal digits (RFC 9110 8.6)"
         )
     return int(value)

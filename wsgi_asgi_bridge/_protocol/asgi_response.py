@@ -69,9 +69,11 @@ class ASGIResponse:
         """
         try:
             kind = message["type"]
-        except (KeyError, TypeError):
+        except KeyError:
+            kind = None
+        except TypeError:
             raise AppError(
-                f"the app sent {message!r:.200} {self.state.value}, expected a dict with a type"
+                f"the app sent {message!r:.200} {self.state.value}, expected a dict"
             ) from None
         if self.state is _STARTED and kind == "http.response.body":
             return self._body(message)

@@ -494,6 +494,8 @@ class _Exchange:
     _call: AppCall | None = None
     _collecting = False
     _companion: Companion | None = None
+    _gone = False
+    """The server reported a disconnect after the last message had been given to it."""
     _length: int | None = None
     """The Content-Length of the request."""
     _job: Job | None = None
@@ -823,7 +825,15 @@ class _Exchange:
             pass
         except BaseException:
             logger.debug("the server's receive() raised; taken for a disconnect", exc_info=True)
-        if not (self._aborted or self._answered):
+        if self._answered:
+            # Either all is over, or the client left with the last message on its way. A server that
+            # lets go of that message says which; the tick asks those that do not.
+            self._gone = True
+        else:
+            self._end_for_disconnect()
+
+    def _end_for_disconnect(self) -> None:
+        if not self._aborted:
             self._side.counts.disconnected += 1
             self.abort(_disconnect)
 
@@ -881,7 +891,9 @@ class _Exchange:
         since = self._waiting_since
         if since is None or since >= now:
             return
-        if since <= now - patience:
+        if self._gone:
+            self._end_for_disconnect()
+        elif since <= now - patience:
             self._stall("sent" if self._collecting else "read")
         elif not self._collecting:
             # A send() that hangs; some servers do not even end it when the client leaves.

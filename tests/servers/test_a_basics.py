@@ -15,7 +15,7 @@ MEBIBYTE = 1024 * 1024
 LARGE_MEBIBYTES = 64
 # Room for the allocator and the kernel's moods; a body held in memory would be all of 64 MiB.
 FLAT_BYTES = 24 * MEBIBYTE
-REQUEST_BUFFER_BYTES = 65_536
+REQUEST_BUFFER_BYTES = 524_288
 PAUSE_SECONDS = 0.5
 WEBSOCKET_HEADERS = [
     ("connection", "Upgrade"),

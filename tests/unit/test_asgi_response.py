@@ -145,6 +145,10 @@ def test_a_missing_status_is_an_error() -> None:
         ASGIResponse("GET").accept({"type": "http.response.start"})
 
 
+class Raw(bytes):
+    """A subclass of bytes is bytes."""
+
+
 def headers_of(headers: Any) -> list[tuple[str, str]]:
     response = ASGIResponse("GET")
     response.accept(START | {"headers": headers})
@@ -164,6 +168,12 @@ def headers_of(headers: Any) -> list[tuple[str, str]]:
             [(b"set-cookie", b"a"), (b"set-cookie", b"b")],
             [("set-cookie", "a"), ("set-cookie", "b")],
             id="repeats",
+        ),
+        pytest.param([(Raw(b"x-a"), Raw(b"1"))], [("x-a", "1")], id="a subclass of bytes"),
+        pytest.param(
+            [(b"content-length", b"3"), (b"Content-Length", b"3")],
+            [("content-length", "3")],
+            id="equal lengths are one",
         ),
         pytest.param([(b"x-a", b"caf\xe9")], [("x-a", "caf\xe9")], id="latin-1"),
         pytest.param([(b"x-a", b"a\tb")], [("x-a", "a b")], id="a tab is a space"),

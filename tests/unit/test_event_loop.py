@@ -220,6 +220,27 @@ def test_a_stop_in_the_same_step_as_a_system_exit_still_stops(private: PrivateLo
     assert isinstance(tasks[0].exception(), SystemExit)
 
 
+@on_asyncio_loops
+def test_a_task_that_tries_to_end_the_process_as_the_loop_stops_ends_the_loop(
+    private: PrivateLoop, logged: "Logged"
+) -> None:
+    """A-LOOP-5: it is reported, and the thread ends all the same."""
+
+    async def stubborn() -> None:
+        try:
+            await private.handle.create_gate()
+        except asyncio.CancelledError:
+            raise SystemExit from None
+
+    tasks: list[asyncio.Task[None]] = []
+    seen_in_loop(private, lambda: tasks.append(create_task(private, stubborn())))
+    seen_in_loop(private, lambda: None)
+    assert private.stop(WAIT_SECONDS)
+    assert isinstance(tasks[0].exception(), SystemExit)
+    assert logged.records.get(timeout=WAIT_SECONDS).levelno == logging.CRITICAL
+    assert private.handle.post(lambda: None) is False
+
+
 # --- stopped
 
 

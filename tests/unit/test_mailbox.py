@@ -137,6 +137,8 @@ def test_an_interrupt_in_the_middle_of_a_drain_leaves_no_later_post_behind(
     mailbox.post(lambda: ran.append("behind it"))
     with pytest.raises(KeyboardInterrupt):
         wakes.run_all()
+    wakes.run_all()
+    assert ran == ["behind it"], "what was left has a wake-up behind it"
     for name in ("first", "second"):
         mailbox.post(lambda name=name: ran.append(name))
         wakes.run_all()

@@ -9,6 +9,7 @@ import pytest
 
 from wsgi_asgi_bridge._crossing.sockets import peer_has_closed
 
+SOCKET_SECONDS = 5.0
 Pair = tuple[socket.socket, socket.socket]
 
 
@@ -17,12 +18,13 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Our end and the peer's."""
     ours, peers = socket.socketpair() if request.param == "unix" else tcp_pair()
     with ours, peers:
+        ours.settimeout(SOCKET_SECONDS)
         yield ours, peers
 
 
 def tcp_pair() -> Pair:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        peers = socket.create_connection(listener.getsockname(), timeout=5)
+        peers = socket.create_connection(listener.getsockname(), timeout=SOCKET_SECONDS)
         ours, _ = listener.accept()
     return ours, peers
 
@@ -38,7 +40,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 def must_close(connection: socket.socket) -> None:
     """Wait until the peer's ending has arrived; on loopback that is now."""
-    readable, _, _ = select.select([connection], [], [], 5)
+    readable, _, _ = select.select([connection], [], [], SOCKET_SECONDS)
     assert readable
 
 
@@ -124,7 +126,7 @@ def test_asking_does_not_make_the_servers_socket_non_blocking(pair: Pair) -> Non
     ours.setblocking(True)
     pair[1].sendall(b"x")
     must_close(ours)
-    socket.setdefaulttimeout(5)
+    socket.setdefaulttimeout(SOCKET_SECONDS)
     try:
         peer_has_closed(ours)
     finally:

@@ -1,5 +1,6 @@
 """_protocol/wsgi_response.py: its transition table, row by row, and every mistake by its error."""
 
+import contextlib
 import gc
 import sys
 import weakref
@@ -161,6 +162,31 @@ def test_no_reference_to_exc_info_is_kept() -> None:
     del info
     gc.collect()
     assert kept() is None
+
+
+def test_an_error_that_is_raised_anew_is_in_no_cycle() -> None:
+    """W-OUT-2: freed as soon as nobody handles it, without the garbage collector."""
+
+    class Local:
+        pass
+
+    def failing(response: WSGIResponse) -> "weakref.ref[Local]":
+        local = Local()
+        try:
+            raise OwnError
+        except OwnError:
+            info: Any = sys.exc_info()
+        with contextlib.suppress(OwnError):
+            response.start("500 Oops", [], info)
+        del info
+        return weakref.ref(local)
+
+    gc.disable()
+    try:
+        kept = failing(response_in(SEALED))
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_chunk_without_start_response_is_told_so() -> None:

@@ -1,0 +1,330 @@
+"""thread_sensitive.py: asgiref's thread-sensitive code runs in the thread that waits for it."""
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+import uvloop
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+
+from tests.support.interleaving import WAIT_SECONDS, Blocking, must_happen
+from wsgi_asgi_bridge._crossing import thread_sensitive
+from wsgi_asgi_bridge._crossing.caller import Caller
+from wsgi_asgi_bridge._crossing.loops import running_loop_handle
+from wsgi_asgi_bridge._crossing.thread_sensitive import ThreadSensitiveDoor
+
+NAME = "wsgi_asgi_bridge-unit"
+Work = Callable[[], Coroutine[Any, Any, Any]]
+
+on_asyncio_loops = pytest.mark.parametrize(
+    "run",
+    [asyncio.SelectorEventLoop, uvloop.new_event_loop],
+    ids=["asyncio", "uvloop"],
+    indirect=True,
+)
+"""asgiref knows no other loops."""
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Work], Any]]:
+    """Runs a coroutine function in a loop, for a bounded time."""
+    with asyncio.Runner(loop_factory=request.param) as runner:
+
+        def run(work: Work) -> Any:
+            async def bounded() -> Any:
+                return await asyncio.wait_for(work(), WAIT_SECONDS)
+
+            return runner.run(bounded())
+
+        yield run
+
+
+@pytest.fixture
+def door() -> Iterator[ThreadSensitiveDoor]:
+    door = ThreadSensitiveDoor(NAME)
+    yield door
+    door.close()
+
+
+def current_thread() -> Coroutine[Any, Any, threading.Thread]:
+    """The thread that this task's thread-sensitive code runs in."""
+    find: Any = sync_to_async(threading.current_thread, thread_sensitive=True)
+    found: Coroutine[Any, Any, threading.Thread] = find()
+    return found
+
+
+class Request:
+    """A calling thread that waits in `caller` for the end of its exchange. Made in the loop."""
+
+    def __init__(self) -> None:
+        self.caller = Caller(running_loop_handle(), 100)
+        self._waiting = Blocking(lambda: self.caller.take_from_thread(None, None))
+        self.thread = self._waiting.thread
+
+    def end(self) -> None:
+        self.caller.put_in_loop(b"", last=True)
+        self._waiting.result()
+
+    def leave(self) -> None:
+        self.end()
+        self.caller.leave_from_thread()
+
+
+@contextlib.contextmanager
+def request() -> Iterator[Request]:
+    made = Request()
+    yield made
+    made.end()
+
+
+@on_asyncio_loops
+def test_thread_sensitive_code_runs_in_the_calling_thread(
+    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4."""
+
+    async def app() -> None:
+        with request() as ours:
+            await door.enter_in_loop(ours.caller)
+            assert await current_thread() is ours.thread
+            assert await asyncio.create_task(current_thread()) is ours.thread
+
+    run(app)
+
+
+@on_asyncio_loops
+def test_each_request_has_its_own_thread(
+    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4: through one door, at the same time."""
+
+    async def app(ours: Request) -> None:
+        await door.enter_in_loop(ours.caller)
+        for _ in range(5):
+            assert await current_thread() is ours.thread
+            await asyncio.sleep(0)
+
+    async def several() -> None:
+        with request() as first, request() as second, request() as third:
+            await asyncio.gather(app(first), app(second), app(third))
+
+    run(several)
+
+
+@on_asyncio_loops
+def test_what_one_request_enters_no_other_task_sees(
+    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-3: a context variable that is set in a task ends with it."""
+
+    async def app(ours: Request) -> None:
+        await door.enter_in_loop(ours.caller)
+
+    async def outside() -> None:
+        with request() as ours:
+            await asyncio.create_task(app(ours))
+            assert SyncToAsync.thread_sensitive_context.get(None) is None
+            assert await current_thread() is not ours.thread
+
+    run(outside)
+
+
+@on_asyncio_loops
+def test_a_caller_inside_asgirefs_machinery_gets_a_door_of_its_own(
+    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4: what the caller's context holds would otherwise win over the shared door."""
+
+    async def app() -> None:
+        with request() as ours:
+            async with ThreadSensitiveContext():
+                await door.enter_in_loop(ours.caller)
+                assert await current_thread() is ours.thread
+                assert await asyncio.create_task(current_thread()) is ours.thread
+
+    run(app)
+
+
+@on_asyncio_loops
+def test_results_and_errors_come_back(
+    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4."""
+
+    def broken() -> None:
+        raise LookupError("in the thread")
+
+    async def app() -> None:
+        with request() as ours:
+            await door.enter_in_loop(ours.caller)
+            doubled: Any = sync_to_async(lambda number: 2 * number)
+            assert await doubled(21) == 42
+            failing: Any = sync_to_async(broken)
+            with pytest.raises(LookupError, match="in the thread"):
+                await failing()
+
+    run(app)
+
+
+# --- a caller that has left
+
+
+@on_asyncio_loops
+def test_once_the_caller_has_left_one_thread_of_the_door_takes_its_place(
+    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4, A-OUT-5: background work goes on, and still one piece at a time."""
+
+    async def app() -> None:
+        ours = Request()
+        await door.enter_in_loop(ours.caller)
+        ours.leave()
+        threads = {await current_thread() for _ in range(3)}
+        assert len(threads) == 1
+        (thread,) = threads
+        assert thread is not ours.thread
+        assert thread.name.startswith(NAME)
+
+    run(app)
+
+
+def test_no_thread_is_started_for_callers_that_stay(door: ThreadSensitiveDoor) -> None:
+    """A-CALL-2."""
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(NAME)]
+
+
+def test_jobs_without_a_caller_run_in_order_and_one_at_a_time(door: ThreadSensitiveDoor) -> None:
+    """A-LOOP-4."""
+    order: list[int] = []
+    over = threading.Event()
+    for number in range(20):
+        door.run_in_fallback(lambda number=number: order.append(number))
+    door.run_in_fallback(over.set)
+    must_happen(over)
+    assert order == list(range(20))
+
+
+def test_after_the_close_a_job_is_dropped_and_starts_no_thread(
+    door: ThreadSensitiveDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran: list[str] = []
+    door.close()
+    with caplog.at_level(logging.DEBUG, "wsgi_asgi_bridge"):
+        door.run_in_fallback(lambda: ran.append("job"))
+    assert "dropped" in caplog.text
+    assert ran == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(NAME)]
+    door.close()
+
+
+def test_the_close_ends_the_thread_after_the_job_at_hand(door: ThreadSensitiveDoor) -> None:
+    """A-OUT-5."""
+    threads: list[threading.Thread] = []
+    started, may_end = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def first() -> None:
+        threads.append(threading.current_thread())
+        started.set()
+        must_happen(may_end)
+
+    door.run_in_fallback(first)
+    door.run_in_fallback(lambda: ran.append("second"))
+    must_happen(started)
+    door.close()
+    may_end.set()
+    threads[0].join(WAIT_SECONDS)
+    assert not threads[0].is_alive()
+    assert ran == []
+
+
+def test_at_the_end_of_the_interpreter_a_job_is_dropped(
+    door: ThreadSensitiveDoor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`ThreadPoolExecutor.submit` raises then, in any thread."""
+
+    def refuse(*args: object) -> None:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(thread_sensitive.ThreadPoolExecutor, "submit", refuse)
+    with caplog.at_level(logging.DEBUG, "wsgi_asgi_bridge"):
+        door.run_in_fallback(lambda: None)
+    assert "dropped" in caplog.text
+
+
+# --- the executor that asgiref is given
+
+
+class LeftCaller:
+    """A caller that takes no jobs any more."""
+
+    def call_in_thread(self, job: Callable[[], None]) -> bool:
+        return False
+
+
+def submitted(door: ThreadSensitiveDoor, call: Callable[[], object]) -> "Future[Any]":
+    context = contextvars.copy_context()
+    context.run(thread_sensitive._caller.set, LeftCaller())  # type: ignore[arg-type]
+    future: Future[Any] = context.run(door._executor.submit, call)
+    return future
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_the_code_raises_is_the_futures(
+    door: ThreadSensitiveDoor, error: type[BaseException]
+) -> None:
+    """A-LOOP-5: nothing escapes into the thread that runs it."""
+
+    def broken() -> None:
+        raise error
+
+    assert isinstance(submitted(door, broken).exception(WAIT_SECONDS), error)
+    assert submitted(door, lambda: "still there").result(WAIT_SECONDS) == "still there"
+
+
+def test_a_stop_iteration_is_an_error_that_can_be_awaited(door: ThreadSensitiveDoor) -> None:
+    """asyncio takes none in a future: whoever awaits it would wait for ever."""
+
+    def broken() -> None:
+        raise StopIteration("the app's")
+
+    error = submitted(door, broken).exception(WAIT_SECONDS)
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error.__cause__, StopIteration)
+
+
+def test_code_that_was_cancelled_before_it_began_does_not_run(door: ThreadSensitiveDoor) -> None:
+    ran: list[str] = []
+    started, may_end, over = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        started.set()
+        must_happen(may_end)
+
+    submitted(door, first)
+    must_happen(started)
+    cancelled = submitted(door, lambda: ran.append("cancelled"))
+    assert cancelled.cancel()
+    submitted(door, over.set)
+    may_end.set()
+    must_happen(over)
+    assert ran == []
+
+
+# --- what is taken from asgiref
+
+
+def test_entering_a_context_of_asgiref_awaits_nothing() -> None:
+    """The door is made by a thread, without a loop."""
+
+    async def awaits() -> None:
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="awaits something on entering"):
+        thread_sensitive._run_to_end(awaits())

@@ -158,7 +158,7 @@ def test_small_response_costs_one_post_and_one_wake_up(case: Any) -> None:
         posts, wakes, waits = bridge.cost(environ)
     assert posts <= REQUESTS
     assert 0 < wakes <= REQUESTS
-    assert 0 < waits <= REQUESTS
+    assert waits <= REQUESTS  # none, where the answer was there before the caller looked
 
 
 def test_messages_sent_at_once_travel_together() -> None:

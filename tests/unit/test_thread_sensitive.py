@@ -6,12 +6,12 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import uvloop
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_to_async
 
 from tests.support.interleaving import WAIT_SECONDS, Blocking, must_happen
 from wsgi_asgi_bridge._crossing import thread_sensitive
@@ -147,6 +147,22 @@ def test_a_caller_inside_asgirefs_machinery_gets_a_door_of_its_own(
                 await door.enter_in_loop(ours.caller)
                 assert await current_thread() is ours.thread
                 assert await asyncio.create_task(current_thread()) is ours.thread
+
+    run(app)
+
+
+@on_asyncio_loops
+def test_a_caller_below_async_to_sync_does_not_send_the_code_to_the_thread_above(
+    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4: the thread above waits for something else, perhaps for this very request."""
+
+    async def app() -> None:
+        with request() as ours, ThreadPoolExecutor(1) as above:
+            AsyncToSync.executors.current = above  # as `async_to_sync` leaves it in the context
+            await door.enter_in_loop(ours.caller)
+            assert await current_thread() is ours.thread
+            assert await asyncio.create_task(current_thread()) is ours.thread
 
     run(app)
 

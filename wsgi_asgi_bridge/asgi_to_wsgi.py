@@ -185,7 +185,8 @@ class ASGIToWSGI:
     # ------------------------------------------------------------ the private loop
 
     def _running_side(self) -> "_LoopSide":
-        self._notice_fork()
+        if self._process != os.getpid():
+            self._notice_fork()
         with self._lock:
             if self._side is None:
                 self._side = _LoopSide.started(self)
@@ -412,7 +413,9 @@ class _Exchange(Iterator[bytes]):
         self._over = False
         self._receivers: set[Gate] = set()  # tasks of the app that wait in receive()
         self._sending = 0  # tasks of the app that wait in send()
-        if self._body.small:
+        if self._body.empty:
+            self._body_ended = True
+        elif self._body.small:
             # Before the loop knows of this exchange, so this thread may.
             self._took_body(*self._body.read_all())
 
@@ -536,7 +539,8 @@ class _Exchange(Iterator[bytes]):
                 else presentable(error)
             )
         self._over = True
-        self._open_receivers()
+        if self._receivers:
+            self._open_receivers()
         side.exchange_ended(self)
 
     async def _send(self, message: Message) -> None:
@@ -556,7 +560,8 @@ class _Exchange(Iterator[bytes]):
             self._side.completed += 1
             self._side.background += 1
             self._over = True
-            self._open_receivers()
+            if self._receivers:
+                self._open_receivers()
         elif wait:
             self._sending += 1
             try:
@@ -594,7 +599,8 @@ class _Exchange(Iterator[bytes]):
             self._body_broken = True
         elif ended:
             self._body_ended = True
-        self._open_receivers()
+        if self._receivers:
+            self._open_receivers()
 
     def _caller_left_in_loop(self) -> None:
         """The calling thread has gone before the end: for the app that is the client's disconnect
@@ -613,7 +619,8 @@ class _Exchange(Iterator[bytes]):
         if not (self._gone or self._over):
             self._gone = True
             self._side.disconnected += 1
-            self._open_receivers()
+            if self._receivers:
+                self._open_receivers()
 
     def shut_down_in_loop(self) -> None:
         """The bridge is closed: nobody waits any longer, neither the thread for the app nor the app
@@ -632,7 +639,7 @@ class _Exchange(Iterator[bytes]):
 class _RequestBody:
     """`wsgi.input`, read in the calling thread."""
 
-    __slots__ = ("_block", "_input", "_remaining", "small")
+    __slots__ = ("_block", "_input", "_remaining", "empty", "small")
 
     def __init__(self, environ: Environ, length: int | None, block: int) -> None:
         self._input: io.BufferedIOBase | None = environ.get("wsgi.input")
@@ -640,6 +647,7 @@ class _RequestBody:
         self._remaining = length
         if length is None and not _has_undeclared_body(environ):
             self._remaining = 0
+        self.empty = self._remaining == 0
         self.small = self._remaining is not None and self._remaining <= block
         """Read before the app starts, since its first `receive()` then costs no hand-over
         (A-IN-1).

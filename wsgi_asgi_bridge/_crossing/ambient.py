@@ -34,6 +34,12 @@ class _BackendFromAnyThread:
         native = self._token.native_token
         return self._token.backend_class.run_sync_from_thread(func, args, token=native)
 
+    def check_cancelled(self) -> None:
+        raise RuntimeError(
+            "a WSGI app's thread belongs to no cancel scope; "
+            'environ["wsgi_asgi_bridge.client_disconnected"]() tells whether its client has left'
+        )
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._token.backend_class, name)
 

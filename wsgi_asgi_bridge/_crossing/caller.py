@@ -147,7 +147,8 @@ class Caller:
         Raises the error of `fail_in_loop`. Gives the end when another thread has left in this one's
         place.
         """
-        self._run_jobs_that_waited()
+        if self._passed_over:  # written by this thread, or by one that leaves in its place
+            self._run_jobs_that_waited()
         while True:
             gate: ThreadGate | None = None
             job: Callable[[], None] | None = None
@@ -182,7 +183,8 @@ class Caller:
             self._held = 0
             jobs, self._jobs = list(self._jobs), deque()
             self._passed_over = 0
-            self._wake_putters()
+            if self._putters:
+                self._wake_putters()
         if parked is not None:
             parked.open()  # a server may close in one thread what it iterates in another
         return jobs
@@ -199,7 +201,8 @@ class Caller:
             finally:
                 del error  # its traceback leads to this frame
         self._held = 0
-        self._wake_putters()
+        if self._putters:
+            self._wake_putters()
         return chunks, self._left or (self._ended and self._error is None)
 
     def _run_jobs_that_waited(self) -> None:
@@ -217,9 +220,8 @@ class Caller:
 
     def _wake_putters(self) -> None:
         """Holding the lock."""
-        if self._putters:
-            putters, self._putters = self._putters, []
-            self.loop.post(partial(self._open_all, putters))
+        putters, self._putters = self._putters, []
+        self.loop.post(partial(self._open_all, putters))
 
     def _open_all(self, gates: list[Gate]) -> None:
         for gate in gates:

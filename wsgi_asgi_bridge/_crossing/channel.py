@@ -11,6 +11,7 @@ Both ends may be broken by the other side with a reason, an exception that later
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -215,7 +216,7 @@ class ThreadToLoop:
         return self._held <= 0 or self._held + size <= self._budget
 
     def _wake_taker(self, gate: Any) -> None:
-        self._loop.post(lambda: self._loop.open_gate(gate))
+        self._loop.post(partial(self._loop.open_gate, gate))
 
 
 class LoopToThread:

@@ -94,10 +94,6 @@ class LoopHandle(ABC):
     @abstractmethod
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None: ...
 
-    @abstractmethod
-    def run_async_token(self) -> object:
-        """What identifies this loop to `anyio.from_thread.run`."""
-
 
 # ---------------------------------------------------------------- asyncio
 
@@ -175,9 +171,6 @@ class _AsyncioHandle(LoopHandle):
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback, context=contextvars.Context())
-
-    def run_async_token(self) -> object:
-        return self.loop
 
 
 # ---------------------------------------------------------------- trio
@@ -275,9 +268,6 @@ class _TrioHandle(LoopHandle):
             callback()
 
         trio.lowlevel.spawn_system_task(later)
-
-    def run_async_token(self) -> object:
-        return self.loop
 
 
 def running_loop() -> Any:

@@ -29,5 +29,7 @@ def peer_has_closed(connection: socket.socket) -> bool:
         return socket.socket.recv(connection, 1, socket.MSG_PEEK) == b""
     except OSError:
         return True
-    except ValueError:
-        return False  # select() knows no descriptor above 1023; the next write will tell
+    except (TypeError, ValueError):
+        # Not a socket of Python's, or a descriptor above 1023, which select() does not know: the
+        # next write will tell.
+        return False

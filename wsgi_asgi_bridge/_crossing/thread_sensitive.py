@@ -74,6 +74,7 @@ class ThreadSensitiveDoor:
                     return
             except RuntimeError:  # the interpreter ends
                 pass
+        # The loop, and with it whatever waits for the job, ends before this door is closed.
         logger.debug("a job came after the shutdown and is dropped")
 
     def close(self) -> None:

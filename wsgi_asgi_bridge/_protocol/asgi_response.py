@@ -160,7 +160,7 @@ def _native_name(name: bytes) -> str | None:
 
 def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int | None]:
     """WSGI's headers and the Content-Length among them (A-OUT-1)."""
-    if not isinstance(headers, Iterable):
+    if type(headers) is not list and not isinstance(headers, Iterable):
         raise AppError(
             f"http.response.start: the headers are {headers!r:.200}, "
             "expected an iterable of pairs of byte strings"

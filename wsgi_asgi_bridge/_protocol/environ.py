@@ -81,9 +81,9 @@ def environ_from_scope(
 
 
 def _sketch(scope: Mapping[str, Any]) -> str:
-    return repr({key: scope[key] for key in scope if key not in ("app", "state", "extensions")})[
-        :1000
-    ]
+    """What an error may show of a scope: no header, since those carry cookies and passwords."""
+    shown = ("type", "http_version", "method", "scheme", "path", "root_path", "server", "client")
+    return repr({key: scope[key] for key in shown if key in scope})[:1000]
 
 
 # ---------------------------------------------------------------- paths
@@ -94,9 +94,9 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
     path: str = scope["path"]
     raw_path: bytes | None = scope.get("raw_path")
     root_path: str = scope.get("root_path") or ""
-    # Only bytes above 127 can be lost in decoding, so an ASCII path is exact as it is.
     script, info = root_path.rstrip("/"), path
-    if not path.isascii():
+    # What was never escaped and is ASCII is exact as it is.
+    if not path.isascii() or (raw_path is not None and b"%" in raw_path):
         info = _path_bytes(path, raw_path).decode("latin-1")
     if script:
         if not script.startswith("/"):

@@ -113,7 +113,11 @@ def _headers(environ: Environ) -> Headers:
         if key[:5] == "HTTP_":
             name = _header_name(key)
             if name is not None:
-                headers.append((name, _octets(value)))
+                try:
+                    octets = value.encode("latin-1")
+                except UnicodeEncodeError:
+                    octets = _octets(value)
+                headers.append((name, octets))
         elif key == "CONTENT_TYPE":
             if value:
                 headers.append((b"content-type", _octets(value)))

@@ -127,7 +127,8 @@ class AppCall:
 
         In the worker, or in the loop once the worker has left.
         """
-        error = self.error or self.late_error
+        # An exception may be false.
+        error = self.late_error if self.error is None else self.error
         self.error = self.late_error = None
         if error is not None and not isinstance(
             error, ClientDisconnected | ClientStalled | BridgeClosed
@@ -233,7 +234,9 @@ class AppCall:
 def _iterator(iterable: Any) -> Iterator[Any]:
     try:
         return iter(iterable)
-    except TypeError:
+    except TypeError as exc:
+        if exc.__traceback__ is not None and exc.__traceback__.tb_next is not None:
+            raise  # the app's own, out of its __iter__
         raise AppError(
             f"the app returned {iterable!r:.200}, expected an iterable of bytes (PEP 3333)"
         ) from None

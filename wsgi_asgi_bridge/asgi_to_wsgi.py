@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -44,6 +45,9 @@ logger = logging.getLogger("wsgi_asgi_bridge")
 
 BACKENDS = ("asyncio", "trio")
 LIFESPAN_MODES = ("auto", "on", "off")
+
+PASSED_OVER_BYTES = 1048576
+"""How much of a body that may not be sent an app may make: more than a page, less than a stream."""
 
 CANCEL_SECONDS = 1.0
 """How long a cancelled app may clean up before the lifespan ends without it."""
@@ -188,7 +192,7 @@ class ASGIToWSGI:
         if self._process != os.getpid():
             self._notice_fork()
         with self._lock:
-            if self._side is None:
+            if self._side is None or self._side.private.ended:
                 self._side = _LoopSide.started(self)
             side = self._side
         if side.refusal is not None:
@@ -274,6 +278,7 @@ class _LoopSide:
         self.exchanges: set[_Exchange] = set()
         self.background = self.completed = self.disconnected = self.failed = 0
         self._on_empty: Callable[[], None] | None = None
+        self._ending = False
         self.door = ThreadSensitiveDoor("wsgi_asgi_bridge-sync")
         self._closing = threading.RLock()
         """Held while the loop ends: whoever calls `close` meanwhile returns when it has.
@@ -323,7 +328,11 @@ class _LoopSide:
         with self._closing:
             if not self._closed:
                 self._closed = True
-                self._end()
+                try:
+                    self._end()
+                except BaseException:  # Ctrl-C: the next close() goes on
+                    self._closed = False
+                    raise
                 _open_sides.discard(self)
 
     def _end(self) -> None:
@@ -364,7 +373,12 @@ class _LoopSide:
             return True
         return gate.wait(timeout)
 
+    def takes_requests(self) -> bool:
+        """In the loop: False once `close` has begun."""
+        return not self._ending
+
     def _when_empty(self, report: Callable[[], None]) -> None:
+        self._ending = True
         self._on_empty = report
         self.exchange_ended(None)
 
@@ -432,7 +446,6 @@ class _Exchange(Iterator[bytes]):
             self.close()
             raise
         if self._last:
-            self._leave()
             return list(blocks(chunks))
         self._blocks = iter(blocks(chunks))
         return self
@@ -442,9 +455,6 @@ class _Exchange(Iterator[bytes]):
             for block in self._blocks:
                 return block
             if self._left:
-                raise StopIteration
-            if self._last:
-                self._leave()
                 raise StopIteration
             self._blocks = iter(blocks(self._take()))
 
@@ -466,6 +476,8 @@ class _Exchange(Iterator[bytes]):
         except BaseException:
             self._leave()
             raise
+        if self._last:
+            self._leave()  # before the server sends what was taken: no job waits for a slow client
         return chunks
 
     def _glance(self) -> None:
@@ -495,6 +507,11 @@ class _Exchange(Iterator[bytes]):
     # ------------------------------------------------------------ the loop
 
     def _begin_in_loop(self) -> None:
+        if not self._side.takes_requests():
+            self._caller.fail_in_loop(
+                BridgeClosed("the bridge is being closed and takes no new requests")
+            )
+            return
         self._side.exchanges.add(self)
         self._task = self._side.handle.spawn(self.run, self._context)
 
@@ -524,7 +541,7 @@ class _Exchange(Iterator[bytes]):
         side, response = self._side, self._response
         if self._over:
             side.background -= 1
-            if error is not None:
+            if error is not None and not _is_consequence(error, (ClientDisconnected,)):
                 logger.error("the app raised after its response had ended", exc_info=error)
         elif self._gone:
             if error is not None and not _is_consequence(
@@ -550,26 +567,48 @@ class _Exchange(Iterator[bytes]):
         if part is None:
             return
         body, last = part
-        if not (body or last):
+        if self._response.bodyless:
+            await self._pass_over(last)
             return
-        wait = self._caller.put_in_loop(body, last=last)
-        if wait is None:
-            self._note_gone()
-            raise _client_gone()
-        if last:
-            self._side.completed += 1
-            self._side.background += 1
-            self._over = True
-            if self._receivers:
-                self._open_receivers()
-        elif wait:
+        wait = self._hand_over(body, last)
+        if wait:
             self._sending += 1
             try:
                 await self._caller.wait_for_room_in_loop()
             finally:
                 self._sending -= 1
-            if self._caller.left():
+            if self._caller.left() and not self._over:
                 self._note_gone()
+                raise _client_gone()
+
+    def _hand_over(self, body: bytes, last: bool) -> bool:
+        """Give the caller a body part; with the last one the response is over.
+
+        True when the app has to wait for room.
+        """
+        wait = self._caller.put_in_loop(body, last=last)
+        if wait is None:
+            self._note_gone()
+            raise _client_gone()
+        if not last:
+            return wait
+        self._side.completed += 1
+        self._side.background += 1
+        self._over = True
+        if self._receivers:
+            self._open_receivers()
+        return False
+
+    async def _pass_over(self, last: bool) -> None:
+        """A body part of a response that has no body (HEAD, 204, 304): the client has all already.
+
+        An app that goes on for ever is told, after a while, that nobody is there.
+        """
+        if not self._over:
+            self._hand_over(b"", last=True)
+        if not last:
+            await self._side.handle.checkpoint()
+            if self._response.passed_over > PASSED_OVER_BYTES:
                 raise _client_gone()
 
     async def _receive(self) -> Message:
@@ -610,9 +649,9 @@ class _Exchange(Iterator[bytes]):
         response would not; it is cancelled, as frameworks do to their own streams where the server
         lets them listen.
         """
-        learns = bool(self._receivers or self._sending)
+        knows = self._gone or bool(self._receivers or self._sending)
         self._note_gone()
-        if self._gone and not learns and self._response.state is ASGIResponseState.STARTED:
+        if self._gone and not knows and self._response.state is ASGIResponseState.STARTED:
             self._task.cancel()
 
     def _note_gone(self) -> None:
@@ -768,24 +807,25 @@ _open_sides: set[_LoopSide] = set()
 Changed by one thread at a time for each loop; a set's `add` and `discard` are atomic.
 """
 
-_exit_lock = threading.Lock()
-_registered_in: int | None = None
+_registered = False
 
 
 def _end_at_exit(side: _LoopSide) -> None:
     """Close `side` when the interpreter ends, whoever still holds its bridge then."""
-    global _registered_in
-    with _exit_lock:
-        _open_sides.add(side)
-        if _registered_in is None:
-            _registered_in = os.getpid()
-            # Before thread pools are shut, where Python lets us: a lifespan may use one for its
-            # shutdown. That is when the main thread ends, even if a server serves on in others; a
-            # request that comes later starts a new loop.
-            register = getattr(threading, "_register_atexit", None)
-            if register is not None:
+    # Without a lock, which a fork might leave held in the child for ever: to be registered twice
+    # does no harm.
+    global _registered
+    _open_sides.add(side)
+    if not _registered:
+        _registered = True
+        # Before thread pools are shut, where Python lets us: a lifespan may use one for its
+        # shutdown. That is when the main thread ends, even if a server serves on in others; a
+        # request that comes later starts a new loop.
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            with suppress(RuntimeError):  # the main thread has ended already
                 register(_close_all)
-            atexit.register(_close_all)
+        atexit.register(_close_all)
 
 
 def _close_all() -> None:

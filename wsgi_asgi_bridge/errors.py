@@ -12,7 +12,9 @@
     └── BadRequest (ValueError)             the request's head contradicts itself or is malformed
 
 `ConnectionError` and `TimeoutError` are `OSError`s, which is what file-like reads and `send()` are
-expected to raise. Any other exception out of this package, save the app's own, is a bug in it.
+expected to raise. Beside these there are the app's own exceptions, TypeError, ValueError and
+ImportError for a constructor's arguments, and RuntimeError for a call in a thread where it may not
+be made. Any other exception out of this package is a bug in it.
 """
 
 __all__ = [

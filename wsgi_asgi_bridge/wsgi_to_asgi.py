@@ -546,6 +546,8 @@ class _Exchange:
             side.exchanges.discard(self)
             if self._companion is not None:
                 self._companion.cancel()
+                # A cancelled task keeps its traceback, which leads here.
+                self._companion = None
             # The call refers to the environ, which refers to this exchange: apart, neither waits
             # for the garbage collector.
             self._call = self._job = None
@@ -644,7 +646,7 @@ class _Exchange:
 
     async def _report_error(self, call: AppCall) -> None:
         """Raise the app's error to the server, or give the client the answer that it stands for."""
-        error = call.error or call.late_error
+        error = call.late_error if call.error is None else call.error  # an exception may be false
         # Its traceback leads back to this exchange, and to this frame: none of them is to wait for
         # the garbage collector.
         call.error = call.late_error = None
@@ -697,7 +699,7 @@ class _Exchange:
         raises any more.
         """
         call = self._call
-        if call is not None and self._out.left():
+        if call is not None and self._out.heard():
             call.log_unraised_error()
 
     # ------------------------------------------------------------ the request's body
@@ -883,13 +885,16 @@ class _Exchange:
     # ------------------------------------------------------------ endings
 
     def watch_unless_begun(self) -> None:
-        if self._job is not None and self._side.has_queued(self._job):
+        if self._companion is None and self._job is not None and self._side.has_queued(self._job):
             self.watch()
 
     def look_at_client(self, now: float, patience: float) -> None:
         """The loop's tick: how long has this client been waited for?"""
         since = self._waiting_since
-        if since is None or since >= now:
+        if since is None:
+            self.watch_unless_begun()  # where the thread that it was promised was taken by others
+            return
+        if since >= now:
             return
         if self._gone:
             self._end_for_disconnect()

@@ -80,7 +80,9 @@ class Caller:
             self._ended = last
             self._unbroken += len(chunk) + LEAST_CHUNK_BYTES
             wait = self._held > self._budget or self._unbroken > self._budget
-            parked, self._parked = self._parked, None
+            parked = None
+            if chunk or last:
+                parked, self._parked = self._parked, None
         if parked is not None:
             parked.open()
         return wait
@@ -125,10 +127,10 @@ class Caller:
     def call_in_thread(self, job: Callable[[], None]) -> bool:
         """Run `job`, which must not raise, in the calling thread.
 
-        Any thread. False when that thread has left, or will not come back.
+        Any thread. False when that thread has left.
         """
         with self._lock:
-            if self._left or self._ended:
+            if self._left:
                 return False
             self._jobs.append(job)
             parked, self._parked = self._parked, None

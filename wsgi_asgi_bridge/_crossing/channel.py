@@ -41,6 +41,7 @@ class ThreadToLoop:
         "_budget",
         "_chunks",
         "_ended",
+        "_heard",
         "_held",
         "_left",
         "_lock",
@@ -59,6 +60,7 @@ class ThreadToLoop:
         self._wanted = 0  # bytes that the sleeping thread wants to put
         self._ended = False
         self._left = False
+        self._heard = False
         self._broken: Broken | None = None
         self._putter: ThreadGate | None = None
         self._taker: Gate | None = None
@@ -77,6 +79,8 @@ class ThreadToLoop:
         with self._lock:
             if self._broken is not None:
                 raise self._broken()
+            if self._ended:
+                return True  # a thread of the app's own, after the end: nothing follows it
             held = self._held
             if held > 0 and held + size > self._budget:  # _fits, without a call for each chunk
                 return False
@@ -132,7 +136,7 @@ class ThreadToLoop:
         """
         with self._lock:
             self._ended = self._left = True
-            heard = self._broken is None
+            heard = self._heard = self._broken is None
             taker, self._taker = self._taker, None
         if taker is not None:
             self._wake_taker(taker)
@@ -147,6 +151,13 @@ class ThreadToLoop:
         """Whether the thread has left. Any thread; what it wrote before may be read then."""
         with self._lock:
             return self._left
+
+    def heard(self) -> bool:
+        """Whether the thread left before the loop broke off: then its last words are the loop's to
+        pass on, else they are the thread's own.
+        """
+        with self._lock:
+            return self._heard
 
     # ------------------------------------------------------------ the task
 
@@ -233,6 +244,7 @@ class LoopToThread:
         "_budget",
         "_chunks",
         "_ended",
+        "_heard",
         "_held",
         "_lock",
         "_loop",

@@ -42,6 +42,7 @@ class PrivateLoop:
         self._error: BaseException | None = None
         self._stop: Callable[[], None]
         self.handle: LoopHandle
+        self.ended = False
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @classmethod
@@ -78,6 +79,8 @@ class PrivateLoop:
                 self._running.open()
             else:
                 logger.critical("the private event loop ended by an exception", exc_info=True)
+        finally:
+            self.ended = True
 
     def _run_asyncio(self) -> None:
         with asyncio.Runner(loop_factory=self._loop_factory) as runner:

@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from .caller import Caller
 
@@ -81,6 +81,8 @@ class ThreadSensitiveDoor:
         with self._lock:
             self._closed = True
             fallback, self._fallback = self._fallback, None
+        # asgiref's table holds the executor, and that the door, which holds the table's weak key.
+        SyncToAsync.context_to_thread_executor.pop(self._shared, None)
         if fallback is not None:
             fallback.shutdown(wait=False, cancel_futures=True)
 
@@ -108,7 +110,7 @@ def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: 
         error = RuntimeError("thread-sensitive code raised StopIteration")
         error.__cause__ = exc
         future.set_exception(error)
-    except BaseException as exc:
+    except BaseException as exc:  # SystemExit and Ctrl-C too: they end the request (A-LOOP-5)
         future.set_exception(exc)
     else:
         future.set_result(result)

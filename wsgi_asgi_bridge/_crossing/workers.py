@@ -44,7 +44,7 @@ start.
 class Prospect(Enum):
     """How long a job just submitted has to wait."""
 
-    NOW = "a thread is there, or on its way"
+    NOW = "for nothing: a thread is there or on its way, unless a busy one comes back to the count"
     BEHIND_OTHERS = "for jobs that were submitted before and have not begun"
     BUSY = "for an app: every thread runs one"
 
@@ -160,7 +160,7 @@ class WorkerPool:
             if ahead >= self._max_queued and ahead >= self._max_queued + free:
                 raise QueueFull
             self._jobs[job] = None
-            wake = None if self._waking else self._next_to_wake()
+            wake = self._next_to_wake()
         if wake is not None:
             wake()
             if self._is_deserted() and self.withdraw(job):

@@ -33,6 +33,9 @@ class ASGIResponseState(Enum):
     ENDED = "after the end of the response"
 
 
+LEAST_PART_BYTES = 512
+"""What even an empty part counts for where parts are passed over."""
+
 _EXPECTED, _STARTED, _TRAILERS, _ENDED = ASGIResponseState
 
 
@@ -40,12 +43,13 @@ class ASGIResponse:
     """One response, as its app sends it."""
 
     __slots__ = (
-        "_bodyless",
         "_declared",
         "_method",
         "_sent",
         "_trailers",
+        "bodyless",
         "headers",
+        "passed_over",
         "state",
         "status",
     )
@@ -58,7 +62,10 @@ class ASGIResponse:
         self.headers: list[tuple[str, str]] = []
         self._declared: int | None = None
         self._sent = 0
-        self._bodyless = False
+        self.bodyless = False
+        """Whether the status or the method allows no body; known after the start."""
+        self.passed_over = 0
+        """Bytes of a body that may not be sent."""
         self._trailers = False
 
     def accept(self, message: Mapping[str, Any]) -> tuple[bytes, bool] | None:
@@ -99,7 +106,7 @@ class ASGIResponse:
         self.status = _status_line(int(status))
         self.headers = headers
         self._declared = declared
-        self._bodyless = self._method == "HEAD" or status in BODYLESS_STATUSES
+        self.bodyless = self._method == "HEAD" or status in BODYLESS_STATUSES
         self._trailers = bool(message.get("trailers", False))
         self.state = _STARTED
 
@@ -113,7 +120,8 @@ class ASGIResponse:
                 )
             body = bytes(body)
         last = not message.get("more_body", False)
-        if self._bodyless:
+        if self.bodyless:
+            self.passed_over += len(body) + LEAST_PART_BYTES
             body = b""
         elif self._declared is not None:
             self._check_length(len(body), last)
@@ -135,10 +143,6 @@ class ASGIResponse:
                 f"http.response.body: the body ends after {sent} bytes, "
                 f"short of its Content-Length {declared}"
             )
-
-    def body_ended(self) -> bool:
-        """Whether the client has all that it will get."""
-        return self.state is _TRAILERS or self.state is _ENDED
 
 
 @lru_cache(maxsize=KNOWN_NAMES)

@@ -171,7 +171,9 @@ class AppCall:
         response = self._response
         put = self._out.put_from_thread
         for chunk in _iterator(iterable):
-            if not checked_chunk(chunk):
+            if type(chunk) is not bytes:
+                checked_chunk(chunk)
+            if not chunk:
                 continue
             if self._unlimited:
                 while not put(chunk):

@@ -570,7 +570,13 @@ class _Exchange(Iterator[bytes]):
         if self._response.bodyless:
             await self._pass_over(last)
             return
-        wait = self._hand_over(body, last)
+        if last:
+            self._end_response(body)
+            return
+        wait = self._caller.put_in_loop(body, last=False)
+        if wait is None:
+            self._note_gone()
+            raise _client_gone()
         if wait:
             self._sending += 1
             try:
@@ -581,23 +587,16 @@ class _Exchange(Iterator[bytes]):
                 self._note_gone()
                 raise _client_gone()
 
-    def _hand_over(self, body: bytes, last: bool) -> bool:
-        """Give the caller a body part; with the last one the response is over.
-
-        True when the app has to wait for room.
-        """
-        wait = self._caller.put_in_loop(body, last=last)
-        if wait is None:
+    def _end_response(self, body: bytes) -> None:
+        """Give the caller the last part of the body."""
+        if self._caller.put_in_loop(body, last=True) is None:
             self._note_gone()
             raise _client_gone()
-        if not last:
-            return wait
         self._side.completed += 1
         self._side.background += 1
         self._over = True
         if self._receivers:
             self._open_receivers()
-        return False
 
     async def _pass_over(self, last: bool) -> None:
         """A body part of a response that has no body (HEAD, 204, 304): the client has all already.
@@ -605,7 +604,7 @@ class _Exchange(Iterator[bytes]):
         An app that goes on for ever is told, after a while, that nobody is there.
         """
         if not self._over:
-            self._hand_over(b"", last=True)
+            self._end_response(b"")
         if not last:
             await self._side.handle.checkpoint()
             if self._response.passed_over > PASSED_OVER_BYTES:

@@ -87,7 +87,9 @@ class ThreadToLoop:
             self._held = held + size
             self._chunks.append(chunk)
             self._ended = last
-            taker, self._taker = self._taker, None
+            taker = self._taker
+            if taker is not None:
+                self._taker = None
         if taker is not None:
             self._wake_taker(taker)
         return True

@@ -152,6 +152,7 @@ class ASGIToWSGI:
 
         Called by the fork itself (A-CALL-2).
         """
+        _open_sides.notice_fork()
         if self._side is not None:
             self._side.abandon()
         self._begin()
@@ -292,7 +293,7 @@ class _LoopSide:
     def started(cls, bridge: ASGIToWSGI) -> "_LoopSide":
         """With its loop running and the lifespan's startup over."""
         side = cls(bridge)
-        _end_at_exit(side)
+        _open_sides.add(side)
         try:
             if side._lifespan is not None:
                 side.refusal = side._lifespan.startup(bridge._startup_timeout)
@@ -307,13 +308,9 @@ class _LoopSide:
         return side
 
     def abandon(self) -> None:
-        """In a forked child: never closed and never collected, since the child shares what the
-        parent's loop wakes up by.
-        """
+        """In a forked child: not closed when the bridge is collected, as little as at the exit."""
         if self._unused is not None:
             self._unused.detach()
-        _open_sides.discard(self)
-        _parents_sides.append(self)
 
     # ------------------------------------------------------------ ending
 
@@ -797,36 +794,49 @@ def _plain_answer(start_response: StartResponse, status: str, text: str) -> list
 _after_fork: dict[int, threading.Lock] = {}
 """By process: who notices a fork first."""
 
-_parents_sides: list[_LoopSide] = []
-"""In a forked child: what it inherited and must leave alone."""
 
-_open_sides: set[_LoopSide] = set()
-"""The loops of this process that have not ended.
+class _OpenSides:
+    """The loops of this process that have not ended, closed when the interpreter ends.
 
-Changed by one thread at a time for each loop; a set's `add` and `discard` are atomic.
-"""
+    In a forked child also those of its parent: kept, so that they are never collected, and never
+    closed, since the child shares what the parent's loops wake up by.
+    """
 
-_registered = False
+    def __init__(self) -> None:
+        self._sides: set[_LoopSide] = set()
+        self._registered = False
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # held for a few statements
+
+    def notice_fork(self) -> None:
+        """In a child, before it adds a loop: a thread of the parent may have held the lock."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._lock = threading.Lock()
+
+    def add(self, side: _LoopSide) -> None:
+        with self._lock:
+            self._sides.add(side)
+            registered, self._registered = self._registered, True
+        if not registered:
+            # Before thread pools are shut, where Python lets us: a lifespan may use one for its
+            # shutdown. That is when the main thread ends, even if a server serves on in others; a
+            # request that comes later starts a new loop.
+            register = getattr(threading, "_register_atexit", None)
+            if register is not None:
+                with suppress(RuntimeError):  # the main thread has ended already
+                    register(self._close_all)
+            atexit.register(self._close_all)
+
+    def discard(self, side: _LoopSide) -> None:
+        with self._lock:
+            self._sides.discard(side)
+
+    def _close_all(self) -> None:
+        with self._lock:
+            sides = list(self._sides)
+        for side in sides:
+            side.close()
 
 
-def _end_at_exit(side: _LoopSide) -> None:
-    """Close `side` when the interpreter ends, whoever still holds its bridge then."""
-    # Without a lock, which a fork might leave held in the child for ever: to be registered twice
-    # does no harm.
-    global _registered
-    _open_sides.add(side)
-    if not _registered:
-        _registered = True
-        # Before thread pools are shut, where Python lets us: a lifespan may use one for its
-        # shutdown. That is when the main thread ends, even if a server serves on in others; a
-        # request that comes later starts a new loop.
-        register = getattr(threading, "_register_atexit", None)
-        if register is not None:
-            with suppress(RuntimeError):  # the main thread has ended already
-                register(_close_all)
-        atexit.register(_close_all)
-
-
-def _close_all() -> None:
-    for side in list(_open_sides):
-        side.close()
+_open_sides = _OpenSides()

@@ -876,7 +876,10 @@ async def test_streams_are_limited() -> None:
         for client in streams:
             await client.until(lambda c: c.body)
         async with calling(bridge, waiting):
-            await anyio.sleep(0.1)
+            with anyio.fail_after(DEADLINE_SECONDS):
+                while bridge.stats().streaming < 1:  # noqa: ASYNC110, no event tells of it
+                    await anyio.sleep(0.002)
+            await anyio.sleep(0.1)  # time enough for a second one, were it allowed
             assert bridge.stats().streaming == 1
             assert not waiting.started
             gates["/b"].open()

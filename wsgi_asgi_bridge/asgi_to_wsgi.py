@@ -37,11 +37,11 @@ from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import blocks
 from ._protocol.scope import declared_length, is_websocket, scope_from_environ
 from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
-from .typing import ASGIApp, Environ, Message, StartResponse
+from .typing import ASGIApp, Backend, Environ, LifespanMode, Message, StartResponse
 
 __all__ = ["ASGIToWSGI", "ASGIToWSGIStats"]
 
-logger = logging.getLogger("wsgi_asgi_bridge")
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 BACKENDS = ("asyncio", "trio")
 LIFESPAN_MODES = ("auto", "on", "off")
@@ -100,9 +100,9 @@ class ASGIToWSGI:
         self,
         app: ASGIApp | str,
         *,
-        backend: str = "asyncio",
+        backend: Backend = "asyncio",
         loop_factory: LoopFactory | None = None,
-        lifespan: str = "auto",
+        lifespan: LifespanMode = "auto",
         startup_timeout: float = 60.0,
         shutdown_timeout: float = 30.0,
         request_buffer: int = 524288,

@@ -47,7 +47,7 @@ from .typing import Environ, Receive, Scope, Send, WSGIApp
 
 __all__ = ["WSGIToASGI", "WSGIToASGIStats"]
 
-logger = logging.getLogger("wsgi_asgi_bridge")
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 FILE_BLOCK_BYTES = 65536
 """`wsgi.file_wrapper` reads blocks of at least this size, whatever smaller one the app asks for."""

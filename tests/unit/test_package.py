@@ -2,20 +2,24 @@
 
 import ast
 import importlib
+import inspect
 import json
 import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
+import typing
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import wsgi_asgi_bridge
+from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "wsgi_asgi_bridge"
@@ -99,6 +103,20 @@ def test_what_a_module_takes_from_another_is_in_its_all() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("adapter", [WSGIToASGI, ASGIToWSGI])
+def test_the_annotations_of_what_is_public_can_be_read_at_run_time(adapter: type[Any]) -> None:
+    """None of them is known to type checkers only: programs read them too."""
+    public = [
+        function
+        for name, function in inspect.getmembers(adapter, inspect.isfunction)
+        if not name.startswith("_") or name in ("__init__", "__call__")
+    ]
+    assert len(public) >= 5
+    for function in public:
+        hints = typing.get_type_hints(function)
+        assert set(hints) == {*inspect.signature(function).parameters, "return"} - {"self"}
 
 
 def test_every_module_says_what_it_is_for() -> None:
@@ -279,6 +297,7 @@ BLOCKED = {"trio", "uvloop", "wsproto"}
 sys.meta_path.insert(0, Blocked())
 
 import wsgi_asgi_bridge
+from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 imported = look()
 
 def wsgi(environ, start_response): ...

@@ -97,11 +97,11 @@ class AppCall:
             iterable = self._app(self._environ, self._start_response)
             if type(iterable) in (list, tuple) and self.head is None:
                 # These have no close().
-                self._give_whole(iterable, left=True)  # type: ignore[arg-type]
+                self._give_whole(iterable, left=True)
                 return
             try:
                 if getattr(type(iterable), "__iter__", None) in _WHOLE and self.head is None:
-                    self._give_whole(iterable, left=False)  # type: ignore[arg-type]
+                    self._give_whole(iterable, left=False)
                 else:
                     self._give_pieces(iterable)
             finally:
@@ -157,8 +157,8 @@ class AppCall:
 
     # ------------------------------------------------------------ what the app gives
 
-    def _give_whole(self, chunks: list[bytes] | tuple[bytes, ...], *, left: bool) -> None:
-        """A body that is all there: one hand-over, together with the head and the end."""
+    def _give_whole(self, chunks: Any, *, left: bool) -> None:
+        """A list or tuple: one hand-over, together with the head and the end."""
         head, body = self._response.whole(chunks)
         if body is not chunks:
             self._warn_of_excess()

@@ -58,7 +58,8 @@ class Ambient:
 
     def bind_thread(self) -> None:
         """From now on this thread works for the loop, as asgiref and anyio see it."""
-        from_thread.threadlocals.current_token = self._token  # type: ignore[attr-defined]
+        threadlocals = from_thread.threadlocals  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
+        threadlocals.current_token = self._token
         asgiref_sees = SyncToAsync.threadlocal
         # asgiref compares the process id, so that a fork does not inherit a loop.
         asgiref_sees.main_event_loop = self._asyncio_loop

@@ -2,8 +2,12 @@
 
 import io
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .channel import LoopToThread, Waiting
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 __all__ = ["ChannelReader"]
 
@@ -36,7 +40,7 @@ class ChannelReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
         target = memoryview(buffer).cast("B")
         if not target:
             return 0  # nothing is asked for, so nothing is waited for

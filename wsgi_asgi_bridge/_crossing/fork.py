@@ -30,8 +30,9 @@ def reset_in_child(resettable: Resettable) -> None:
     global _registered
     with _lock:
         _resettables.add(resettable)
-        if not _registered and hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_reset_all)
+        register = getattr(os, "register_at_fork", None)
+        if not _registered and register is not None:
+            register(after_in_child=_reset_all)
             _registered = True
 
 

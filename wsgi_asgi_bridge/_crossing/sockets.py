@@ -4,6 +4,7 @@ sent.
 
 import select
 import socket
+import sys
 
 __all__ = ["peer_has_closed"]
 
@@ -17,7 +18,8 @@ def peer_has_closed(connection: socket.socket) -> bool:
         descriptor = connection.fileno()
         if descriptor < 0:
             return True
-        if hasattr(select, "POLLRDHUP"):  # Linux: told apart from data that waits unread
+        # Only Linux tells it apart from data that waits unread.
+        if sys.platform == "linux" and hasattr(select, "POLLRDHUP"):
             poll = select.poll()
             poll.register(descriptor, select.POLLRDHUP)
             return bool(poll.poll(0))

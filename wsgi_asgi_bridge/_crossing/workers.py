@@ -23,7 +23,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -84,7 +84,7 @@ class Worker:
         self._pool._begin_streaming(self)
 
     @contextmanager
-    def away(self) -> Iterator[None]:
+    def away(self) -> Generator[None]:
         """Around a wait for the client: meanwhile this thread does not count."""
         left_in = self._pool._leave(self)
         try:

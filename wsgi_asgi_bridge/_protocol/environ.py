@@ -60,7 +60,7 @@ def environ_from_scope(
         environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
         version = scope.get("http_version", "1.1")
         environ["SERVER_PROTOCOL"] = "HTTP/1.1" if version == "1.1" else "HTTP/" + version
-        scheme = scope.get("scheme", "http")
+        scheme: str = scope.get("scheme", "http")
         _set_paths(environ, scope)
         _set_headers(environ, scope["headers"], max_header_repeats)
         if scheme != "http":

@@ -635,9 +635,11 @@ class _Exchange:
                     if unbroken > self._settings.response_buffer:
                         unbroken = 0
                         await side.handle.checkpoint()
-        except BridgeError:
-            raise
         except OSError as exc:
+            # send() may be another bridge's, and its error one of this package's as well: only an
+            # exchange that has been broken off already raised it here.
+            if self._aborted and isinstance(exc, BridgeError):
+                raise
             raise self._disconnected() from exc
         if whole:
             side.counts.completed += 1

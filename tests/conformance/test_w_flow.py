@@ -133,10 +133,18 @@ async def test_disconnect_is_noticed_while_the_app_streams() -> None:
     assert client.error is None
 
 
+@pytest.mark.parametrize(
+    "send_error", [BrokenPipeError, ClientDisconnected], ids=["of a server", "of an outer bridge"]
+)
 @pytest.mark.parametrize("send_fails_at", [0, 1, 2])
 @pytest.mark.parametrize("how", ["endless", "list", "write"])
-async def test_send_that_raises_is_a_disconnect(how: str, send_fails_at: int) -> None:
-    """W-FLOW-2: an OSError of send() ends the exchange quietly, and close() runs."""
+async def test_send_that_raises_is_a_disconnect(
+    how: str, send_fails_at: int, send_error: type[OSError]
+) -> None:
+    """W-FLOW-2: an OSError of send() ends the exchange quietly, and close() runs.
+
+    ASGIToWSGI's send() raises this package's own ClientDisconnected.
+    """
     body = TrackedBody(iter(lambda: BLOCK, b"") if how == "endless" else [])
     raised: list[BaseException] = []
 
@@ -151,7 +159,7 @@ async def test_send_that_raises_is_a_disconnect(how: str, send_fails_at: int) ->
             raised.append(error)
         return body
 
-    client = Client(send_fails_at=send_fails_at)
+    client = Client(send_fails_at=send_fails_at, send_error=send_error)
     async with serving(app, response_buffer=len(BLOCK)) as bridge:
         await client.run(bridge)
         # A list may be over in fewer messages than the failing one.

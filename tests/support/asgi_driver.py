@@ -155,6 +155,7 @@ class Client:
         body_ends: bool = True,
         reads: float = float("inf"),
         send_fails_at: int | None = None,
+        send_error: type[OSError] = BrokenPipeError,
         raises_when_gone: bool = False,
     ) -> None:
         """`reads` messages are accepted until `read_on`; `send_fails_at` counts messages from 0."""
@@ -174,6 +175,7 @@ class Client:
         self._receiving = self._sending = 0
         self._reads_left = reads
         self._send_fails_at = send_fails_at
+        self._send_error = send_error
         self._raises_when_gone = raises_when_gone
         parts = list(body) or [b""]
         for part in parts[:-1]:
@@ -296,7 +298,7 @@ class Client:
         self._notify()
         try:
             if self._send_fails_at is not None and index >= self._send_fails_at:
-                raise BrokenPipeError("the client hung up")
+                raise self._send_error("the client hung up")
             while self._reads_left < 1 and not self.gone:
                 await self._changed.wait()
             await anyio.lowlevel.checkpoint()

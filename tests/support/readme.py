@@ -56,10 +56,18 @@ def headings() -> list[str]:
     return _HEADING.findall(TEXT)
 
 
+def head(text: str) -> list[str]:
+    """The column titles of the table in `text`."""
+    return _cells(text)[0]
+
+
 def rows(text: str) -> list[list[str]]:
     """The cells of the table in `text`, without its head."""
-    cells = [[cell.strip() for cell in row.split("|")] for row in _ROW.findall(text)]
-    return cells[2:]
+    return _cells(text)[2:]
+
+
+def _cells(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in row.split("|")] for row in _ROW.findall(text)]
 
 
 def serving_command(mark: str) -> list[str]:

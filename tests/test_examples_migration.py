@@ -397,7 +397,7 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
     assert "There is a user 'ada' already." in again.stderr
 
 
-@pytest.mark.parametrize("kind", TWO_REQUESTS_AT_A_TIME)
+@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn-gthread"])
 def test_it_ends_while_streams_are_open_and_goes_on_where_it_was(kind: str, tmp_path: Path) -> None:
     """W-LIFE-1, A-LOOP-2: a deploy cuts the streams; after it the session still holds.
 

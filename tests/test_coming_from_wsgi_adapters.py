@@ -533,7 +533,7 @@ os._exit(0 if b"".join(sent) == b"ok" else 1)
 def runs_on_trio(factory: Any, expected: str) -> str:
     """In a process of its own, since some of them leave threads behind that wait for ever."""
     (name,) = [name for name, (_, made_by) in ADAPTERS.items() if made_by is factory]
-    seconds = MUST_COME_SECONDS if expected == "yes" else 2.0
+    seconds = MUST_COME_SECONDS if expected == "yes" else 1.0
     ended = subprocess.run(
         [sys.executable, "-c", TRIO_PROGRAM, name, str(seconds)],
         cwd=PROJECT_ROOT,

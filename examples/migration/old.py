@@ -98,7 +98,7 @@ def let_in_who_may() -> None:
     g.user = store.user_of_login(database(), session.get("login"))
     if g.user is None and request.endpoint not in PUBLIC:
         abort(401)  # before a stranger's upload is read
-    if request.method == "POST" and not comes_from_our_form():
+    if request.endpoint and request.method == "POST" and not comes_from_our_form():
         abort(400, "This form was not made for you. Please load the page again.")
 
 

@@ -59,6 +59,7 @@ class Worker:
     __slots__ = (
         "_pool",
         "bound_to",
+        "busy",
         "counted",
         "gate",
         "job_number",
@@ -72,9 +73,10 @@ class Worker:
         self.bound_to: object = None
         """What the thread was last bound to; the job's own to use."""
         # The rest belongs to the pool's lock.
+        self.busy = False
         self.counted = False
         self.job_number = 0
-        self.streaming_since: float | None = None
+        self.streaming_since = 0.0
         self.long_stream = False
 
     def begin_streaming(self) -> None:
@@ -129,11 +131,12 @@ class WorkerPool:
         self._clock = clock
         self._idle_seconds = idle_seconds
         # All below belongs to the lock, which is held for a few statements at a time: a loop may
-        # take it.
+        # take it. Where each request passes, it is taken by acquire() and release(): half the price
+        # of `with`.
         self._lock = threading.Lock()
         self._jobs: OrderedDict[Job, None] = OrderedDict()
         self._idle: list[Worker] = []
-        self._busy: set[Worker] = set()
+        self._streams: set[Worker] = set()
         self._counted = 0
         self._away = 0
         self._threads = 0
@@ -150,7 +153,9 @@ class WorkerPool:
         Raises QueueFull, and BridgeClosed once `drain` was called or when no thread can be had at
         all.
         """
-        with self._lock:
+        wake = None
+        self._lock.acquire()
+        try:
             if self._closing:
                 raise BridgeClosed("the bridge is shutting down and takes no new requests")
             ahead = len(self._jobs)
@@ -160,7 +165,10 @@ class WorkerPool:
             if ahead >= self._max_queued and ahead >= self._max_queued + free:
                 raise QueueFull
             self._jobs[job] = None
-            wake = self._next_to_wake()
+            if free > 0 and not self._waking:
+                wake = self._next_to_wake()
+        finally:
+            self._lock.release()
         if wake is not None:
             wake()
             if self._is_deserted() and self.withdraw(job):
@@ -188,8 +196,8 @@ class WorkerPool:
         """
         with self._lock:
             since = self._clock() - self._stream_after
-            for worker in self._busy:
-                if worker.streaming_since is not None and worker.streaming_since <= since:
+            for worker in self._streams:
+                if worker.streaming_since <= since:
                     worker.long_stream = True
                     self._uncount(worker)
             wake = self._next_to_wake()  # also where a thread could not be started before
@@ -221,7 +229,7 @@ class WorkerPool:
             return PoolCounts(
                 threads=self._threads,
                 idle=len(self._idle),
-                busy=len(self._busy),
+                busy=self._counted + self._away,
                 away=self._away,
                 queued=len(self._jobs),
             )
@@ -244,20 +252,29 @@ class WorkerPool:
     def _next_job(self, worker: Worker, *, woken: bool) -> Job | None:
         """The next job, asleep until there is one. None: the thread is to end."""
         while True:
-            with self._lock:
+            job = wake = None
+            self._lock.acquire()
+            try:
                 if woken:
                     self._waking = False
                 else:
                     # In one step with taking the next job: in between, the count would say that a
                     # thread is missing.
                     self._settle(worker)
-                job = self._take(worker)
-                if job is None:
-                    if self._closing:
-                        self._threads -= 1
-                        return None
+                if self._jobs and self._counted < self._limit:
+                    job, _ = self._jobs.popitem(last=False)
+                    self._counted += 1
+                    worker.busy = worker.counted = True
+                    worker.job_number += 1
+                elif self._closing:
+                    self._threads -= 1
+                    return None
+                else:
                     self._idle.append(worker)
-                wake = self._next_to_wake()
+                if self._jobs and not self._waking:
+                    wake = self._next_to_wake()
+            finally:
+                self._lock.release()
             if wake is not None:
                 wake()
             if job is not None:
@@ -266,27 +283,16 @@ class WorkerPool:
                 return None
             woken = True
 
-    def _take(self, worker: Worker) -> Job | None:
-        """Holding the lock."""
-        if not self._jobs or self._counted >= self._limit:
-            return None
-        job, _ = self._jobs.popitem(last=False)
-        self._counted += 1
-        worker.counted = True
-        worker.job_number += 1
-        self._busy.add(worker)
-        return job
-
     def _settle(self, worker: Worker) -> None:
         """Holding the lock: close the books on the job that is over."""
-        self._busy.discard(worker)
         if worker.counted:
             self._counted -= 1
         else:
             self._away -= 1
-        worker.counted = False
-        worker.long_stream = False
-        worker.streaming_since = None
+        worker.busy = worker.counted = False
+        if worker in self._streams:
+            self._streams.remove(worker)
+            worker.long_stream = False
 
     def _leave_idle(self, worker: Worker) -> bool:
         """After a long sleep: True when the thread may end, False when it was woken just now."""
@@ -352,11 +358,12 @@ class WorkerPool:
         now = self._clock()
         with self._lock:
             worker.streaming_since = now
+            self._streams.add(worker)
 
     def _leave(self, worker: Worker) -> int | None:
         """The number of the job that the worker left the count in, None when it did not leave."""
         with self._lock:
-            if not (worker in self._busy and self._uncount(worker)):
+            if not (worker.busy and self._uncount(worker)):
                 return None
             left_in = worker.job_number
             wake = self._next_to_wake()
@@ -370,7 +377,7 @@ class WorkerPool:
         # middle of its response, and making it wait for other requests could make it wait for ever.
         # New jobs wait until the count is below the limit.
         with self._lock:
-            same_job = worker in self._busy and worker.job_number == left_in
+            same_job = worker.busy and worker.job_number == left_in
             if same_job and not worker.counted and not worker.long_stream:
                 worker.counted = True
                 self._counted += 1

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..errors import BadRequest, ServerError
 from ..typing import Environ
-from .headers import content_length, environ_key
+from .headers import ENVIRON_KEYS, content_length
 
 __all__ = ["environ_from_scope", "environ_template"]
 
@@ -94,11 +94,11 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
     path: str = scope["path"]
     raw_path: bytes | None = scope.get("raw_path")
     root_path: str = scope.get("root_path") or ""
-    script, info = root_path.rstrip("/"), path
+    script, info = "", path
     # What was never escaped and is ASCII is exact as it is.
     if not path.isascii() or (raw_path is not None and b"%" in raw_path):
         info = _path_bytes(path, raw_path).decode("latin-1")
-    if script:
+    if root_path and (script := root_path.rstrip("/")):
         if not script.startswith("/"):
             script = "/" + script
         if not script.isascii():
@@ -108,11 +108,13 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
         elif info.startswith(script) and info[len(script)] == "/":
             info = info[len(script) :]
         environ["SCRIPT_NAME"] = script
-    if not info.startswith("/") and (info or not script):
+    if info[:1] != "/" and (info or not script):
         info = "/" + info  # an empty path, or `*`: PEP 3333 leaves no other form
     environ["PATH_INFO"] = info
     if raw_path is not None:
-        target = raw_path.partition(b"?")[0].decode("latin-1")
+        target = raw_path.decode("latin-1")
+        if "?" in target:
+            target = target.partition("?")[0]
         if query := environ["QUERY_STRING"]:
             target = target + "?" + query
         environ["REQUEST_URI"] = environ["RAW_URI"] = target
@@ -143,7 +145,7 @@ def _set_headers(
     """
     repeated: dict[str, list[str]] = {}
     for name, value in headers:
-        key = environ_key(name)
+        key = ENVIRON_KEYS[name]
         if key is None:
             continue
         if key not in environ:

@@ -14,17 +14,16 @@ Once SEALED the head is what the server gets, and Content-Length is the law for 
 import re
 from collections.abc import Sequence
 from enum import Enum
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..errors import AppError
 from ..typing import Headers
 from .headers import (
+    APP_HEADER_NAMES,
     BODYLESS_STATUSES,
-    KNOWN_NAMES,
     MAX_LENGTH_DIGITS,
-    header_name_from_app,
+    Remembered,
     header_value_from_app,
 )
 
@@ -91,7 +90,7 @@ class WSGIResponse:
                 f"start_response: the status is {status!r}, "
                 "expected a str such as '200 OK' (PEP 3333)"
             )
-        code = _status_code(status)
+        code = _STATUS_CODES[status]
         self._headers, self.declared = _translated_headers(headers)
         self._status = code
         self.state = _HELD
@@ -176,7 +175,6 @@ def checked_chunk(chunk: Any) -> bytes:
     return chunk
 
 
-@lru_cache(maxsize=KNOWN_NAMES)
 def _status_code(status: str) -> int:
     if _STATUS.fullmatch(status) is None:
         raise AppError(
@@ -184,6 +182,9 @@ def _status_code(status: str) -> int:
             "expected three digits and a latin-1 reason without control characters (PEP 3333)"
         )
     return int(status[:3])
+
+
+_STATUS_CODES = Remembered(_status_code)
 
 
 def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
@@ -207,7 +208,7 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
             raise AppError(
                 f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)"
             )
-        raw_name = header_name_from_app(name)
+        raw_name = APP_HEADER_NAMES[name]
         raw_value = header_value_from_app(name, value)
         if raw_name is None:
             continue

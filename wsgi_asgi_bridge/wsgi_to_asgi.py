@@ -65,7 +65,7 @@ TICKS_PER_TIMEOUT = 8
 
 QUEUE_GRACE_SECONDS = 0.01
 """How long a request may wait behind others, while a thread is on its way, before its client is
-watched. Watching costs a task.
+watched; at most twice as long. Watching costs a task.
 """
 
 
@@ -411,7 +411,8 @@ class _LoopSide:
         self.pool: WorkerPool | None = None
         """The pool that this loop submitted to last."""
         self._ticking = False
-        self._behind_others: list[_Exchange] = []
+        self._beating = False
+        self._beat = 0
         self.counts = _Counts()
 
     def enter(self, exchange: "_Exchange") -> None:
@@ -457,18 +458,28 @@ class _LoopSide:
         if self.pool is not None:
             self.pool.release_long_streams()
 
-    def watch_if_it_waits_long(self, exchange: "_Exchange") -> None:
-        """A request behind others begins a moment later as a rule; only one that does not is worth
-        a task that watches its client.
+    def beat_of_queue(self) -> int:
+        """The beat in which a request comes to wait behind others.
+
+        It begins a moment later as a rule; only one that has not after a whole beat is worth a task
+        that watches its client. They are not listed: a list would keep them after their end.
         """
-        if not self._behind_others:
+        if not self._beating:
+            self._beating = True
             self.handle.call_later(QUEUE_GRACE_SECONDS, self._watch_those_behind)
-        self._behind_others.append(exchange)
+        return self._beat
 
     def _watch_those_behind(self) -> None:
-        behind, self._behind_others = self._behind_others, []
-        for exchange in behind:
-            exchange.watch_unless_begun()
+        before, self._beat = self._beat, self._beat + 1
+        self._beating = False
+        for exchange in list(self.exchanges):
+            if exchange.behind_since is None:
+                continue
+            if exchange.behind_since < before:
+                exchange.behind_since = None
+                exchange.watch_unless_begun()
+            else:
+                self.beat_of_queue()
 
     def break_all(self) -> None:
         for exchange in list(self.exchanges):
@@ -504,6 +515,8 @@ class _Exchange:
     """The client waits for `100 Continue`."""
     _polled = False
     _sent_head = False
+    behind_since: int | None = None
+    """The beat of the queue in which it was put behind other requests, until it is watched."""
     _waiting_since: float | None = None
     """Since when a receive() or send() is pending: the client is waited for."""
 
@@ -593,7 +606,7 @@ class _Exchange:
         if prospect is Prospect.BUSY:
             self.watch()
         elif prospect is Prospect.BEHIND_OTHERS:
-            side.watch_if_it_waits_long(self)
+            self.behind_since = side.beat_of_queue()
         await self._send_response(call)
         if call.error is not None or call.late_error is not None:
             await self._report_error(call)

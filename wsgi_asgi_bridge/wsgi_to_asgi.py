@@ -571,7 +571,7 @@ class _Exchange:
             environ = environ_from_scope(
                 self._scope, bridge._template, max_header_repeats=settings.max_header_repeats
             )
-            environ["wsgi.input"] = await self._request_body(environ)
+            environ["wsgi.input"] = self._body_at_hand(environ) or await self._collected()
         except BadRequest as exc:
             await self._answer(400, str(exc))
             return
@@ -590,6 +590,7 @@ class _Exchange:
             stall_timeout=settings.stall_timeout,
             on_stall=self._stall_from_thread,
         )
+        first = self._out.expect_in_loop()
         # All of the app's work runs in the context of the request (W-CALL-2).
         job = self._job = partial(  # type: ignore[call-arg]
             contextvars.copy_context().run, call.run
@@ -607,6 +608,7 @@ class _Exchange:
             self.watch()
         elif prospect is Prospect.BEHIND_OTHERS:
             self.behind_since = side.beat_of_queue()
+        await first
         await self._send_response(call)
         if call.error is not None or call.late_error is not None:
             await self._report_error(call)
@@ -618,7 +620,7 @@ class _Exchange:
         ended = whole = False
         try:
             while not ended:
-                chunks, ended = await out.take_in_loop()
+                chunks, ended = out.taken_in_loop() or await out.take_in_loop()
                 whole = ended and call.error is None
                 if not self._sent_head and call.head is not None:
                     self._sent_head = True
@@ -719,18 +721,23 @@ class _Exchange:
 
     # ------------------------------------------------------------ the request's body
 
-    async def _request_body(self, environ: Environ) -> io.BytesIO | io.BufferedReader:
-        """`wsgi.input`: the whole body where it is small, else a stream (W-IN-5).
+    def _body_at_hand(self, environ: Environ) -> io.BytesIO | io.BufferedReader | None:
+        """`wsgi.input` where nobody need be waited for: none, or a stream. None: it is to be
+        collected (W-IN-5).
 
-        Raises BadRequest for a body shorter than declared, BodyTooLarge, ClientDisconnected.
+        Raises BodyTooLarge.
         """
         declared = environ.get("CONTENT_LENGTH")
-        length = self._length = None if declared is None else int(declared)
-        if length == 0 or self._scope["type"] == "websocket":
+        if self._types is _WEBSOCKET:
             return io.BytesIO()
-        if length is None and _has_no_body(environ):
-            return io.BytesIO()
-        if length is not None:
+        if declared is None:
+            length = None
+            if _has_no_body(environ):
+                return io.BytesIO()
+        else:
+            length = self._length = int(declared)
+            if not length:
+                return io.BytesIO()
             self._refuse_large_body(length)
         self._holds_back = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
         if (
@@ -739,14 +746,15 @@ class _Exchange:
             or (length is not None and length > self._settings.request_buffer)
         ):
             return self._body_stream()
-        collected = await self._collected(length)
-        return self._body_stream() if collected is None else io.BytesIO(collected)
+        return None
 
-    async def _collected(self, length: int | None) -> bytes | None:
-        """The whole body, None when it turns out to be a stream.
+    async def _collected(self) -> io.BytesIO | io.BufferedReader:
+        """The whole body as `wsgi.input`, or a stream where it turns out to be one.
 
-        Waits in the loop, holding no thread.
+        Waits in the loop, holding no thread. Raises BadRequest for a body shorter than declared,
+        BodyTooLarge, ClientDisconnected.
         """
+        length = self._length
         parts: list[bytes] = []
         size = 0
         self._collecting = True
@@ -766,13 +774,13 @@ class _Exchange:
         self._collecting = False
         self._waiting_since = None
         if self._ahead:
-            return None
+            return self._body_stream()
         if length is not None and size < length:
             raise BadRequest(
                 f"the body ended after {size} of the {length} bytes that Content-Length declares"
             )
         self._refuse_large_body(size)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return io.BytesIO(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _refuse_large_body(self, size: int) -> None:
         limit = self._settings.max_body_size

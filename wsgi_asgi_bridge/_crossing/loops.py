@@ -74,11 +74,13 @@ class LoopHandle(ABC):
     Mailbox.post).
     """
     create_gate: Callable[[], Gate]
+    interrupt: Callable[[], Interrupt]
     checkpoint: Callable[[], Awaitable[None]]
     """Let the loop's other tasks run once."""
 
+    @staticmethod
     @abstractmethod
-    def open_gate(self, gate: Any) -> None: ...
+    def open_gate(gate: Any) -> None: ...
 
     @abstractmethod
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
@@ -87,9 +89,6 @@ class LoopHandle(ABC):
         `work` lets nothing escape but its own cancellation. The caller keeps the companion as long
         as the work matters.
         """
-
-    @abstractmethod
-    def interrupt(self) -> Interrupt: ...
 
     @abstractmethod
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None: ...
@@ -111,7 +110,9 @@ class _AsyncioCompanion(Companion):
 class _AsyncioInterrupt(Interrupt):
     __slots__ = ("_before", "_inside", "_task", "reason")
 
-    def __init__(self, task: "asyncio.Task[Any]") -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        task = asyncio.current_task(loop)
+        assert task is not None, "an interrupt is made inside a task"
         self._task = task
         self._before = task.cancelling()
         self._inside = False
@@ -153,9 +154,11 @@ class _AsyncioHandle(LoopHandle):
         wake = partial(loop.call_soon_threadsafe, context=nobody)
         self.post = Mailbox(wake, is_closed=loop.is_closed).post
         self.create_gate = loop.create_future
+        self.interrupt = partial(_AsyncioInterrupt, loop)
         self.checkpoint = partial(asyncio.sleep, 0)
 
-    def open_gate(self, gate: "asyncio.Future[None]") -> None:
+    @staticmethod
+    def open_gate(gate: "asyncio.Future[None]") -> None:
         if not gate.done():  # the awaiting task may have been cancelled meanwhile
             gate.set_result(None)
 
@@ -163,11 +166,6 @@ class _AsyncioHandle(LoopHandle):
         # Not by create_task: a task factory may run the first step at once, inside the step of the
         # task that spawns.
         return _AsyncioCompanion(asyncio.Task(work(), loop=self.loop, context=context))
-
-    def interrupt(self) -> Interrupt:
-        task = asyncio.current_task(self.loop)
-        assert task is not None, "an interrupt is made inside a task"
-        return _AsyncioInterrupt(task)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback, context=contextvars.Context())
@@ -236,9 +234,11 @@ class _TrioHandle(LoopHandle):
         self.cancelled = trio.Cancelled
         self.post = Mailbox(token.run_sync_soon).post
         self.create_gate = _TrioGate
+        self.interrupt = _TrioInterrupt
         self.checkpoint = trio.lowlevel.checkpoint
 
-    def open_gate(self, gate: _TrioGate) -> None:
+    @staticmethod
+    def open_gate(gate: _TrioGate) -> None:
         gate.event.set()
 
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
@@ -256,9 +256,6 @@ class _TrioHandle(LoopHandle):
             scoped, context=contextvars.copy_context() if context is None else context
         )
         return _TrioCompanion(scope)
-
-    def interrupt(self) -> Interrupt:
-        return _TrioInterrupt()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         import trio

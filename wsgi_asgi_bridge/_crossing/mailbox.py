@@ -50,7 +50,7 @@ class Mailbox:
         `callback` must not raise: what it has to report, it must carry itself.
         """
         self._posts.append(callback)
-        if self._on_its_way.acquire(blocking=False):
+        if self._on_its_way.acquire(False):
             try:
                 self._wake(self._drain)
             except RuntimeError:

@@ -8,7 +8,7 @@ taken that from it. The channel's lock is between the two.
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._crossing.ambient import Ambient
 from ._crossing.channel import ThreadToLoop
@@ -17,7 +17,7 @@ from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
 from .errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
 from .typing import Environ, WSGIApp
 
-__all__ = ["AppCall"]
+__all__ = ["AppCall", "AppSetting"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -25,23 +25,29 @@ _WHOLE = (list.__iter__, tuple.__iter__)
 """Whoever iterates like this has the whole body already."""
 
 
+class AppSetting(NamedTuple):
+    """What all calls of one app from one loop have in common."""
+
+    app: WSGIApp
+    ambient: Ambient
+    stall_timeout: float
+
+
 class AppCall:
     """What the worker does for one request.
 
-    `on_stall` is called, in the worker, when the client has read nothing for `stall_timeout`
-    seconds.
+    `on_stall` is called, in the worker, when the client has read nothing for the setting's
+    `stall_timeout` seconds.
     """
 
     __slots__ = (
-        "_ambient",
-        "_app",
         "_ended",
         "_environ",
         "_on_stall",
         "_out",
         "_response",
+        "_setting",
         "_slot",
-        "_stall_timeout",
         "_streaming",
         "_unlimited",
         "error",
@@ -51,21 +57,16 @@ class AppCall:
 
     def __init__(
         self,
-        app: WSGIApp,
+        setting: AppSetting,
         environ: Environ,
         out: ThreadToLoop,
-        ambient: Ambient,
-        *,
-        stall_timeout: float,
         on_stall: Callable[[], None],
     ) -> None:
-        self._app = app
+        self._setting = setting
         self._environ = environ
         self._out = out
-        self._ambient = ambient
-        self._stall_timeout = stall_timeout
         self._on_stall = on_stall
-        self._response = WSGIResponse(environ["REQUEST_METHOD"])
+        self._response: WSGIResponse
         self._slot: Worker
         self._streaming = False
         self._unlimited = False  # no Content-Length to keep to
@@ -88,13 +89,16 @@ class AppCall:
 
         Lets nothing escape: whatever an app raises ends its request, never this thread (W-CALL-3).
         """
+        app, ambient, _ = self._setting
+        environ = self._environ
         self._slot = slot
-        if slot.bound_to is not self._ambient:
-            self._ambient.bind_thread()
-            slot.bound_to = self._ambient
+        if slot.bound_to is not ambient:
+            ambient.bind_thread()
+            slot.bound_to = ambient
+        self._response = WSGIResponse(environ["REQUEST_METHOD"])
         error: BaseException | None = None
         try:
-            iterable = self._app(self._environ, self._start_response)
+            iterable = app(environ, self._start_response)
             if type(iterable) in (list, tuple) and self.head is None:
                 # These have no close().
                 self._give_whole(iterable, left=True)
@@ -211,15 +215,14 @@ class AppCall:
 
     def _wait_for_room(self, size: int) -> None:
         """Sleep while the client has enough to read (W-FLOW-1)."""
+        timeout = self._setting.stall_timeout
         with self.waiting():
-            moved = self._out.wait_for_room_from_thread(size, self._stall_timeout)
+            moved = self._out.wait_for_room_from_thread(size, timeout)
         if not moved:
             # The loop finds that out too, unless it is itself gone; then nobody else would end this
             # wait.
             self._on_stall()
-            raise ClientStalled(
-                f"the client read nothing for stall_timeout={self._stall_timeout} s"
-            )
+            raise ClientStalled(f"the client read nothing for stall_timeout={timeout} s")
 
     def _warn_of_excess(self) -> None:
         """Nothing beyond Content-Length has gone out, but somebody should know (W-OUT-6)."""

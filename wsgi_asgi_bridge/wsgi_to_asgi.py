@@ -22,7 +22,7 @@ from wsgiref.util import FileWrapper
 
 import anyio
 
-from ._app_call import AppCall
+from ._app_call import AppCall, AppSetting
 from ._arguments import count, imported_app, seconds
 from ._crossing.ambient import Ambient
 from ._crossing.body import ChannelReader
@@ -402,7 +402,9 @@ class _LoopSide:
     def __init__(self, bridge: WSGIToASGI) -> None:
         self.bridge = bridge
         self.handle = running_loop_handle()
-        self.ambient = Ambient(self.handle)
+        self.setting = AppSetting(
+            bridge._app, Ambient(self.handle), bridge._settings.stall_timeout
+        )
         self.exchanges: set[_Exchange] = set()
         self.now = monotonic()
         """A clock that is read once a tick: what a time-out is measured with, at no cost a
@@ -582,14 +584,7 @@ class _Exchange:
         environ["wsgi_asgi_bridge.client_disconnected"] = self._client_disconnected
         if settings.extra_environ:
             environ.update(settings.extra_environ)
-        call = self._call = AppCall(
-            bridge._app,
-            environ,
-            self._out,
-            side.ambient,
-            stall_timeout=settings.stall_timeout,
-            on_stall=self._stall_from_thread,
-        )
+        call = self._call = AppCall(side.setting, environ, self._out, self._stall_from_thread)
         first = self._out.expect_in_loop()
         # All of the app's work runs in the context of the request (W-CALL-2).
         job = self._job = partial(  # type: ignore[call-arg]

@@ -58,7 +58,7 @@ class WSGIResponse:
     def __init__(self, method: str) -> None:
         self._method = method
         self._status = 0
-        self._headers: Headers = []
+        self._headers: Headers
         self._sent = 0
         self.state = _EXPECTED
         self.declared: int | None = None
@@ -124,7 +124,9 @@ class WSGIResponse:
         """
         length = 0
         for chunk in chunks:
-            length += len(checked_chunk(chunk))
+            if type(chunk) is not bytes:
+                checked_chunk(chunk)
+            length += len(chunk)
         head = self.seal(length)
         if self.bodyless:
             return head, ()
@@ -209,7 +211,11 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
                 f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)"
             )
         raw_name = APP_HEADER_NAMES[name]
-        raw_value = header_value_from_app(name, value)
+        # The usual value, without a call; the doubtful one is looked at closely.
+        if type(value) is str and value.isascii() and value.isprintable():
+            raw_value = value.encode()
+        else:
+            raw_value = header_value_from_app(name, value)
         if raw_name is None:
             continue
         if raw_name == b"content-length":

@@ -110,6 +110,7 @@ class _Settings:
     max_header_repeats: int
     stall_timeout: float
     tick: float
+    template: Environ
     extra_environ: Environ
 
 
@@ -171,9 +172,9 @@ class WSGIToASGI:
             max_header_repeats=count("max_header_repeats", max_header_repeats, least=1),
             stall_timeout=seconds("stall_timeout", stall_timeout),
             tick=min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT,
+            template=environ_template(multithread=workers > 1, file_wrapper=_FileWrapper),
             extra_environ=_constant_pairs(environ),
         )
-        self._template = environ_template(multithread=workers > 1, file_wrapper=_FileWrapper)
         self._begin()
         reset_in_child(self)
         atexit.register(_close_at_exit, weakref.ref(self))
@@ -206,7 +207,7 @@ class WSGIToASGI:
         """
         kind = scope["type"]
         if kind == "http":
-            await _Exchange(self, self._side(), scope, receive, send).run()
+            await _Exchange(self._side(), scope, receive, send).run()
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         elif kind == "websocket":
@@ -277,7 +278,7 @@ class WSGIToASGI:
         if message["type"] != "websocket.connect":
             return
         if "websocket.http.response" in (scope.get("extensions") or {}):
-            await _Exchange(self, self._side(), scope, receive, send).run()
+            await _Exchange(self._side(), scope, receive, send).run()
         else:
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
 
@@ -400,11 +401,12 @@ class _LoopSide:
     """
 
     def __init__(self, bridge: WSGIToASGI) -> None:
-        self.bridge = bridge
         self.handle = running_loop_handle()
-        self.setting = AppSetting(
+        self.settings = bridge._settings
+        self.app_setting = AppSetting(
             bridge._app, Ambient(self.handle), bridge._settings.stall_timeout
         )
+        self._bridge = bridge
         self.exchanges: set[_Exchange] = set()
         self.now = monotonic()
         """A clock that is read once a tick: what a time-out is measured with, at no cost a
@@ -422,20 +424,20 @@ class _LoopSide:
         if not self._ticking:
             self._ticking = True
             self.now = monotonic()
-            self.handle.call_later(self.bridge._settings.tick, self._tick)
+            self.handle.call_later(self.settings.tick, self._tick)
 
     def submit(self, job: Job) -> Prospect:
         """Give the job to the pool, as WorkerPool.submit does; a pool that was shut down meanwhile
         is replaced.
         """
         if self.pool is None:
-            self.pool = self.bridge._running_pool()
+            self.pool = self._bridge._running_pool()
         try:
             return self.pool.submit(job)
         except BridgeClosed:
             if not self.pool.drained():
                 raise
-            self.pool = self.bridge._running_pool()
+            self.pool = self._bridge._running_pool()
             return self.pool.submit(job)
 
     def has_queued(self, job: Job) -> bool:
@@ -452,9 +454,9 @@ class _LoopSide:
         self.now = monotonic()
         self._ticking = bool(self.exchanges)
         if self._ticking:
-            self.handle.call_later(self.bridge._settings.tick, self._tick)
+            self.handle.call_later(self.settings.tick, self._tick)
         # `now` may be a tick old when a wait begins, and nobody is to be given up early.
-        patience = self.bridge._settings.stall_timeout + self.bridge._settings.tick
+        patience = self.settings.stall_timeout + self.settings.tick
         for exchange in list(self.exchanges):
             exchange.look_at_client(self.now, patience)
         if self.pool is not None:
@@ -522,18 +524,15 @@ class _Exchange:
     _waiting_since: float | None = None
     """Since when a receive() or send() is pending: the client is waited for."""
 
-    def __init__(
-        self, bridge: WSGIToASGI, side: _LoopSide, scope: Any, receive: Any, send: Any
-    ) -> None:
-        self._bridge = bridge
-        self._settings = bridge._settings
+    def __init__(self, side: _LoopSide, scope: Any, receive: Any, send: Any) -> None:
         self._side = side
+        self._settings = side.settings
         self._scope = scope
         self._receive = receive
         self._send = send
         self._types = _HTTP if scope["type"] == "http" else _WEBSOCKET
         self._cut: Interrupt
-        self._out = ThreadToLoop(side.handle, bridge._settings.response_buffer)
+        self._out = ThreadToLoop(side.handle, side.settings.response_buffer)
 
     # ------------------------------------------------------------ from the first step to the last
 
@@ -568,10 +567,10 @@ class _Exchange:
             self._call = self._job = None
 
     async def _serve(self) -> None:
-        bridge, settings, side = self._bridge, self._settings, self._side
+        settings, side = self._settings, self._side
         try:
             environ = environ_from_scope(
-                self._scope, bridge._template, max_header_repeats=settings.max_header_repeats
+                self._scope, settings.template, max_header_repeats=settings.max_header_repeats
             )
             environ["wsgi.input"] = self._body_at_hand(environ) or await self._collected()
         except BadRequest as exc:
@@ -584,7 +583,7 @@ class _Exchange:
         environ["wsgi_asgi_bridge.client_disconnected"] = self._client_disconnected
         if settings.extra_environ:
             environ.update(settings.extra_environ)
-        call = self._call = AppCall(side.setting, environ, self._out, self._stall_from_thread)
+        call = self._call = AppCall(side.app_setting, environ, self._out, self._stall_from_thread)
         first = self._out.expect_in_loop()
         # All of the app's work runs in the context of the request (W-CALL-2).
         job = self._job = partial(  # type: ignore[call-arg]
@@ -653,7 +652,7 @@ class _Exchange:
             raise self._disconnected() from exc
         if whole:
             side.counts.completed += 1
-        if not out.left():
+        if not out.left_in_time:
             await out.left_in_loop()
 
     async def _report_error(self, call: AppCall) -> None:
@@ -1024,8 +1023,8 @@ def _has_no_body(environ: Environ) -> bool:
     """
     return (
         environ["REQUEST_METHOD"] in ("GET", "HEAD")
-        and "HTTP_TRANSFER_ENCODING" not in environ
         and environ["SERVER_PROTOCOL"] in ("HTTP/1.1", "HTTP/1.0")
+        and "HTTP_TRANSFER_ENCODING" not in environ
     )
 
 

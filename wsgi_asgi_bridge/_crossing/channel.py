@@ -50,6 +50,7 @@ class ThreadToLoop:
         "_putter",
         "_taker",
         "_wanted",
+        "left_in_time",
     )
 
     def __init__(self, loop: LoopHandle, budget: int) -> None:
@@ -65,6 +66,8 @@ class ThreadToLoop:
         self._broken: Broken | None = None
         self._putter: ThreadGate | None = None
         self._taker: Gate | None = None
+        self.left_in_time = False
+        """For the task: whether the thread had left by the last `taken_in_loop`."""
 
     # ------------------------------------------------------------ the thread
 
@@ -181,6 +184,7 @@ class ThreadToLoop:
             if not (self._chunks or self._ended):
                 return None
             chunks, self._chunks = self._chunks, []
+            self.left_in_time = self._left
             return chunks, self._ended
         finally:
             self._lock.release()

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import AppError
 from ..typing import Headers
@@ -34,11 +34,8 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: [\x20-\x7e\x80-\xff]*)?")
 
 
-class Head(NamedTuple):
-    """A response without its body."""
-
-    status: int
-    headers: Headers
+Head = tuple[int, Headers]
+"""A response without its body: status and headers."""
 
 
 class ResponseState(Enum):
@@ -48,6 +45,8 @@ class ResponseState(Enum):
 
 
 _EXPECTED, _HELD, _SEALED = ResponseState
+_NONE_YET: Headers = []
+"""Never added to: `start` brings a list of its own."""
 
 
 class WSGIResponse:
@@ -58,7 +57,7 @@ class WSGIResponse:
     def __init__(self, method: str) -> None:
         self._method = method
         self._status = 0
-        self._headers: Headers
+        self._headers: Headers = _NONE_YET
         self._sent = 0
         self.state = _EXPECTED
         self.declared: int | None = None
@@ -113,7 +112,7 @@ class WSGIResponse:
         elif length is not None and self.declared is None:
             self.declared = length
             self._headers.append((b"content-length", b"%d" % length))
-        return Head(status, self._headers)
+        return status, self._headers
 
     # ------------------------------------------------------------ the body
 

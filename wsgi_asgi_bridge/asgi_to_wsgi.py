@@ -14,7 +14,6 @@ import logging
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -192,10 +191,14 @@ class ASGIToWSGI:
     def _running_side(self) -> "_LoopSide":
         if self._process != os.getpid():
             self._notice_fork()
-        with self._lock:
-            if self._side is None or self._side.private.ended:
-                self._side = _LoopSide.started(self)
-            side = self._side
+        # Without the lock, since a side stands here only once it is started; reading an attribute
+        # is one step.
+        side = self._side
+        if side is None or side.private.ended:
+            with self._lock:
+                if self._side is None or self._side.private.ended:
+                    self._side = _LoopSide.started(self)
+                side = self._side
         if side.refusal is not None:
             raise BridgeClosed(side.refusal)
         return side
@@ -410,19 +413,19 @@ class _Exchange(Iterator[bytes]):
         # The calling thread's.
         self._body = _RequestBody(environ, length, bridge._request_buffer)
         self._client_is_gone = _disconnect_probe(environ)
-        self._blocks: Iterator[bytes] = iter(())
+        self._blocks = _NO_BLOCKS
         self._last = False
         self._left = False
         # The loop's.
         self._task: Companion
-        self._parts: deque[bytes] = deque()
+        self._parts: list[bytes] = []  # one as a rule: the next is read when the app asks
         self._body_ended = False
         self._body_told = False
         self._body_broken = False
         self._reading = False
         self._gone = False
         self._over = False
-        self._receivers: set[Gate] = set()  # tasks of the app that wait in receive()
+        self._receivers: list[Gate] = []  # tasks of the app that wait in receive()
         self._sending = 0  # tasks of the app that wait in send()
         if self._body.empty:
             self._body_ended = True
@@ -460,7 +463,7 @@ class _Exchange(Iterator[bytes]):
 
         May be called again, and in another thread.
         """
-        self._blocks = iter(())
+        self._blocks = _NO_BLOCKS
         self._leave()
 
     def _take(self) -> list[bytes]:
@@ -520,7 +523,9 @@ class _Exchange(Iterator[bytes]):
         error: BaseException | None = None
         try:
             if self._side.handle.backend == "asyncio":
-                await self._side.door.enter_in_loop(self._caller)
+                door = self._side.door
+                if not door.entered_in_loop(self._caller):
+                    await door.enter_own_in_loop()
             await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
@@ -613,17 +618,17 @@ class _Exchange(Iterator[bytes]):
                 return {"type": "http.disconnect"}
             if not self._body_told:
                 if self._parts or self._body_ended:
-                    body = self._parts.popleft() if self._parts else b""
+                    body = self._parts.pop(0) if self._parts else b""
                     self._body_told = self._body_ended and not self._parts
                     return {"type": "http.request", "body": body, "more_body": not self._body_told}
                 if not self._reading:
                     self._reading = self._caller.call_in_thread(self._read_body)
             gate = self._side.handle.create_gate()
-            self._receivers.add(gate)
+            self._receivers.append(gate)
             try:
                 await gate
             finally:  # it may have been cancelled: frameworks poll this way
-                self._receivers.discard(gate)
+                self._receivers.remove(gate)
 
     def _took_body(self, part: bytes, ended: bool | None) -> None:
         """The thread has read `part`; `ended` None: the client left before the end."""
@@ -669,6 +674,9 @@ class _Exchange(Iterator[bytes]):
     def _open_receivers(self) -> None:
         for gate in self._receivers:
             self._side.handle.open_gate(gate)
+
+
+_NO_BLOCKS: Iterator[bytes] = iter(())
 
 
 class _RequestBody:

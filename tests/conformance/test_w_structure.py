@@ -124,8 +124,8 @@ async def test_small_upload_and_its_answer_cost_one_wake_up(
 
 
 class BlockingCalls:
-    """Counts the calls of a worker that may put it to sleep, by a profile function that each new
-    thread gets.
+    """Counts the calls of a worker that put it to sleep, by a profile function that each new thread
+    gets. To take a lock that is free is none.
     """
 
     NAMES = frozenset({"acquire", "get", "wait", "result", "join", "sleep", "select", "recv"})
@@ -134,7 +134,10 @@ class BlockingCalls:
         self.calls: Counter[str] = Counter()
 
     def __call__(self, frame: Any, event: str, argument: Any) -> None:
-        if event == "c_call" and getattr(argument, "__name__", "") in self.NAMES:
+        if event != "c_call" or getattr(argument, "__name__", "") not in self.NAMES:
+            return
+        locked = getattr(argument.__self__, "locked", None)
+        if locked is None or locked():
             self.calls[argument.__qualname__] += 1
 
 

@@ -83,6 +83,11 @@ def request() -> Iterator[Request]:
     made.end()
 
 
+async def enter(door: ThreadSensitiveDoor, caller: Caller) -> None:
+    if not door.entered_in_loop(caller):
+        await door.enter_own_in_loop()
+
+
 @on_asyncio_loops
 def test_thread_sensitive_code_runs_in_the_calling_thread(
     door: ThreadSensitiveDoor, run: Callable[[Work], Any]
@@ -91,7 +96,7 @@ def test_thread_sensitive_code_runs_in_the_calling_thread(
 
     async def app() -> None:
         with request() as ours:
-            await door.enter_in_loop(ours.caller)
+            await enter(door, ours.caller)
             assert await current_thread() is ours.thread
             assert await asyncio.create_task(current_thread()) is ours.thread
 
@@ -105,7 +110,7 @@ def test_each_request_has_its_own_thread(
     """A-LOOP-4: through one door, at the same time."""
 
     async def app(ours: Request) -> None:
-        await door.enter_in_loop(ours.caller)
+        await enter(door, ours.caller)
         for _ in range(5):
             assert await current_thread() is ours.thread
             await asyncio.sleep(0)
@@ -124,7 +129,7 @@ def test_what_one_request_enters_no_other_task_sees(
     """A-LOOP-3: a context variable that is set in a task ends with it."""
 
     async def app(ours: Request) -> None:
-        await door.enter_in_loop(ours.caller)
+        await enter(door, ours.caller)
 
     async def outside() -> None:
         with request() as ours:
@@ -144,7 +149,7 @@ def test_a_caller_inside_asgirefs_machinery_gets_a_door_of_its_own(
     async def app() -> None:
         with request() as ours:
             async with ThreadSensitiveContext():
-                await door.enter_in_loop(ours.caller)
+                await enter(door, ours.caller)
                 assert await current_thread() is ours.thread
                 assert await asyncio.create_task(current_thread()) is ours.thread
 
@@ -160,7 +165,7 @@ def test_a_caller_below_async_to_sync_does_not_send_the_code_to_the_thread_above
     async def app() -> None:
         with request() as ours, ThreadPoolExecutor(1) as above:
             AsyncToSync.executors.current = above  # as `async_to_sync` leaves it in the context
-            await door.enter_in_loop(ours.caller)
+            await enter(door, ours.caller)
             assert await current_thread() is ours.thread
             assert await asyncio.create_task(current_thread()) is ours.thread
 
@@ -178,7 +183,7 @@ def test_results_and_errors_come_back(
 
     async def app() -> None:
         with request() as ours:
-            await door.enter_in_loop(ours.caller)
+            await enter(door, ours.caller)
             doubled: Any = sync_to_async(lambda number: 2 * number)
             assert await doubled(21) == 42
             failing: Any = sync_to_async(broken)
@@ -199,7 +204,7 @@ def test_once_the_caller_has_left_one_thread_of_the_door_takes_its_place(
 
     async def app() -> None:
         ours = Request()
-        await door.enter_in_loop(ours.caller)
+        await enter(door, ours.caller)
         ours.leave()
         threads = {await current_thread() for _ in range(3)}
         assert len(threads) == 1

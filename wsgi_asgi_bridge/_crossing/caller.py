@@ -12,7 +12,6 @@ The thread leaves once and for good: with the end in its hands, or before it wit
 then on jobs are refused and chunks are dropped, and the loop is told by one callback.
 """
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
@@ -55,7 +54,7 @@ class Caller:
         self._chunks: list[bytes] = []
         self._held = 0
         self._unbroken = 0  # bytes put since the task slept last; the loop's own
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: list[Callable[[], None]] = []  # few at a time
         self._passed_over = 0  # jobs that were waiting when chunks were taken last
         self._ended = False
         self._error: BaseException | None = None
@@ -159,7 +158,7 @@ class Caller:
                     self._passed_over = len(self._jobs)
                     return self._taken()
                 if self._jobs:
-                    job = self._jobs.popleft()
+                    job = self._jobs.pop(0)
                 else:
                     gate = self._parked = ThreadGate()
             if job is not None:
@@ -183,7 +182,7 @@ class Caller:
             parked, self._parked = self._parked, None
             self._chunks = []
             self._held = 0
-            jobs, self._jobs = list(self._jobs), deque()
+            jobs, self._jobs = self._jobs, []
             self._passed_over = 0
             if self._putters:
                 self._wake_putters()
@@ -216,7 +215,7 @@ class Caller:
                 if not self._passed_over:
                     return
                 self._passed_over -= 1
-                job = self._jobs.popleft()
+                job = self._jobs.pop(0)
             job()
             del job
 

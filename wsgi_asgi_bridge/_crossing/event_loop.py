@@ -11,7 +11,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 
+from .event_bell import EventBell
 from .gate import ThreadGate
 from .loops import LoopHandle, running_loop_handle
 
@@ -83,12 +85,15 @@ class PrivateLoop:
             self.ended = True
 
     def _run_asyncio(self) -> None:
-        with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+        with ExitStack() as ending, asyncio.Runner(loop_factory=self._loop_factory) as runner:
             loop = runner.get_loop()
+            bell = EventBell.where_there_is_one(loop)
+            if bell is not None:
+                ending.callback(bell.close)  # after the runner has closed the loop
             stopping = False
 
             def begin() -> None:
-                self.handle = running_loop_handle()
+                self.handle = running_loop_handle(bell)
                 self._running.open()
 
             def stop() -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from .event_bell import EventBell
 from .mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -145,13 +146,16 @@ class _AsyncioHandle(LoopHandle):
     backend = "asyncio"
     cancelled = asyncio.CancelledError
 
-    def __init__(self) -> None:
+    def __init__(self, bell: EventBell | None = None) -> None:
         loop = asyncio.get_running_loop()
         # An empty context: nothing of the poster's contextvars leaks into the loop, and nothing is
         # copied.
-        nobody = contextvars.Context()
+        wake = (
+            bell.ring
+            if bell is not None
+            else partial(loop.call_soon_threadsafe, context=contextvars.Context())
+        )
         self.loop: asyncio.AbstractEventLoop = loop
-        wake = partial(loop.call_soon_threadsafe, context=nobody)
         self.post = Mailbox(wake, is_closed=loop.is_closed).post
         self.create_gate = loop.create_future
         self.interrupt = partial(_AsyncioInterrupt, loop)
@@ -280,10 +284,12 @@ def running_loop() -> Any:
     return trio.lowlevel.current_trio_token()
 
 
-def running_loop_handle() -> LoopHandle:
-    """A new handle of the loop that this thread runs now."""
+def running_loop_handle(bell: EventBell | None = None) -> LoopHandle:
+    """A new handle of the loop that this thread runs now; posts to asyncio's ring `bell`, if
+    given.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return _TrioHandle()
-    return _AsyncioHandle()
+    return _AsyncioHandle(bell)

@@ -49,19 +49,25 @@ class ThreadSensitiveDoor:
         self._fallback: ThreadPoolExecutor | None = None
         self._closed = False
 
-    async def enter_in_loop(self, caller: Caller) -> None:
+    def entered_in_loop(self, caller: Caller) -> bool:
         """Let the thread-sensitive code of this task, and of those it starts, run in `caller`'s
-        thread.
+        thread. False: `enter_own_in_loop` has to follow.
         """
         _caller.set(caller)
         for var in self._other_vars:
             if var.get(None) is not None:
-                own = ThreadSensitiveContext(executor=self._executor)
-                await own.__aenter__()  # type: ignore[no-untyped-call]
-                # Good for leaving only; it refers to the context, and that to the door.
-                own.token = None
-                return
+                return False
         self._shared_var.set(self._shared)
+        return True
+
+    async def enter_own_in_loop(self) -> None:
+        """The same for a task that asgiref knows already, which the shared context would not
+        do for.
+        """
+        own = ThreadSensitiveContext(executor=self._executor)
+        await own.__aenter__()  # type: ignore[no-untyped-call]
+        # Good for leaving only; it refers to the context, and that to the door.
+        own.token = None
 
     def run_in_fallback(self, job: Callable[[], None]) -> None:
         """Run a job whose caller has left, one at a time in one thread. Any thread."""

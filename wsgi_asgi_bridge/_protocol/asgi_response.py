@@ -11,12 +11,11 @@ A message that is not on the way above raises AppError out of `send()`, and chan
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 from ..errors import AppError
-from .headers import BODYLESS_STATUSES, HOP_BY_HOP, KNOWN_NAMES
+from .headers import BODYLESS_STATUSES, HOP_BY_HOP, Remembered
 
 __all__ = ["ASGIResponse", "ASGIResponseState"]
 
@@ -103,7 +102,7 @@ class ASGIResponse:
                 f"http.response.start: the status is {status!r}, expected an int from 100 to 999"
             )
         headers, declared = _native_headers(message.get("headers") or ())
-        self.status = _status_line(int(status))
+        self.status = _STATUS_LINES[int(status)]
         self.headers = headers
         self._declared = declared
         self.bodyless = self._method == "HEAD" or status in BODYLESS_STATUSES
@@ -145,7 +144,6 @@ class ASGIResponse:
             )
 
 
-@lru_cache(maxsize=KNOWN_NAMES)
 def _status_line(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
@@ -153,13 +151,18 @@ def _status_line(status: int) -> str:
         return f"{status} Unknown"
 
 
-@lru_cache(maxsize=KNOWN_NAMES)
+_STATUS_LINES = Remembered(_status_line)
+
+
 def _native_name(name: bytes) -> str | None:
     """A header's name as WSGI wants it; None for one that the app may not set."""
     if _TOKEN.fullmatch(name) is None:
         raise AppError(f"http.response.start: header name {name!r} is not a token (RFC 9110 5.1)")
     lower = name.lower()
     return None if lower in HOP_BY_HOP else lower.decode("latin-1")
+
+
+_NATIVE_NAMES = Remembered(_native_name)
 
 
 def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int | None]:
@@ -174,7 +177,7 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
     for pair in headers:
         try:
             raw_name, raw_value = pair
-            name = _native_name(raw_name if type(raw_name) is bytes else _as_bytes(raw_name))
+            name = _NATIVE_NAMES[raw_name if type(raw_name) is bytes else _as_bytes(raw_name)]
             value = raw_value if type(raw_value) is bytes else _as_bytes(raw_value)
         except (TypeError, ValueError):
             raise AppError(

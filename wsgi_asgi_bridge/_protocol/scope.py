@@ -5,13 +5,12 @@ Servers differ in what they put into an environ; whatever one really puts there 
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..errors import ServerError
 from ..typing import Environ, Headers
-from .headers import KNOWN_NAMES, content_length
+from .headers import Remembered, content_length
 
 __all__ = ["declared_length", "is_websocket", "scope_from_environ"]
 
@@ -39,7 +38,8 @@ def declared_length(environ: Environ) -> int | None:
 def is_websocket(environ: Environ) -> bool:
     """Whether the client asks to speak RFC 6455 over this connection."""
     return (
-        environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+        "HTTP_UPGRADE" in environ
+        and environ["HTTP_UPGRADE"].lower() == "websocket"
         and "upgrade" in environ.get("HTTP_CONNECTION", "").lower()
     )
 
@@ -111,7 +111,7 @@ def _headers(environ: Environ) -> Headers:
     headers: Headers = []
     for key, value in environ.items():
         if key[:5] == "HTTP_":
-            name = _header_name(key)
+            name = _HEADER_NAMES[key]
             if name is not None:
                 try:
                     octets = value.encode("latin-1")
@@ -126,7 +126,6 @@ def _headers(environ: Environ) -> Headers:
     return headers
 
 
-@lru_cache(maxsize=KNOWN_NAMES)
 def _header_name(key: str) -> bytes | None:
     """`"HTTP_X_NAME"` as `b"x-name"`; None for the twins of CONTENT_TYPE and CONTENT_LENGTH, which
     a few servers add.
@@ -134,6 +133,9 @@ def _header_name(key: str) -> bytes | None:
     if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
         return None
     return key[5:].lower().replace("_", "-").encode("latin-1", "replace")
+
+
+_HEADER_NAMES = Remembered(_header_name)
 
 
 def _address(host: str | None, port: Any, *, no_port: int | None) -> tuple[str, int | None] | None:

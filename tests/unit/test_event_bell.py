@@ -1,0 +1,164 @@
+"""event_bell.py: an eventfd that wakes a loop of our own."""
+
+import asyncio
+import contextvars
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.support.interleaving import LyingLock
+from wsgi_asgi_bridge._crossing.event_bell import EventBell
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="eventfd is Linux's")
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    loop = request.param()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def bell(loop: asyncio.AbstractEventLoop) -> Iterator[EventBell]:
+    bell = EventBell(loop)
+    yield bell
+    loop.close()
+    bell.close()
+
+
+def one_turn(loop: asyncio.AbstractEventLoop, turns: int = 3) -> None:
+    """Let the loop look at its files without waiting for them."""
+    for _ in range(turns):
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_ring_from_a_thread_ends_the_loops_sleep(
+    loop: asyncio.AbstractEventLoop, bell: EventBell
+) -> None:
+    async def sleep_until_rung() -> None:
+        rung = asyncio.Event()
+        ringing = loop.run_in_executor(None, bell.ring, rung.set)
+        await asyncio.wait_for(rung.wait(), 5)
+        await ringing
+
+    loop.run_until_complete(sleep_until_rung())
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
+def test_rings_that_nobody_has_answered_yet_are_one(
+    loop: asyncio.AbstractEventLoop, bell: EventBell
+) -> None:
+    rung: list[int] = []
+    for _ in range(5):
+        bell.ring(lambda: rung.append(1))
+    one_turn(loop)
+    assert rung == [1]
+    bell.ring(lambda: rung.append(2))
+    one_turn(loop)
+    assert rung == [1, 2]
+
+
+def test_a_ring_out_of_the_answer_is_heard_in_the_next_turn(
+    loop: asyncio.AbstractEventLoop, bell: EventBell
+) -> None:
+    """A post of a post: the bell is read before the callback runs, so this ring is not lost."""
+    rung: list[str] = []
+
+    def first() -> None:
+        rung.append("first")
+        bell.ring(lambda: rung.append("second"))
+
+    bell.ring(first)
+    one_turn(loop)
+    assert rung == ["first", "second"]
+
+
+def test_the_answer_runs_in_an_empty_context(loop: asyncio.AbstractEventLoop) -> None:
+    """A-LOOP-3: nothing of whoever made the loop, or rang, is seen by what is rung for."""
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var")
+    var.set("the maker's")
+    bell = EventBell(loop)
+    seen: list[Any] = []
+    bell.ring(lambda: seen.append(var.get(None)))
+    one_turn(loop)
+    assert seen == [None]
+    loop.close()
+    bell.close()
+
+
+def test_a_closed_loop_is_not_rung(loop: asyncio.AbstractEventLoop, bell: EventBell) -> None:
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        bell.ring(lambda: None)
+
+
+def test_close_gives_the_descriptor_back_once(loop: asyncio.AbstractEventLoop) -> None:
+    bell = EventBell(loop)
+    descriptor = bell._descriptor
+    loop.close()
+    assert is_open(descriptor)
+    bell.close()
+    assert not is_open(descriptor)
+    with open(os.devnull) as another:  # may have got the number
+        bell.close()
+        assert is_open(another.fileno())
+
+
+def test_a_ring_meets_the_bell_before_its_end_or_after_never_amid(bell: EventBell) -> None:
+    """The number of a closed descriptor may be another file's: it is never written to."""
+    bell._lock = lock = LyingLock()  # type: ignore[assignment]
+    lock.before("ring", bell.close)
+    with pytest.raises(RuntimeError, match="closed"):
+        bell.ring(lambda: None)
+    assert lock.told
+
+
+def test_what_a_forked_child_has_read_is_no_error(
+    loop: asyncio.AbstractEventLoop, bell: EventBell
+) -> None:
+    """A-CALL-2: parent and child share the counter."""
+    rung: list[str] = []
+    bell.ring(lambda: rung.append("again"))
+    os.eventfd_read(bell._descriptor)
+    bell._answer()
+    assert rung == []
+    bell.ring(lambda: rung.append("again"))
+    one_turn(loop)
+    assert rung == ["again"]
+
+
+class BlindLoop(asyncio.SelectorEventLoop):
+    """A loop that watches no files, as the proactor loop of Windows."""
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
+        self.asked_for = fd
+        raise NotImplementedError
+
+
+def test_a_loop_that_watches_no_files_has_no_bell() -> None:
+    loop = BlindLoop()
+    assert EventBell.where_there_is_one(loop) is None
+    assert not is_open(loop.asked_for)
+    loop.close()
+
+
+def test_other_systems_have_no_bell(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert EventBell.where_there_is_one(loop) is None

@@ -200,14 +200,14 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
                     f"http.response.start: Content-Length is {value!r:.200}, "
                     "expected digits (RFC 9110 8.6)"
                 )
-            if declared is not None and declared != int(value):
-                raise AppError(
-                    "http.response.start: "
-                    f"Content-Length is {declared} and {int(value)} (RFC 9112 6.3)"
-                )
-            if declared is not None:
+            before, declared = declared, int(text)
+            if before is not None:
+                if before != declared:
+                    raise AppError(
+                        "http.response.start: "
+                        f"Content-Length is {before} and {declared} (RFC 9112 6.3)"
+                    )
                 continue
-            declared = int(value)
         native.append((name, text))
     return native, declared
 

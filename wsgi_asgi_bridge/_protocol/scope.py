@@ -110,29 +110,35 @@ def _raw_path(environ: Environ, path: bytes) -> bytes:
 def _headers(environ: Environ) -> Headers:
     headers: Headers = []
     for key, value in environ.items():
-        if key[:5] == "HTTP_":
-            name = _HEADER_NAMES[key]
-            if name is not None:
-                try:
-                    octets = value.encode("latin-1")
-                except UnicodeEncodeError:
-                    octets = _octets(value)
-                headers.append((name, octets))
-        elif key == "CONTENT_TYPE":
-            if value:
-                headers.append((b"content-type", _octets(value)))
-        elif key == "CONTENT_LENGTH" and value:
-            headers.append((b"content-length", _octets(str(value))))
+        name = _HEADER_NAMES[key]
+        if name is None:
+            continue
+        if key in _CONTENT:
+            if not value:
+                continue  # servers write it where there is none
+            value = str(value)  # a few write a number
+        try:
+            octets = value.encode("latin-1")
+        except UnicodeEncodeError:
+            octets = _octets(value)
+        headers.append((name, octets))
     return headers
 
 
+_CONTENT = ("CONTENT_TYPE", "CONTENT_LENGTH")
+
+
 def _header_name(key: str) -> bytes | None:
-    """`"HTTP_X_NAME"` as `b"x-name"`; None for the twins of CONTENT_TYPE and CONTENT_LENGTH, which
-    a few servers add.
+    """`"HTTP_X_NAME"` as `b"x-name"`; None for what is no header, and for the twins of CONTENT_TYPE
+    and CONTENT_LENGTH, which a few servers add.
     """
-    if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+    if key in _CONTENT:
+        name = key
+    elif key.startswith("HTTP_") and key[5:] not in _CONTENT:
+        name = key[5:]
+    else:
         return None
-    return key[5:].lower().replace("_", "-").encode("latin-1", "replace")
+    return name.lower().replace("_", "-").encode("latin-1", "replace")
 
 
 _HEADER_NAMES = Remembered(_header_name)

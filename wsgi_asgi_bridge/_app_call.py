@@ -1,17 +1,20 @@
 """One call of a WSGI app in a worker: the call, the iteration and `close()`, in one thread
 (W-CALL-2).
 
-Everything here runs in the worker, except that the loop reads `head`, `error` and `late_error`:
-each is written before the worker puts, ends or leaves the channel, and read after the loop has
-taken that from it. The channel's lock is between the two.
+Everything here runs in the worker, except that the loop reads `head`, `changes`, `error` and
+`late_error`: each is written before the worker puts, ends or leaves the channel, and read after the
+loop has taken that from it. The channel's lock is between the two.
 """
 
 import logging
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from typing import Any
 
 from ._crossing.ambient import Ambient
+from ._crossing.caller import Caller
 from ._crossing.channel import ThreadToLoop
+from ._crossing.contexts import Changes, changes, unchanged
 from ._crossing.workers import Worker
 from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
 from .errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
@@ -28,22 +31,27 @@ _WHOLE = (list.__iter__, tuple.__iter__)
 class AppCall:
     """What the worker does for one request.
 
-    `on_stall` is called, in the worker, when the client has read nothing for `stall_timeout`
-    seconds.
+    `before` is the context that it starts in, `caller` the thread that waits for this very exchange
+    where that came out of an ASGIToWSGI. `on_stall` is called, in the worker, when the client has
+    read nothing for `stall_timeout` seconds.
     """
 
     __slots__ = (
         "_ambient",
         "_app",
+        "_before",
+        "_caller",
         "_ended",
         "_environ",
         "_on_stall",
         "_out",
         "_response",
+        "_seen",
         "_slot",
         "_stall_timeout",
         "_streaming",
         "_unlimited",
+        "changes",
         "error",
         "head",
         "late_error",
@@ -55,6 +63,8 @@ class AppCall:
         environ: Environ,
         out: ThreadToLoop,
         ambient: Ambient,
+        before: Context,
+        caller: Caller | None,
         *,
         stall_timeout: float,
         on_stall: Callable[[], None],
@@ -63,6 +73,8 @@ class AppCall:
         self._environ = environ
         self._out = out
         self._ambient = ambient
+        self._before = self._seen = before
+        self._caller = caller
         self._stall_timeout = stall_timeout
         self._on_stall = on_stall
         self._response = WSGIResponse(environ["REQUEST_METHOD"])
@@ -72,6 +84,8 @@ class AppCall:
         self._ended = False  # the loop has the whole body
         self.head: Head | None = None
         """The response's head, once it stands."""
+        self.changes: Changes | None = None
+        """What the app has set in its context, told with the head and with the end."""
         self.error: BaseException | None = None
         """What ended the body before its end."""
         self.late_error: BaseException | None = None
@@ -82,6 +96,15 @@ class AppCall:
         (W-FLOW-8).
         """
         return self._slot.away()
+
+    def run_for_caller(self, slot: Worker) -> None:
+        """`run`, for a caller whose `close()` returns when it is over, as without bridges."""
+        assert self._caller is not None
+        done = self._caller.begin_work()
+        try:
+            self.run(slot)
+        finally:
+            done.open()
 
     def run(self, slot: Worker) -> None:
         """All of the app's work.
@@ -115,6 +138,7 @@ class AppCall:
         del error
 
     def _leave(self, error: BaseException | None) -> None:
+        self._note_changes()
         if self._ended:
             self.late_error = error
         else:
@@ -135,6 +159,14 @@ class AppCall:
         ):
             logger.error("the app raised after its request had been given up", exc_info=error)
         del error  # its traceback may lead to this frame
+
+    def _note_changes(self) -> None:
+        now = copy_context()
+        if not unchanged(self._seen, now):
+            self._seen = now
+            self.changes = changes(self._before, now)
+            if self._caller is not None:
+                self._caller.changes = self.changes
 
     # ------------------------------------------------------------ what the app calls
 
@@ -162,6 +194,7 @@ class AppCall:
         head, body = self._response.whole(chunks)
         if body is not chunks:
             self._warn_of_excess()
+        self._note_changes()
         self.head = head
         self._ended = True
         self._out.end_from_thread(body, left=left)
@@ -185,6 +218,7 @@ class AppCall:
         head = self.head or response.seal(0)
         response.check_end()
         self._warn_of_excess()
+        self._note_changes()
         self.head = head
         if not self._ended:
             self._ended = True
@@ -200,7 +234,9 @@ class AppCall:
         if self._ended:
             return
         last = response.complete()
-        self.head = head
+        if self.head is None:
+            self._note_changes()
+            self.head = head
         while not self._out.put_from_thread(admitted, last=last):
             self._wait_for_room(len(admitted))
         self._ended = last

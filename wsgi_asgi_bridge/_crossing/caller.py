@@ -14,13 +14,15 @@ then on jobs are refused and chunks are dropped, and the loop is told by one cal
 
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from threading import Lock
 
+from .contexts import Changes
 from .gate import ThreadGate
 from .loops import Gate, LoopHandle
 
-__all__ = ["Caller"]
+__all__ = ["Caller", "current_caller"]
 
 LEAST_CHUNK_BYTES = 512
 """What even an empty chunk counts for, when it is asked how long an app has kept the loop."""
@@ -45,6 +47,8 @@ class Caller:
         "_passed_over",
         "_putters",
         "_unbroken",
+        "_unfinished",
+        "changes",
         "loop",
     )
 
@@ -62,6 +66,11 @@ class Caller:
         self._left = False
         self._parked: ThreadGate | None = None
         self._putters: list[Gate] = []  # an app may send from several tasks
+        self._unfinished: list[ThreadGate] = []
+        self.changes: Changes | None = None
+        """What the app's side set in its context, for the thread to repeat; a mapping that is never
+        changed, written before the chunk that it belongs to is put.
+        """
 
     # ------------------------------------------------------------ the loop
 
@@ -138,7 +147,33 @@ class Caller:
             parked.open()
         return True
 
+    # ------------------------------------------------------------ a thread that works for the app
+
+    def begin_work(self) -> ThreadGate:
+        """A thread begins to work for this exchange that its caller would have done itself without
+        a loop in between; it opens the gate when that is done.
+        """
+        gate = ThreadGate()
+        with self._lock:
+            self._unfinished.append(gate)
+        return gate
+
     # ------------------------------------------------------------ the thread
+
+    def has_unfinished_work(self) -> bool:
+        return bool(self._unfinished)
+
+    def wait_for_work_from_thread(self, every: float, glance: Callable[[], None]) -> None:
+        """After the end: sleep until the work is done that was begun; `glance` as in
+        `take_from_thread`.
+        """
+        while True:
+            with self._lock:
+                if not self._unfinished:
+                    return
+                gate = self._unfinished.pop()
+            while not gate.wait(every):
+                glance()
 
     def take_from_thread(
         self, every: float | None, glance: Callable[[], None] | None
@@ -237,3 +272,7 @@ class Caller:
                 return True
         gate.wait()  # taken out just now: its opening is on its way
         return False
+
+
+current_caller: ContextVar[Caller] = ContextVar("wsgi_asgi_bridge_caller")
+"""In the tasks of an exchange: the thread that waits for it."""

@@ -20,13 +20,11 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
-from .caller import Caller
+from .caller import Caller, current_caller
 
 __all__ = ["ThreadSensitiveDoor"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
-
-_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("wsgi_asgi_bridge_caller")
 
 
 class ThreadSensitiveDoor:
@@ -53,7 +51,7 @@ class ThreadSensitiveDoor:
         """Let the thread-sensitive code of this task, and of those it starts, run in `caller`'s
         thread.
         """
-        _caller.set(caller)
+        current_caller.set(caller)
         for var in self._other_vars:
             if var.get(None) is not None:
                 own = ThreadSensitiveContext(executor=self._executor)
@@ -96,7 +94,7 @@ class _CallerExecutor(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         future: Future[Any] = Future()
         job = partial(_run_into, future, fn, args, kwargs)
-        if not _caller.get().call_in_thread(job):
+        if not current_caller.get().call_in_thread(job):
             self._door.run_in_fallback(job)
         return future
 

@@ -102,6 +102,10 @@ class _CallerExecutor(Executor):
 def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
     if not future.set_running_or_notify_cancel():
         return
+    # asgiref notes in this thread which loop it works for, and leaves it so. The thread is not
+    # ours: it may be a worker of another loop, or serve other apps next.
+    noted = SyncToAsync.threadlocal.__dict__
+    before = noted.copy()
     try:
         result = fn(*args, **kwargs)
     except StopIteration as exc:  # which no future may carry: what awaits it would never go on
@@ -112,6 +116,9 @@ def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: 
         future.set_exception(exc)
     else:
         future.set_result(result)
+    finally:
+        noted.clear()
+        noted.update(before)
 
 
 def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> None:

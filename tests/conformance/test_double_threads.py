@@ -98,7 +98,7 @@ def test_from_thread_run_of_every_caller_runs_on_the_outer_loop(backend: Backend
     tokens: list[Any] = []
 
     async def token() -> Any:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return anyio.lowlevel.current_token().native_token
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -124,7 +124,7 @@ async def test_as_many_clients_as_you_like_reach_the_async_app(
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await start(send)
         await stream(send, b"<")
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         await finish(send, scope["path"].encode() + b">")
 
     async with asgi_twice(app, like(anyio_backend), workers=workers) as double:

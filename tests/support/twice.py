@@ -13,7 +13,7 @@ from tests.support.wsgi_driver import Backend, bridged, close_bridge
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 Middle = Callable[[Any], Any]
-"""A middleware between the two bridges: takes what the inner one made, gives what the outer gets."""
+"""A middleware between the bridges: takes what the inner one made, gives what the outer gets."""
 
 
 def plainly(app: Any) -> Any:

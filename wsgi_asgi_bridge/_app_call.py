@@ -1,9 +1,9 @@
 """One call of a WSGI app in a worker: the call, the iteration and `close()`, in one thread
 (W-CALL-2).
 
-Everything here runs in the worker, except that the loop reads `head`, `changes`, `error` and
-`late_error`: each is written before the worker puts, ends or leaves the channel, and read after the
-loop has taken that from it. The channel's lock is between the two.
+Everything here runs in the worker, except that the loop reads `head`, `changes`, `last_changes`,
+`error` and `late_error`: each is written before the worker puts, ends or leaves the channel, and
+read after the loop has taken that from it. The channel's lock is between the two.
 """
 
 import logging
@@ -40,7 +40,6 @@ class AppCall:
         "_ambient",
         "_app",
         "_before",
-        "_caller",
         "_ended",
         "_environ",
         "_on_stall",
@@ -51,9 +50,11 @@ class AppCall:
         "_stall_timeout",
         "_streaming",
         "_unlimited",
+        "caller",
         "changes",
         "error",
         "head",
+        "last_changes",
         "late_error",
     )
 
@@ -74,7 +75,7 @@ class AppCall:
         self._out = out
         self._ambient = ambient
         self._before = self._seen = before
-        self._caller = caller
+        self.caller = caller
         self._stall_timeout = stall_timeout
         self._on_stall = on_stall
         self._response = WSGIResponse(environ["REQUEST_METHOD"])
@@ -85,7 +86,9 @@ class AppCall:
         self.head: Head | None = None
         """The response's head, once it stands."""
         self.changes: Changes | None = None
-        """What the app has set in its context, told with the head and with the end."""
+        """What the app had set in its context when the head stood."""
+        self.last_changes: Changes | None = None
+        """The same now, or when the body or the app's work was over."""
         self.error: BaseException | None = None
         """What ended the body before its end."""
         self.late_error: BaseException | None = None
@@ -99,11 +102,12 @@ class AppCall:
 
     def run_for_caller(self, slot: Worker) -> None:
         """`run`, for a caller whose `close()` returns when it is over, as without bridges."""
-        assert self._caller is not None
-        done = self._caller.begin_work()
+        assert self.caller is not None
+        done = self.caller.begin_work()
         try:
             self.run(slot)
         finally:
+            self.caller.last_changes = self.last_changes
             done.open()
 
     def run(self, slot: Worker) -> None:
@@ -164,9 +168,9 @@ class AppCall:
         now = copy_context()
         if not unchanged(self._seen, now):
             self._seen = now
-            self.changes = changes(self._before, now)
-            if self._caller is not None:
-                self._caller.changes = self.changes
+            self.last_changes = changes(self._before, now)
+            if self.head is None:
+                self.changes = self.last_changes
 
     # ------------------------------------------------------------ what the app calls
 

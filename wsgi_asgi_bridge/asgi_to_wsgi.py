@@ -475,6 +475,7 @@ class _Exchange(Iterator[bytes]):
         if self._last and self._caller.has_unfinished_work():
             with suppress(BridgeClosed):
                 self._caller.wait_for_work_from_thread(self._poll, self._check_loop)
+                self._caller.changes = self._caller.last_changes
             self._repeat_changes()
 
     def _take(self) -> list[bytes]:

@@ -27,7 +27,7 @@ from ._crossing.ambient import Ambient
 from ._crossing.body import ChannelReader
 from ._crossing.caller import current_caller
 from ._crossing.channel import LoopToThread, ThreadToLoop
-from ._crossing.contexts import Echo, own_context
+from ._crossing.contexts import Changes, Echo, own_context
 from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
 from ._crossing.loops import Companion, Interrupt, running_loop, running_loop_handle
@@ -618,10 +618,12 @@ class _Exchange:
                 if not self._sent_head and call.head is not None:
                     self._sent_head = True
                     if call.changes is not None:
-                        self._repeat_changes(call)
+                        self._repeat(call, call.changes)
                     status, headers = call.head
                     self._waiting_since = side.now
                     await send({"type": types.start, "status": status, "headers": headers})
+                if ended and call.last_changes is not None:
+                    self._repeat(call, call.last_changes)
                 pieces = blocks(chunks)
                 if whole and not pieces:
                     pieces = _END
@@ -655,14 +657,18 @@ class _Exchange:
             side.counts.completed += 1
         if not out.left():
             await out.left_in_loop()
-        if call.changes is not None:
-            self._repeat_changes(call)
+        if call.last_changes is not None:
+            self._repeat(call, call.last_changes)
 
-    def _repeat_changes(self, call: AppCall) -> None:
-        """Set in the context of the ASGI task what the app has set in its own."""
+    def _repeat(self, call: AppCall, changes: Changes) -> None:
+        """Set in the context of the ASGI task what the app has set in its own, and let a WSGI
+        server's thread that waits for both bridges do so too.
+        """
         if self._echo is None:
             self._echo = Echo()
-        self._echo.repeat(call.changes or {})
+        self._echo.repeat(changes)
+        if call.caller is not None:
+            call.caller.changes = changes
 
     async def _report_error(self, call: AppCall) -> None:
         """Raise the app's error to the server, or give the client the answer that it stands for."""

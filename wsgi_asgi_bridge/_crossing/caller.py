@@ -49,6 +49,7 @@ class Caller:
         "_unbroken",
         "_unfinished",
         "changes",
+        "last_changes",
         "loop",
     )
 
@@ -68,9 +69,11 @@ class Caller:
         self._putters: list[Gate] = []  # an app may send from several tasks
         self._unfinished: list[ThreadGate] = []
         self.changes: Changes | None = None
-        """What the app's side set in its context, for the thread to repeat; a mapping that is never
-        changed, written before the chunk that it belongs to is put.
+        """What another thread, which works for the app, set in its context, for this one to repeat;
+        written before the chunk that it belongs to is put, and never changed in itself.
         """
+        self.last_changes: Changes | None = None
+        """The same at the end of that work, which `wait_for_work_from_thread` waits for."""
 
     # ------------------------------------------------------------ the loop
 

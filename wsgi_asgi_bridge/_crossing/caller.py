@@ -10,6 +10,10 @@ after. See gate.py and channel.py.
 
 The thread leaves once and for good: with the end in its hands, or before it with a reason. From
 then on jobs are refused and chunks are dropped, and the loop is told by one callback.
+
+Where the loop passes the exchange on to yet another thread, a worker of a bridge behind this one,
+that thread tells here what it does for the caller: that it has begun, that it is done, and what it
+has set in its context.
 """
 
 from collections import deque

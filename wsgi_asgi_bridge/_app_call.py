@@ -1,17 +1,20 @@
 """One call of a WSGI app in a worker: the call, the iteration and `close()`, in one thread
 (W-CALL-2).
 
-Everything here runs in the worker, except that the loop reads `head`, `error` and `late_error`:
-each is written before the worker puts, ends or leaves the channel, and read after the loop has
-taken that from it. The channel's lock is between the two.
+Everything here runs in the worker, except that the loop reads `head`, `changes`, `last_changes`,
+`error` and `late_error`: each is written before the worker puts, ends or leaves the channel, and
+read after the loop has taken that from it. The channel's lock is between the two.
 """
 
 import logging
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
 from ._crossing.ambient import Ambient
+from ._crossing.caller import Caller
 from ._crossing.channel import ThreadToLoop
+from ._crossing.contexts import Changes, changes, unchanged
 from ._crossing.workers import Worker
 from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
 from .errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
@@ -36,22 +39,28 @@ class AppSetting(NamedTuple):
 class AppCall:
     """What the worker does for one request.
 
-    `on_stall` is called, in the worker, when the client has read nothing for the setting's
-    `stall_timeout` seconds.
+    `before` is the context that it starts in, `caller` the thread that waits for this very exchange
+    where that came out of an ASGIToWSGI. `on_stall` is called, in the worker, when the client has
+    read nothing for the setting's `stall_timeout` seconds.
     """
 
     __slots__ = (
+        "_before",
         "_ended",
         "_environ",
         "_on_stall",
         "_out",
         "_response",
+        "_seen",
         "_setting",
         "_slot",
         "_streaming",
         "_unlimited",
+        "caller",
+        "changes",
         "error",
         "head",
+        "last_changes",
         "late_error",
     )
 
@@ -60,11 +69,15 @@ class AppCall:
         setting: AppSetting,
         environ: Environ,
         out: ThreadToLoop,
+        before: Context,
+        caller: Caller | None,
         on_stall: Callable[[], None],
     ) -> None:
         self._setting = setting
         self._environ = environ
         self._out = out
+        self._before = self._seen = before
+        self.caller = caller
         self._on_stall = on_stall
         self._response: WSGIResponse
         self._slot: Worker
@@ -73,6 +86,10 @@ class AppCall:
         self._ended = False  # the loop has the whole body
         self.head: Head | None = None
         """The response's head, once it stands."""
+        self.changes: Changes | None = None
+        """What the app had set in its context when the head stood."""
+        self.last_changes: Changes | None = None
+        """The same now, or when the body or the app's work was over."""
         self.error: BaseException | None = None
         """What ended the body before its end."""
         self.late_error: BaseException | None = None
@@ -83,6 +100,16 @@ class AppCall:
         (W-FLOW-8).
         """
         return self._slot.away()
+
+    def run_for_caller(self, slot: Worker) -> None:
+        """`run`, for a caller whose `close()` returns when it is over, as without bridges."""
+        assert self.caller is not None
+        done = self.caller.begin_work()
+        try:
+            self.run(slot)
+        finally:
+            self.caller.last_changes = self.last_changes
+            done.open()
 
     def run(self, slot: Worker) -> None:
         """All of the app's work.
@@ -119,6 +146,7 @@ class AppCall:
         del error
 
     def _leave(self, error: BaseException | None) -> None:
+        self._note_changes()
         if self._ended:
             self.late_error = error
         else:
@@ -139,6 +167,14 @@ class AppCall:
         ):
             logger.error("the app raised after its request had been given up", exc_info=error)
         del error  # its traceback may lead to this frame
+
+    def _note_changes(self) -> None:
+        now = copy_context()
+        if not unchanged(self._seen, now):
+            self._seen = now
+            self.last_changes = changes(self._before, now)
+            if self.head is None:
+                self.changes = self.last_changes
 
     # ------------------------------------------------------------ what the app calls
 
@@ -166,6 +202,7 @@ class AppCall:
         head, body = self._response.whole(chunks)
         if body is not chunks:
             self._warn_of_excess()
+        self._note_changes()
         self.head = head
         self._ended = True
         self._out.end_from_thread(body, left=left)
@@ -189,6 +226,7 @@ class AppCall:
         head = self.head or response.seal(0)
         response.check_end()
         self._warn_of_excess()
+        self._note_changes()
         self.head = head
         if not self._ended:
             self._ended = True
@@ -204,7 +242,9 @@ class AppCall:
         if self._ended:
             return
         last = response.complete()
-        self.head = head
+        if self.head is None:
+            self._note_changes()
+            self.head = head
         while not self._out.put_from_thread(admitted, last=last):
             self._wait_for_room(len(admitted))
         self._ended = last

@@ -24,7 +24,8 @@ from typing import Any, Self
 from asgiref.compatibility import guarantee_single_callable
 
 from ._arguments import count, imported_app, seconds
-from ._crossing.caller import Caller
+from ._crossing.caller import Caller, current_caller
+from ._crossing.contexts import Changes, Echo, changes, own_context, unchanged
 from ._crossing.event_loop import LoopFactory, PrivateLoop, default_loop_factory
 from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
@@ -409,15 +410,23 @@ class _Exchange(Iterator[bytes]):
         self._caller = Caller(side.handle, bridge._response_buffer)
         self._scope = scope_from_environ(environ, root_path=bridge._root_path, state=side.state)
         self._response = ASGIResponse(self._scope["method"])
-        self._context = contextvars.copy_context()
+        self._context = own_context()
+        # A WSGI server's thread keeps its context from one request to the next, where a variable
+        # that says who is logged in must not stay; a WSGIToASGI makes one for each request.
+        self._tells_changes = "asgi.scope" in environ
         # The calling thread's.
         self._body = _RequestBody(environ, length, bridge._request_buffer)
         self._client_is_gone = _disconnect_probe(environ)
         self._blocks = _NO_BLOCKS
+        self._echo: Echo | None = None
         self._last = False
         self._left = False
         # The loop's.
         self._task: Companion
+        self._before: contextvars.Context
+        """The app's context when it began, where what it sets is told to the caller."""
+        self._seen: contextvars.Context
+        self._changes: Changes | None = None
         self._parts: list[bytes] = []  # one as a rule: the next is read when the app asks
         self._body_ended = False
         self._body_told = False
@@ -445,7 +454,7 @@ class _Exchange(Iterator[bytes]):
         except BaseException:
             self.close()
             raise
-        if self._last:
+        if self._last and not self._caller.has_unfinished_work():
             return list(blocks(chunks))
         self._blocks = iter(blocks(chunks))
         return self
@@ -461,10 +470,16 @@ class _Exchange(Iterator[bytes]):
     def close(self) -> None:
         """The server is done with this response, finished or not.
 
-        May be called again, and in another thread.
+        May be called again, and in another thread. After a whole response it returns when a WSGI
+        app behind both bridges has closed its own.
         """
         self._blocks = _NO_BLOCKS
         self._leave()
+        if self._last and self._caller.has_unfinished_work():
+            with suppress(BridgeClosed):
+                self._caller.wait_for_work_from_thread(self._poll, self._check_loop)
+                self._caller.changes = self._caller.last_changes
+            self._repeat_changes()
 
     def _take(self) -> list[bytes]:
         """What the app has sent; serves it with this thread meanwhile.
@@ -474,8 +489,11 @@ class _Exchange(Iterator[bytes]):
         try:
             chunks, self._last = self._caller.take_from_thread(self._poll, self._glance)
         except BaseException:
+            self._repeat_changes()
             self._leave()
             raise
+        if self._caller.changes is not None or self._changes is not None:
+            self._repeat_changes()
         if self._last:
             self._leave()  # before the server sends what was taken: no job waits for a slow client
         return chunks
@@ -484,8 +502,22 @@ class _Exchange(Iterator[bytes]):
         """While the app is silent: is there anybody left to wait for?"""
         if self._client_is_gone is not None and self._client_is_gone():
             raise _client_gone()
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if not self._side.private.thread.is_alive():
             raise BridgeClosed("the private event loop ended while this request was in flight")
+
+    def _repeat_changes(self) -> None:
+        """Set in the caller's context what was set for it on the app's side: by a WSGI app behind
+        both bridges, and by all of the app where the caller's context is this request's own.
+        """
+        by_thread, by_task = self._caller.changes, self._changes
+        if by_thread is None and by_task is None:
+            return
+        if self._echo is None:
+            self._echo = Echo()
+        self._echo.repeat({**(by_thread or {}), **(by_task or {})})
 
     def _leave(self) -> None:
         if self._left:
@@ -526,6 +558,10 @@ class _Exchange(Iterator[bytes]):
                 door = self._side.door
                 if not door.entered_in_loop(self._caller):
                     await door.enter_own_in_loop()
+            else:
+                current_caller.set(self._caller)
+            if self._tells_changes:
+                self._before = self._seen = contextvars.copy_context()
             await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
@@ -538,6 +574,15 @@ class _Exchange(Iterator[bytes]):
         finally:
             # Its traceback leads to this frame: together they would wait for the garbage collector.
             del error
+
+    def _note_changes(self) -> None:
+        """What the app's first task has set, as its caller would see it in one context; its other
+        tasks have contexts of their own.
+        """
+        now = self._context.copy()
+        if not unchanged(self._seen, now):
+            self._seen = now
+            self._changes = changes(self._before, now)
 
     def _app_ended(self, error: BaseException | None) -> None:
         side, response = self._side, self._response
@@ -552,6 +597,8 @@ class _Exchange(Iterator[bytes]):
                 logger.error("the app raised after its client had left", exc_info=error)
         else:
             side.failed += 1
+            if self._tells_changes:
+                self._note_changes()
             self._caller.fail_in_loop(
                 AppError(f"the app returned {response.state.value}, without ending its response")
                 if error is None
@@ -572,6 +619,8 @@ class _Exchange(Iterator[bytes]):
         if self._response.bodyless:
             await self._pass_over(last)
             return
+        if self._tells_changes:
+            self._note_changes()
         if last:
             self._end_response(body)
             return
@@ -606,6 +655,8 @@ class _Exchange(Iterator[bytes]):
         An app that goes on for ever is told, after a while, that nobody is there.
         """
         if not self._over:
+            if self._tells_changes:
+                self._note_changes()
             self._end_response(b"")
         if not last:
             await self._side.handle.checkpoint()
@@ -741,8 +792,13 @@ def _has_undeclared_body(environ: Environ) -> bool:
 
 
 def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
-    """How this server shows whether the client is still there, if it does (A-IN-3)."""
-    told = environ.get("waitress.client_disconnected")
+    """How this server shows whether the client is still there, if it does (A-IN-3).
+
+    The nearest first: a WSGIToASGI around this bridge carries what an outer server says.
+    """
+    told = environ.get("wsgi_asgi_bridge.client_disconnected") or environ.get(
+        "waitress.client_disconnected"
+    )
     if told is not None:
         return told  # type: ignore[no-any-return]
     connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")

@@ -5,7 +5,6 @@ What the worker does meanwhile is in _app_call.py.
 """
 
 import atexit
-import contextvars
 import io
 import logging
 import sys
@@ -26,7 +25,9 @@ from ._app_call import AppCall, AppSetting
 from ._arguments import count, imported_app, seconds
 from ._crossing.ambient import Ambient
 from ._crossing.body import ChannelReader
+from ._crossing.caller import current_caller
 from ._crossing.channel import LoopToThread, ThreadToLoop
+from ._crossing.contexts import Changes, Echo, own_context
 from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
 from ._crossing.loops import Companion, Interrupt, running_loop, running_loop_handle
@@ -509,6 +510,8 @@ class _Exchange:
     _call: AppCall | None = None
     _collecting = False
     _companion: Companion | None = None
+    _echo: Echo | None = None
+    """What the app's thread has set in its context, in this one."""
     _gone = False
     """The server reported a disconnect after the last message had been given to it."""
     _length: int | None = None
@@ -579,15 +582,20 @@ class _Exchange:
         except BodyTooLarge as exc:
             await self._answer(413, str(exc))
             return
-        environ["wsgi.errors"] = sys.stderr
+        environ.setdefault("wsgi.errors", sys.stderr)  # carried, where both bridges are here
         environ["wsgi_asgi_bridge.client_disconnected"] = self._client_disconnected
         if settings.extra_environ:
             environ.update(settings.extra_environ)
-        call = self._call = AppCall(side.app_setting, environ, self._out, self._stall_from_thread)
+        before = own_context()
+        # Where the calls of both bridges are nested, the outer one's thread waits for this app.
+        caller = current_caller.get(None) if "wsgi_environ" in self._scope else None
+        call = self._call = AppCall(
+            side.app_setting, environ, self._out, before, caller, self._stall_from_thread
+        )
         first = self._out.expect_in_loop()
         # All of the app's work runs in the context of the request (W-CALL-2).
         job = self._job = partial(  # type: ignore[call-arg]
-            contextvars.copy_context().run, call.run
+            before.copy().run, call.run if caller is None else call.run_for_caller
         )
         try:
             prospect = side.submit(job)
@@ -618,9 +626,13 @@ class _Exchange:
                 whole = ended and call.error is None
                 if not self._sent_head and call.head is not None:
                     self._sent_head = True
+                    if call.changes is not None:
+                        self._repeat(call, call.changes)
                     status, headers = call.head
                     self._waiting_since = side.now
                     await send({"type": types.start, "status": status, "headers": headers})
+                if ended and call.last_changes is not None:
+                    self._repeat(call, call.last_changes)
                 pieces = blocks(chunks)
                 if whole and not pieces:
                     pieces = _END
@@ -654,6 +666,18 @@ class _Exchange:
             side.counts.completed += 1
         if not out.left_in_time:
             await out.left_in_loop()
+        if call.last_changes is not None:
+            self._repeat(call, call.last_changes)
+
+    def _repeat(self, call: AppCall, changes: Changes) -> None:
+        """Set in the context of the ASGI task what the app has set in its own, and let a WSGI
+        server's thread that waits for both bridges do so too.
+        """
+        if self._echo is None:
+            self._echo = Echo()
+        self._echo.repeat(changes)
+        if call.caller is not None:
+            call.caller.changes = changes
 
     async def _report_error(self, call: AppCall) -> None:
         """Raise the app's error to the server, or give the client the answer that it stands for."""

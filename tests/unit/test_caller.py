@@ -578,3 +578,33 @@ async def test_a_loop_streams_to_a_thread_and_has_it_run_jobs() -> None:
     assert await thread.result_in_loop() == sent
     assert ran_in == {thread.thread}
     assert caller.leave_from_thread() == []
+
+
+# --- work of another thread
+
+
+def test_without_work_nothing_is_waited_for(caller: Caller) -> None:
+    assert not caller.has_unfinished_work()
+    ended(lambda: caller.wait_for_work_from_thread(WAIT_SECONDS, lambda: None))
+
+
+def test_the_thread_waits_for_all_the_work_that_was_begun(caller: Caller) -> None:
+    first, second = caller.begin_work(), caller.begin_work()
+    assert caller.has_unfinished_work()
+    first.open()
+    looked = threading.Event()
+    waiting = Blocking(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, looked.set))
+    must_happen(looked)
+    assert not waiting.done()
+    second.open()
+    waiting.result()
+    assert not caller.has_unfinished_work()
+
+
+def test_a_glance_ends_the_wait_for_work(caller: Caller) -> None:
+    def glance() -> None:
+        raise BoredError
+
+    caller.begin_work()
+    with pytest.raises(BoredError):
+        ended(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, glance))

@@ -15,7 +15,7 @@ from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_
 
 from tests.support.interleaving import WAIT_SECONDS, Blocking, must_happen
 from wsgi_asgi_bridge._crossing import thread_sensitive
-from wsgi_asgi_bridge._crossing.caller import Caller
+from wsgi_asgi_bridge._crossing.caller import Caller, current_caller
 from wsgi_asgi_bridge._crossing.loops import running_loop_handle
 from wsgi_asgi_bridge._crossing.thread_sensitive import ThreadSensitiveDoor
 
@@ -291,7 +291,7 @@ class LeftCaller:
 
 def submitted(door: ThreadSensitiveDoor, call: Callable[[], object]) -> "Future[Any]":
     context = contextvars.copy_context()
-    context.run(thread_sensitive._caller.set, LeftCaller())  # type: ignore[arg-type]
+    context.run(current_caller.set, LeftCaller())  # type: ignore[arg-type]
     future: Future[Any] = context.run(door._executor.submit, call)
     return future
 

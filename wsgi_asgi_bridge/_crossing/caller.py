@@ -11,16 +11,22 @@ after. See gate.py and channel.py.
 
 The thread leaves once and for good: with the end in its hands, or before it with a reason. From
 then on jobs are refused and chunks are dropped, and the loop is told by one callback.
+
+Where the loop passes the exchange on to yet another thread, a worker of a bridge behind this one,
+that thread tells here what it does for the caller: that it has begun, that it is done, and what it
+has set in its context.
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from threading import Lock
 
+from .contexts import Changes
 from .gate import ThreadGate
 from .loops import Gate, LoopHandle
 
-__all__ = ["Caller"]
+__all__ = ["Caller", "current_caller"]
 
 LEAST_CHUNK_BYTES = 512
 """What even an empty chunk counts for, when it is asked how long an app has kept the loop."""
@@ -45,6 +51,9 @@ class Caller:
         "_passed_over",
         "_putters",
         "_unbroken",
+        "_unfinished",
+        "changes",
+        "last_changes",
         "loop",
     )
 
@@ -62,6 +71,13 @@ class Caller:
         self._left = False
         self._parked: ThreadGate | None = None
         self._putters: list[Gate] = []  # an app may send from several tasks
+        self._unfinished: list[ThreadGate] = []
+        self.changes: Changes | None = None
+        """What another thread, which works for the app, set in its context, for this one to repeat;
+        written before the chunk that it belongs to is put, and never changed in itself.
+        """
+        self.last_changes: Changes | None = None
+        """The same at the end of that work, which `wait_for_work_from_thread` waits for."""
 
     # ------------------------------------------------------------ the loop
 
@@ -142,7 +158,33 @@ class Caller:
             parked.open()
         return True
 
+    # ------------------------------------------------------------ a thread that works for the app
+
+    def begin_work(self) -> ThreadGate:
+        """A thread begins to work for this exchange that its caller would have done itself without
+        a loop in between; it opens the gate when that is done.
+        """
+        gate = ThreadGate()
+        with self._lock:
+            self._unfinished.append(gate)
+        return gate
+
     # ------------------------------------------------------------ the thread
+
+    def has_unfinished_work(self) -> bool:
+        return bool(self._unfinished)
+
+    def wait_for_work_from_thread(self, every: float, glance: Callable[[], None]) -> None:
+        """After the end: sleep until the work is done that was begun; `glance` as in
+        `take_from_thread`.
+        """
+        while True:
+            with self._lock:
+                if not self._unfinished:
+                    return
+                gate = self._unfinished.pop()
+            while not gate.wait(every):
+                glance()
 
     def take_from_thread(
         self, every: float | None, glance: Callable[[], None] | None
@@ -244,3 +286,7 @@ class Caller:
                 return True
         gate.wait()  # taken out just now: its opening is on its way
         return False
+
+
+current_caller: ContextVar[Caller] = ContextVar("wsgi_asgi_bridge_caller")
+"""In the tasks of an exchange: the thread that waits for it."""

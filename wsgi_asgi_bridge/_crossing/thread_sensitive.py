@@ -20,13 +20,11 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
-from .caller import Caller
+from .caller import Caller, current_caller
 
 __all__ = ["ThreadSensitiveDoor"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
-
-_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("wsgi_asgi_bridge_caller")
 
 
 class ThreadSensitiveDoor:
@@ -53,7 +51,7 @@ class ThreadSensitiveDoor:
         """Let the thread-sensitive code of this task, and of those it starts, run in `caller`'s
         thread. False: `enter_own_in_loop` has to follow.
         """
-        _caller.set(caller)
+        current_caller.set(caller)
         for var in self._other_vars:
             if var.get(None) is not None:
                 return False
@@ -102,7 +100,7 @@ class _CallerExecutor(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         future: Future[Any] = Future()
         job = partial(_run_into, future, fn, args, kwargs)
-        if not _caller.get().call_in_thread(job):
+        if not current_caller.get().call_in_thread(job):
             self._door.run_in_fallback(job)
         return future
 
@@ -110,6 +108,10 @@ class _CallerExecutor(Executor):
 def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
     if not future.set_running_or_notify_cancel():
         return
+    # asgiref notes in this thread which loop it works for, and leaves it so. The thread is not
+    # ours: it may be a worker of another loop, or serve other apps next.
+    noted = SyncToAsync.threadlocal.__dict__
+    before = noted.copy()
     try:
         result = fn(*args, **kwargs)
     except StopIteration as exc:  # which no future may carry: what awaits it would never go on
@@ -120,6 +122,9 @@ def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: 
         future.set_exception(exc)
     else:
         future.set_result(result)
+    finally:
+        noted.clear()
+        noted.update(before)
 
 
 def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..errors import BadRequest, ServerError
 from ..typing import Environ
+from .carried import environ_beside_the_message
 from .headers import ENVIRON_KEYS, content_length
 
 __all__ = ["environ_from_scope", "environ_template"]
@@ -71,6 +72,9 @@ def environ_from_scope(
         extensions = scope.get("extensions")
         if extensions and "tls" in extensions:
             _set_tls(environ, extensions["tls"] or {})
+        outer = scope.get("wsgi_environ")
+        if outer is not None:
+            environ |= environ_beside_the_message(outer, environ)
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         if isinstance(exc, BadRequest):
             raise

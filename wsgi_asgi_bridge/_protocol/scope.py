@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..errors import ServerError
 from ..typing import Environ, Headers
+from .carried import scope_beside_the_message, state_of_both
 from .headers import Remembered, content_length
 
 __all__ = ["declared_length", "is_websocket", "scope_from_environ"]
@@ -59,7 +60,7 @@ def scope_from_environ(
         raw_path = _raw_path(environ, path)
         root = root_path + script.decode("utf-8", "replace").rstrip("/")
         port = environ.get("SERVER_PORT")
-        return {
+        scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": HTTP_VERSIONS.get(environ.get("SERVER_PROTOCOL", ""), "1.1"),
@@ -78,6 +79,11 @@ def scope_from_environ(
             "extensions": {},
             "wsgi_environ": environ,
         }
+        outer = environ.get("asgi.scope")
+        if outer is not None:
+            scope |= scope_beside_the_message(outer)
+            scope["state"] = state_of_both(outer.get("state"), state)
+        return scope
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise ServerError(f"the server's environ cannot be translated: {exc!r}") from exc
 

@@ -1,0 +1,189 @@
+"""What survives a change of protocol beside the message, where both bridges are in one process.
+
+The message is translated; nothing of it is ever copied past the translation. Whatever stands
+between the two bridges may have changed it, and a header that a client sent must not come back by
+another way. What a server or a middleware put beside the message is copied, for the translation has
+no word for it. So both functions here name what stays behind, and carry the rest:
+
+- the message: the request line, headers, body, peers, and what another framework has read from it;
+- the protocol: what each bridge says for itself (`wsgi.*`, `asgi`, `extensions`);
+- what would work no longer: it belongs to one loop, or to how the other side routed.
+
+What the translation has already said stands. What is carried is the very object, so a session that
+the app changes has changed for the middleware outside.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from ..typing import Environ
+from .headers import KNOWN_NAMES
+
+__all__ = ["environ_beside_the_message", "scope_beside_the_message", "state_of_both"]
+
+# ---------------------------------------------------------------- environ -> scope -> environ
+
+_REQUEST_KEYS = frozenset(
+    {
+        # CGI's request line and peers (RFC 3875).
+        "REQUEST_METHOD",
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "PATH_TRANSLATED",
+        "QUERY_STRING",
+        "SERVER_NAME",
+        "SERVER_PORT",
+        "SERVER_PROTOCOL",
+        "REMOTE_ADDR",
+        "REMOTE_PORT",
+        # The same again, as servers add it.
+        "REQUEST_URI",
+        "RAW_URI",
+        "UNENCODED_URL",
+        "DOCUMENT_URI",
+        "SCRIPT_URI",
+        "SCRIPT_URL",
+        "REQUEST_SCHEME",
+        "HTTPS",
+        "mod_wsgi.input_chunked",
+        "eventlet.input",
+        # A framework's view of the request that it saw.
+        "werkzeug.request",
+    }
+)
+
+_REQUEST_PREFIXES = (
+    "HTTP_",
+    "CONTENT_",
+    "REDIRECT_",  # Apache's copies of all the above, headers included
+    "wsgi.",
+    "x-wsgiorg.fdevent.",  # uWSGI's words for an app that it iterates itself
+    "asgi.",
+    "wsgi_asgi_bridge.",
+    "webob._",
+    "webob.is_body_",
+    "bottle.",
+    "paste.parsed_",
+)
+
+_SERVERS_OWN = frozenset({"wsgi.errors"})
+"""The only key of PEP 3333's that describes neither the message nor what a bridge can do: the
+server's log is the same at any depth.
+"""
+
+_TOLD_OF_CLIENT = ("REMOTE_HOST", "REMOTE_IDENT")
+"""What a server found out about REMOTE_ADDR; it says nothing of another address."""
+
+
+def environ_beside_the_message(outer: Mapping[str, Any], environ: Environ) -> Environ:
+    """What of `outer`, the environ that the outer bridge was called with, belongs into `environ`,
+    which was made of the scope.
+
+    REMOTE_USER and AUTH_TYPE, SSL_* unless the scope has a `tls` of its own, `wsgi.errors`, the
+    keys of servers (`mod_wsgi.*`, `werkzeug.*`, `gunicorn.socket`, `waitress.client_disconnected`),
+    of middleware and of the deployer.
+    """
+    own_tls = "SSL_PROTOCOL" in environ
+    same_client = outer.get("REMOTE_ADDR") == environ.get("REMOTE_ADDR")
+    return {
+        key: value
+        for key, value in outer.items()
+        if key not in environ
+        and _is_beside_the_request(key)
+        and (same_client or key not in _TOLD_OF_CLIENT)
+        and not (own_tls and key.startswith("SSL_"))
+    }
+
+
+@lru_cache(maxsize=KNOWN_NAMES)
+def _is_beside_the_request(key: object) -> bool:
+    if not isinstance(key, str) or key in _REQUEST_KEYS:
+        return False
+    return key in _SERVERS_OWN or not key.startswith(_REQUEST_PREFIXES)
+
+
+# ---------------------------------------------------------------- scope -> environ -> scope
+
+_CONNECTION_KEYS = frozenset(
+    {
+        # ASGI HTTP and WebSocket 2.5.
+        "type",
+        "asgi",
+        "http_version",
+        "method",
+        "scheme",
+        "path",
+        "raw_path",
+        "query_string",
+        "root_path",
+        "headers",
+        "client",
+        "server",
+        "subprotocols",
+        "extensions",
+        "state",
+        "wsgi_environ",
+        # What a framework has read from the headers, or has still to route.
+        "cookies",
+        "path_remaining",
+        # How the outer app routed: an inner one that took these for its own would build its URLs by
+        # the outer one's routes, and run its error handlers in the wrong loop.
+        "app",
+        "app_root_path",
+        "router",
+        "route",
+        "route_root_path",
+        "route_handler",
+        "endpoint",
+        "path_template",
+    }
+)
+
+_FRAMEWORK_PREFIXES = ("starlette.", "fastapi", "litestar", "_ls_")
+"""A framework's private notes, among them stacks of contexts that belong to the outer loop."""
+
+_TRUE_IN_BOTH = ("tls",)
+"""Extensions that only tell something. All others promise that a message will be understood, and
+the inner bridge understands none of them.
+"""
+
+
+def scope_beside_the_message(outer: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `outer`, the scope that the outer bridge was called with, belongs into the scope made
+    of its environ.
+
+    `session`, `user`, `auth`, `path_params`, the keys of middleware and of the deployer, and of
+    `extensions` those that still hold. For `state` see `state_of_both`.
+    """
+    carried = {key: value for key, value in outer.items() if _is_beside_the_connection(key)}
+    extensions = outer.get("extensions")
+    carried["extensions"] = {
+        name: extensions[name] for name in _TRUE_IN_BOTH if extensions and name in extensions
+    }
+    return carried
+
+
+def state_of_both(outer: dict[str, Any] | None, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The `state` of a request that came through both bridges: `outer`, which its own server and
+    middleware made for this request, with `own`, which the inner app's lifespan made.
+
+    It is `outer` itself, so that what the app puts there is seen outside. Only where both have a
+    name with another value it is a copy, in which `own` wins: a pool that the app made in its own
+    loop works there, a namesake made in the outer loop would not.
+    """
+    if outer is None:
+        return dict(own)
+    if any(outer.get(name, value) is not value for name, value in own.items()):
+        return {**outer, **own}
+    outer.update(own)
+    return outer
+
+
+@lru_cache(maxsize=KNOWN_NAMES)
+def _is_beside_the_connection(key: object) -> bool:
+    return (
+        isinstance(key, str)
+        and key not in _CONNECTION_KEYS
+        and not key.startswith(_FRAMEWORK_PREFIXES)
+    )

@@ -370,27 +370,28 @@ def test_response_may_end_while_a_task_waits_for_the_thread(backend: dict[str, A
         tasks.clear()
 
 
-def test_early_close_does_not_lose_sync_code(backend: dict[str, Any]) -> None:
-    """A-LOOP-4: an app that waits for the thread when the server closes its iterable goes on."""
+def test_early_close_ends_the_wait_for_sync_code(backend: dict[str, Any]) -> None:
+    """A-LOOP-4: an app that waits for the thread when the server closes its iterable does not wait
+    for ever: the code runs elsewhere, or is cancelled with the app.
+    """
     waiting = threading.Event()
     over = threading.Event()
-    go_on = Gate()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await start(send)
         await stream(send, b"part")
+        code = asyncio.ensure_future(here())
+        await asyncio.sleep(0)  # its first step hands the code over
         waiting.set()
-        await go_on.wait()
         try:
-            await here()
+            await code
         finally:
             over.set()
 
     with bridged(app, backend) as bridge:
         exchange = Exchange(bridge, hold=True)
         assert exchange.take() == b"part"
-        must_happen(waiting, "the app in mid-stream")
-        go_on.open()
+        must_happen(waiting, "the app that waits for its sync code")
         exchange.hang_up()
         must_happen(over, "the end of the sync code")
         must_become(lambda: bridge.stats().in_flight == 0, "the end of the exchange")

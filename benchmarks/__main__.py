@@ -1,7 +1,7 @@
 """`python -m benchmarks`: runs the parts, shows progress, prints tables, writes the JSON."""
 
 import argparse
-import json
+import os
 import signal
 import sys
 import time
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from . import (
@@ -20,11 +21,12 @@ from . import (
     memory,
     on_the_wire,
 )
-from .results import Part, Progress
-from .settings import FULL, QUICK, SMOKE, Settings
-from .tables import markdown
+from .peers import OURS
+from .results import Part, Progress, Report
+from .settings import FULL, QUICK, SMOKE, Settings, contenders_named
+from .tables import markdown, provenance
 
-FORMAT = 1  # of the JSON; raised when a reader of the old one would misread the new
+EXIT_SECONDS = 10.0
 
 Measure = Callable[[Settings, Progress], Part]
 
@@ -56,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures the bridges beside their peers and beside the bare hand-off; "
-        "all of it takes about half an hour.",
+        "all of it takes more than an hour, without memory and hostile about a quarter.",
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="the essentials, in under a minute")
@@ -68,7 +70,11 @@ def arguments() -> argparse.Namespace:
         metavar="PART",
         help=f"only parts that begin so (may be repeated): {', '.join(s.name for s in STEPS)}",
     )
-    parser.add_argument("--peers", help="only these contenders, as in ours,floor,a2wsgi")
+    parser.add_argument(
+        "--peers",
+        type=contenders_named,
+        help="only these contenders, as in ours,floor,a2wsgi,native",
+    )
     parser.add_argument("--rounds", type=int, help="rounds of the in-process parts")
     parser.add_argument("--unpinned", action="store_true", help="leave the process on all CPUs")
     parser.add_argument("--client", choices=["auto", "own", "wrk"], default="auto")
@@ -79,7 +85,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
     settings = QUICK if given.quick else SMOKE if given.smoke else FULL
     settings = replace(settings, client=given.client, pinned=not given.unpinned)
     if given.peers:
-        settings = replace(settings, only_contenders=frozenset(given.peers.split(",")))
+        settings = replace(settings, only_contenders=given.peers)
     if given.rounds:
         settings = replace(settings, rounds=given.rounds)
     return settings
@@ -123,30 +129,42 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
+def exit_in_time(status: int) -> None:
+    """Leaves even when a bridge that hung has left threads behind that the exit would wait for."""
+    timer = Timer(EXIT_SECONDS, os._exit, [status])
+    timer.daemon = True
+    timer.start()
+    sys.exit(status)
+
+
 def main() -> None:
     given = arguments()
     machine.limit_memory()
     settings, steps = settings_of(given), steps_of(given)
     end_on_sigterm()
-    report: dict[str, Any] = {
-        "format": FORMAT,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": ["python", "-m", "benchmarks", *sys.argv[1:]],
-        "machine": machine.facts(),
-        "versions": machine.versions(),
-        "parts": [],
-    }
+    report = Report(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=["python", "-m", "benchmarks", *sys.argv[1:]],
+        machine=machine.facts(),
+        versions=machine.versions(),
+    )
+    show(f"{provenance(report)}\n")
     line = ProgressLine()
     for step in steps:
         with machine.pinned_to_one_cpu(step.pinned and settings.pinned) as cpu:
             part = step.measure(settings, line.for_step(step))
         part.notes.append("Pinned to one CPU." if cpu is not None else "Not pinned.")
         line.clear()
-        report["parts"].append(part.as_json() | {"pinned_to_cpu": cpu})
-        sys.stdout.write(markdown(part) + "\n")
-        sys.stdout.flush()
+        report.parts.append(part)
+        show(markdown(part))
         if given.json:  # after each part: an interrupted run keeps what it has
-            given.json.write_text(json.dumps(report, indent=1) + "\n")
+            given.json.write_text(report.as_text())
+    exit_in_time(1 if report.rows_where_failed(OURS) else 0)
+
+
+def show(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

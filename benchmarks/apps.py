@@ -3,7 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,6 +204,17 @@ def small_chunks_case() -> Case:
 
 def large_chunks_case() -> Case:
     return stream_case("256 x 64 KiB", 256, LARGE_CHUNK)
+
+
+def in_process_cases(hello_loads: Sequence[int], mebibytes: int) -> list[tuple[Case, int]]:
+    """What both directions are measured by, each with how many requests are under way at once."""
+    others = [
+        post_case(),
+        small_chunks_case(),
+        large_chunks_case(),
+        upload_case(mebibytes),
+    ]
+    return [(hello_case(), load) for load in hello_loads] + [(case, 1) for case in others]
 
 
 # Streams that note when each chunk left the app (for the latency of one chunk)

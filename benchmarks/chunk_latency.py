@@ -6,17 +6,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from io import BytesIO
 from typing import Any
 
+from . import in_process_a, in_process_w
 from .apps import Case, StampedStream, stream_case
-from .contest import WrongAnswerError, build_checked, rotations
-from .floor import floor_asgi_to_wsgi, floor_wsgi_to_asgi
+from .contest import WrongAnswerError, build_checked, out_when_it_fails, turns
 from .in_process_a import ENVIRON, Answer, Callers
-from .in_process_w import SCOPE, Exchange
+from .in_process_w import SCOPE, Exchange, answered_within
 from .measuring import percentile
-from .peers import ASGI_TO_WSGI, FLOOR, WSGI_TO_ASGI, Bridge, NewLoop, new_loops
+from .peers import Bridge, NewLoop, new_loops
 from .results import Part, Progress, Row
 from .settings import Settings
 
@@ -62,19 +61,16 @@ async def stream_w(call: Callable[..., Any], stream: StampedStream) -> list[floa
         await exchange.send(message)
 
     scope = {**SCOPE, "method": "GET", "headers": []}
-    async with asyncio.timeout(TURN_SECONDS):
+    async with answered_within(TURN_SECONDS):
         await call(scope, exchange.receive, send)
     return latencies(stream, arrivals)
 
 
 def compete_w(stream: StampedStream, loop: str, new_loop: NewLoop, settings: Settings) -> Row:
-    case = stamped_case(stream)
-    builders = {name: partial(build, stream.wsgi) for name, build in WSGI_TO_ASGI.items()}
-    builders[FLOOR] = partial(floor_wsgi_to_asgi, case)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return compete(
             Row("WSGI app", loop),
-            {name: build for name, build in builders.items() if settings.takes(name)},
+            in_process_w.builders(stamped_case(stream), settings),
             lambda call: runner.run(stream_w(call, stream)),
             settings,
         )
@@ -98,11 +94,9 @@ def stream_a(call: Callable[..., Any], stream: StampedStream) -> list[float]:
 
 
 def compete_a(stream: StampedStream, loop: str, new_loop: NewLoop, settings: Settings) -> Row:
-    builders = {name: partial(build, stream.asgi, new_loop) for name, build in ASGI_TO_WSGI.items()}
-    builders[FLOOR] = partial(floor_asgi_to_wsgi, stamped_case(stream), new_loop)
     return compete(
         Row("ASGI app", loop),
-        {name: build for name, build in builders.items() if settings.takes(name)},
+        in_process_a.builders(stamped_case(stream), new_loop, settings),
         lambda call: stream_a(call, stream),
         settings,
     )
@@ -124,16 +118,17 @@ def compete(
     settings: Settings,
 ) -> Row:
     with ExitStack() as ending:
-        calls = build_checked(builders, lambda _, call: check(run(call)), row.refused, ending)
-        for name in calls:
-            row.samples[name] = {"median_seconds": [], "p95_seconds": []}
-        for order in rotations(list(calls), settings.latency_rounds):
-            for name in order:
-                gc.collect()
-                seconds = run(calls[name])
-                row.samples[name]["median_seconds"].append(percentile(seconds, 50))
-                row.samples[name]["p95_seconds"].append(percentile(seconds, 95))
+        calls = build_checked(builders, lambda _, call: check(run(call)), row, ending)
+        for _, name in turns(calls, settings.latency_rounds):
+            with out_when_it_fails(name, calls, row, " under load"):
+                note_turn(row.samples.setdefault(name, {}), run(calls[name]))
     return row
+
+
+def note_turn(samples: dict[str, list[float]], seconds: list[float]) -> None:
+    samples.setdefault("median_seconds", []).append(percentile(seconds, 50))
+    samples.setdefault("p95_seconds", []).append(percentile(seconds, 95))
+    gc.collect()
 
 
 def check(seconds: list[float]) -> None:

@@ -15,6 +15,7 @@ from .server_processes import HOST
 READ_BYTES = 262144
 SMALL_ANSWER_BYTES = 65536
 SLOW_READ_SECONDS = 0.002
+SLOW_SEND_SECONDS = 0.0005
 HABIT_SECONDS = 0.2
 
 
@@ -56,7 +57,10 @@ def census(port: int) -> dict[str, int]:
     """What the server says of its event loop; nothing where it has none to tell of."""
     answer = get(port, "/census", 5.0)
     start = answer.find(b"{")
-    return json.loads(answer[start:]) if start >= 0 else {}
+    try:
+        return json.loads(answer[start:]) if start >= 0 else {}
+    except ValueError as error:
+        raise WrongAnswerError(f"no census: {answer[-60:]!r}") from error
 
 
 def hello_seconds(port: int, timeout: float) -> float | None:
@@ -83,13 +87,15 @@ def download(port: int, mebibytes: int, slow: bool) -> None:
         raise WrongAnswerError(f"{total} bytes instead of {mebibytes} MiB")
 
 
-def upload(port: int, mebibytes: int, slow_app: bool) -> None:
+def upload(port: int, mebibytes: int, path: str = "/upload", slow: bool = False) -> None:
+    """Send so much; raises WrongAnswerError when the app counted something else."""
     length = mebibytes * 1024 * 1024
     with connected(port, 30.0) as client:
-        path = "/upload?slow" if slow_app else "/upload"
         client.sendall(head("POST", path, "Connection: close", f"Content-Length: {length}"))
         for _ in range(length // len(LARGE_CHUNK)):
             client.sendall(LARGE_CHUNK)
+            if slow:
+                time.sleep(SLOW_SEND_SECONDS)
         answer = b"".join(iter(lambda: client.recv(READ_BYTES), b""))
     if b"%d\n" % length not in answer:
         raise WrongAnswerError(answer[-60:])

@@ -8,20 +8,19 @@ from functools import partial
 
 from . import clients
 from .contest import WrongAnswerError
-from .memory import THREADS, inventory, settled
-from .peers import ASGI_TO_WSGI, INCUMBENT, OURS, WSGI_TO_ASGI
 from .results import Part, Progress, Row
-from .server_processes import (
-    ServerProcess,
-    StartupError,
-    free_port,
-    gthread_command,
-    uvicorn_command,
-)
+from .server_processes import ServerProcess
 from .settings import Settings
+from .stress_servers import (
+    THREADS,
+    Samples,
+    inventory,
+    left_over,
+    measure_server,
+    stress_servers,
+)
 
 CROWD = 50
-ANSWER_SECONDS = 10.0
 GIVE_UP_AFTER = 2  # ordinary requests in a row that got no answer
 REST_SECONDS = 1.0
 SMALL_RECEIVE_BUFFER = 4096
@@ -60,32 +59,13 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def server_commands(kind: str, settings: Settings) -> dict[str, Callable[[int], list[str]]]:
-    app = f"benchmarks.stress_apps:{kind}__" + "{}" + f"__{THREADS}"
-    table = WSGI_TO_ASGI if kind == "wsgi" else ASGI_TO_WSGI
-    commands: dict[str, Callable[[int], list[str]]] = {}
-    for name in table:
-        if name not in (OURS, INCUMBENT):
-            continue
-        if kind == "wsgi":
-            commands[name] = partial(uvicorn_command, app.format(name))
-        else:
-            commands[name] = partial(gthread_command, app.format(name), threads=THREADS)
-    if kind == "wsgi":
-        native = partial(gthread_command, app.format("native"), threads=THREADS)
-        commands["gunicorn gthread"] = native
-    else:
-        commands["uvicorn"] = partial(uvicorn_command, app.format("native"))
-    return {name: command for name, command in commands.items() if settings.takes(name)}
-
-
-def ordinary_requests(port: int, count: int) -> tuple[list[float], int]:
+def ordinary_requests(port: int, count: int, limit: float) -> tuple[list[float], int]:
     """How long each answered one took, and how many were asked; gives up when nobody answers."""
     seconds: list[float] = []
     unanswered = asked = 0
     while asked < count and unanswered < GIVE_UP_AFTER:
         asked += 1
-        took = clients.hello_seconds(port, ANSWER_SECONDS)
+        took = clients.hello_seconds(port, limit)
         if took is None:
             unanswered += 1
         else:
@@ -94,17 +74,14 @@ def ordinary_requests(port: int, count: int) -> tuple[list[float], int]:
     return seconds, asked
 
 
-def attack_server(
-    server: ServerProcess, attack: Attack, settings: Settings
-) -> dict[str, list[float]]:
-    requests = settings.hostile_requests
-    clients.many_hellos(server.port, 200, THREADS)
-    idle, _ = ordinary_requests(server.port, requests)
+def attack_server(server: ServerProcess, attack: Attack, settings: Settings) -> Samples:
+    requests, limit = settings.hostile_requests, settings.answer_seconds
+    idle, _ = ordinary_requests(server.port, requests, limit)
     if not idle:
         raise WrongAnswerError("nobody answered before the attack")
     before = inventory(server)
     with attack(server.port):
-        seconds, asked = ordinary_requests(server.port, requests)
+        seconds, asked = ordinary_requests(server.port, requests, limit)
     left, cpu = what_is_left(server, before, settings.settle_seconds)
     outcome = {
         "idle_seconds": idle,
@@ -125,7 +102,7 @@ def what_is_left(
     server: ServerProcess, before: dict[str, float], settle: float
 ) -> tuple[dict[str, float], float | None]:
     """Tasks, threads and files above what was there before, and the CPU time of a second."""
-    left = settled(server, before, settle)
+    left = left_over(server, before, settle)
     start = server.cpu_seconds()
     time.sleep(REST_SECONDS)
     end = server.cpu_seconds()
@@ -133,42 +110,29 @@ def what_is_left(
     return left, cpu
 
 
-def measure_kind(kind: str, settings: Settings, progress: Progress) -> list[Row]:
+def measure_kind(kind: str, title: str, settings: Settings, progress: Progress) -> Part:
     rows = []
     for case, attack in ATTACKS.items():
         row = Row(case, None, CROWD)
-        for name, command in server_commands(kind, settings).items():
-            progress(f"{kind}, {name}: {case}")
-            port = free_port()
-            try:
-                with ServerProcess(command(port), port) as server:
-                    try:
-                        row.samples[name] = attack_server(server, attack, settings)
-                    except (WrongAnswerError, OSError) as error:
-                        row.refused[name] = server.said(error)
-            except StartupError as error:
-                row.refused[name] = f"did not start: {error}"
+        for name, command in stress_servers(kind, settings).items():
+            progress(f"{case}: {name}")
+            measure = partial(attack_server, attack=attack, settings=settings)
+            measure_server(row, name, command, measure)
         rows.append(row)
-    return rows
-
-
-def part(name: str, title: str, rows: list[Row], settings: Settings) -> Part:
     notes = [
         f"{THREADS} threads. Ordinary requests one after another, each over its own connection, "
-        f"{ANSWER_SECONDS:.0f} s to answer; after {GIVE_UP_AFTER} in a row without an answer "
-        "no more are made.",
+        f"{settings.answer_seconds:g} s to answer; after {GIVE_UP_AFTER} in a row without an "
+        "answer no more are made.",
         f"Left: above what was there before, {settings.settle_seconds:.0f} s afterwards at most.",
     ]
-    return Part(name, title, notes, rows)
+    return Part(f"hostile-{kind[0]}", title, notes, rows)
 
 
 def measure_w(settings: Settings, progress: Progress) -> Part:
-    rows = measure_kind("wsgi", settings, progress)
-    return part("hostile-w", "A WSGI app under uvicorn while clients misbehave", rows, settings)
+    title = "A WSGI app under uvicorn while clients misbehave"
+    return measure_kind("wsgi", title, settings, progress)
 
 
 def measure_a(settings: Settings, progress: Progress) -> Part:
-    rows = measure_kind("asgi", settings, progress)
-    return part(
-        "hostile-a", "An ASGI app under gunicorn gthread while clients misbehave", rows, settings
-    )
+    title = "An ASGI app under gunicorn gthread while clients misbehave"
+    return measure_kind("asgi", title, settings, progress)

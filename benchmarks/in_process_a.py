@@ -8,8 +8,7 @@ from io import BytesIO
 from threading import Barrier, Thread
 from typing import Any, ClassVar
 
-from . import apps
-from .apps import Case
+from .apps import Case, in_process_cases
 from .contest import Contest, WrongAnswerError
 from .floor import floor_asgi_to_wsgi
 from .measuring import Cost, Stopwatch
@@ -19,6 +18,7 @@ from .settings import Settings
 
 CHECK_SECONDS = 60.0
 TURN_SECONDS = 120.0
+CALLERS = (1, 4, 16)  # threads that call for hello at once
 
 ENVIRON = {
     "REQUEST_METHOD": "GET",
@@ -170,7 +170,7 @@ class Callers:
         for thread in self.threads:
             thread.join(seconds)
             if thread.is_alive():
-                raise WrongAnswerError(f"no end within {seconds:.0f} s")
+                raise WrongAnswerError(f"no end within {seconds:g} s")
         cost = watch.stop(requests)
         if self.failure is not None:
             raise self.failure
@@ -207,22 +207,9 @@ def compete(case: Case, callers: int, loop: str, new_loop: NewLoop, settings: Se
     return contest.hold(Row(case.name, loop, callers), builders(case, new_loop, settings))
 
 
-def cases(settings: Settings) -> list[tuple[Case, int]]:
-    """The cases with the number of calling threads."""
-    return [
-        (apps.hello_case(), 1),
-        (apps.hello_case(), 4),
-        (apps.hello_case(), 16),
-        (apps.post_case(), 1),
-        (apps.small_chunks_case(), 1),
-        (apps.large_chunks_case(), 1),
-        (apps.upload_case(settings.upload_mebibytes), 1),
-    ]
-
-
 def measure(settings: Settings, progress: Progress) -> Part:
     rows = []
-    for case, callers in cases(settings):
+    for case, callers in in_process_cases(CALLERS, settings.upload_mebibytes):
         for loop, new_loop in new_loops().items():
             progress(f"{case.name}, {callers} calling, {loop}")
             rows.append(compete(case, callers, loop, new_loop, settings))

@@ -3,12 +3,12 @@
 import asyncio
 import gc
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from . import apps
-from .apps import Case
+from .apps import Case, in_process_cases
 from .contest import Contest, WrongAnswerError
 from .floor import floor_wsgi_to_asgi
 from .measuring import Cost, Stopwatch
@@ -18,6 +18,7 @@ from .settings import Settings
 
 CHECK_SECONDS = 60.0
 TURN_SECONDS = 120.0
+IN_FLIGHT = (1, 10, 100)  # hello requests at once
 
 SCOPE = {
     "type": "http",
@@ -106,11 +107,23 @@ class CheckedExchange(Exchange):
         await super().send(message)
 
 
+@asynccontextmanager
+async def answered_within(seconds: float) -> AsyncIterator[None]:
+    """A bridge that hangs is a wrong answer."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise WrongAnswerError(f"no end within {seconds:g} s") from error
+
+
 async def check(case: Case, app: Callable[..., Any], is_floor: bool) -> None:
     """One answer, looked at whole; raises WrongAnswerError."""
     exchange = CheckedExchange(case)
     query = b"crc" if case.floor == "upload" else b""
-    async with asyncio.timeout(CHECK_SECONDS):
+    async with answered_within(CHECK_SECONDS):
         await app(scope_of(case, query), exchange.receive, exchange.send)
     if len(exchange.starts) != 1 or not exchange.ended:
         raise WrongAnswerError(f"{len(exchange.starts)} starts, ended: {exchange.ended}")
@@ -139,7 +152,7 @@ async def load(case: Case, app: Callable[..., Any], count: int, lanes: int) -> C
                 raise WrongAnswerError(f"{exchange.status}, {exchange.length} bytes under load")
 
     watch = Stopwatch()
-    async with asyncio.timeout(TURN_SECONDS):
+    async with answered_within(TURN_SECONDS):
         if lanes > 1:  # starts what threads there are to start
             await asyncio.gather(*[lane(1) for _ in range(lanes)])
         gc.collect()
@@ -167,22 +180,9 @@ def compete(case: Case, lanes: int, loop: str, new_loop: NewLoop, settings: Sett
         return contest.hold(Row(case.name, loop, lanes), builders(case, settings))
 
 
-def cases(settings: Settings) -> list[tuple[Case, int]]:
-    """The cases with the number of requests in flight."""
-    return [
-        (apps.hello_case(), 1),
-        (apps.hello_case(), 10),
-        (apps.hello_case(), 100),
-        (apps.post_case(), 1),
-        (apps.small_chunks_case(), 1),
-        (apps.large_chunks_case(), 1),
-        (apps.upload_case(settings.upload_mebibytes), 1),
-    ]
-
-
 def measure(settings: Settings, progress: Progress) -> Part:
     rows = []
-    for case, lanes in cases(settings):
+    for case, lanes in in_process_cases(IN_FLIGHT, settings.upload_mebibytes):
         for loop, new_loop in new_loops().items():
             progress(f"{case.name}, {lanes} in flight, {loop}")
             rows.append(compete(case, lanes, loop, new_loop, settings))

@@ -6,19 +6,27 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
-from .contest import WrongAnswerError, rotations
-from .peers import ASGI_TO_WSGI, THREADS, WSGI_TO_ASGI
+from .contest import WrongAnswerError, out_when_it_fails, turns
+from .peers import (
+    ASGI_TO_WSGI,
+    NATIVE_GRANIAN,
+    NATIVE_GTHREAD,
+    NATIVE_GUNICORN,
+    NATIVE_UVICORN,
+    THREADS,
+    WSGI_TO_ASGI,
+)
 from .results import Part, Progress, Row
 from .server_processes import (
     HOST,
     ROOT,
+    Command,
     ServerProcess,
     StartupError,
-    free_port,
     granian_command,
     gthread_command,
     gunicorn_asgi_command,
@@ -31,8 +39,6 @@ GTHREAD_THREADS = 8
 WARM_UP_SECONDS = 0.3
 CLIENT_GRACE_SECONDS = 30.0
 WRK_ERRORS = ("Non-2xx", "Socket errors")  # how its complaints begin
-
-Command = Callable[[int], list[str]]
 
 
 @dataclass(frozen=True)
@@ -59,16 +65,13 @@ class Stage:
 def flask_stage() -> Stage:
     """A Flask app under uvicorn by each bridge, and under the native WSGI servers."""
     app = "benchmarks.wire_apps:flask__{}__" + str(THREADS)
-    servers: dict[str, Command] = {
-        name: lambda port, name=name: uvicorn_command(app.format(name), port)  # type: ignore[misc]
-        for name in WSGI_TO_ASGI
-    }
-    native = app.format("native")
-    servers["gunicorn gthread"] = lambda port: gthread_command(native, port, THREADS)
-    servers["granian"] = lambda port: granian_command(native, port, THREADS)
-    hello = HELLO_TEXT.encode()
+    native, hello = app.format("native"), HELLO_TEXT.encode()
     return Stage(
-        servers,
+        {
+            **{name: partial(uvicorn_command, app.format(name)) for name in WSGI_TO_ASGI},
+            NATIVE_GTHREAD: partial(gthread_command, native, threads=THREADS),
+            NATIVE_GRANIAN: partial(granian_command, native, threads=THREADS),
+        },
         [
             Load("uvicorn + Flask hello", "/hello", 32, hello),
             Load("uvicorn + Flask, view sleeps 5 ms", "/sleep", 64, hello),
@@ -76,16 +79,20 @@ def flask_stage() -> Stage:
     )
 
 
-def asgi_stage(app: str, load: Load) -> Stage:
+def asgi_stage(framework: str, load: Load) -> Stage:
     """An ASGI app under gunicorn's gthread worker by each bridge, and under native ASGI servers."""
-    path = f"benchmarks.wire_apps:{app}__" + "{}"
-    servers: dict[str, Command] = {
-        name: lambda port, name=name: gthread_command(path.format(name), port, GTHREAD_THREADS)  # type: ignore[misc]
-        for name in ASGI_TO_WSGI
-    }
-    servers["uvicorn"] = lambda port: uvicorn_command(path.format("native"), port)
-    servers["gunicorn asgi"] = lambda port: gunicorn_asgi_command(path.format("native"), port)
-    return Stage(servers, [load])
+    app = f"benchmarks.wire_apps:{framework}__" + "{}"
+    return Stage(
+        {
+            **{
+                name: partial(gthread_command, app.format(name), threads=GTHREAD_THREADS)
+                for name in ASGI_TO_WSGI
+            },
+            NATIVE_UVICORN: partial(uvicorn_command, app.format("native")),
+            NATIVE_GUNICORN: partial(gunicorn_asgi_command, app.format("native")),
+        },
+        [load],
+    )
 
 
 def stages_w() -> list[Stage]:
@@ -165,7 +172,7 @@ def run(command: list[str], seconds: float) -> str:
             timeout=seconds + CLIENT_GRACE_SECONDS,
         ).stdout
     except subprocess.CalledProcessError as error:
-        raise WrongAnswerError(error.stderr.strip().splitlines()[-1]) from error
+        raise WrongAnswerError(error.stderr.strip().rpartition("\n")[2] or str(error)) from error
     except subprocess.TimeoutExpired as error:
         raise WrongAnswerError(f"the client did not end: {error}") from error
 
@@ -180,12 +187,11 @@ def measure_stage(stage: Stage, settings: Settings, progress: Progress) -> list[
         for name, command in stage.servers.items():
             if settings.takes(name):
                 progress(f"starting {name} for {stage.loads[0].case}")
-                port = free_port()
                 try:
-                    running[name] = ending.enter_context(ServerProcess(command(port), port))
+                    running[name] = ending.enter_context(ServerProcess(command))
                 except StartupError as error:
                     for row in rows:
-                        row.refused[name] = f"did not start: {error}"
+                        row.refuse(name, f"did not start: {error}")
         for row, load in zip(rows, stage.loads, strict=True):
             measure_load(row, load, dict(running), settings, progress)
     return rows
@@ -200,17 +206,13 @@ def measure_load(
             check(server, load)
             requests_made(client, server.port, load, WARM_UP_SECONDS)
         except WrongAnswerError as error:
-            row.refused[name] = f"wrong: {server.said(error)}"
+            row.refuse(name, f"wrong: {server.said(error)}")
             del servers[name]
-    for number, order in enumerate(rotations(list(servers), settings.wire_rounds), 1):
-        for name in order:
-            progress(f"{load.case}: {name}, round {number} of {settings.wire_rounds}")
-            try:
-                note_turn(row.samples.setdefault(name, {}), client, servers[name], load, settings)
-            except WrongAnswerError as error:
-                row.refused[name] = f"wrong under load: {error}"
-    for name in row.refused:
-        row.samples.pop(name, None)
+    for number, name in turns(servers, settings.wire_rounds):
+        progress(f"{load.case}: {name}, round {number + 1} of {settings.wire_rounds}")
+        with out_when_it_fails(name, servers, row, " under load"):
+            samples = row.samples.setdefault(name, {})
+            note_turn(samples, client, servers[name], load, settings)
 
 
 def note_turn(
@@ -232,7 +234,10 @@ def measure_all(
     name: str, title: str, stages: list[Stage], settings: Settings, progress: Progress
 ) -> Part:
     rows = [row for stage in stages for row in measure_stage(stage, settings, progress)]
-    notes = [f"Client: {chosen_client(settings)}, {settings.wire_seconds:g} s a round, keep-alive."]
+    notes = [
+        f"Client: {chosen_client(settings)}, {settings.wire_seconds:g} s a round, keep-alive. "
+        "Native servers run the app without a bridge."
+    ]
     return Part(name, title, notes, rows)
 
 

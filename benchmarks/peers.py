@@ -16,6 +16,13 @@ OURS = "ours"
 FLOOR = "floor"
 INCUMBENT = "a2wsgi"
 
+# Servers that run the app without a bridge. `--peers native` names all of them by their first word.
+NATIVE_GTHREAD = "native gthread"
+NATIVE_GRANIAN = "native granian"
+NATIVE_UVICORN = "native uvicorn"
+NATIVE_GUNICORN = "native gunicorn"
+NATIVES = (NATIVE_GTHREAD, NATIVE_GRANIAN, NATIVE_UVICORN, NATIVE_GUNICORN)
+
 THREADS = 40
 REQUEST_BODY_LIMIT = 2**40  # hypercorn's adapter refuses bodies over 64 KiB unless told
 
@@ -119,7 +126,12 @@ ASGI_TO_WSGI: dict[str, Callable[..., Bridge]] = {
 }
 
 
-# What is installed
+# Who there is
+
+
+def contender_names() -> list[str]:
+    """Every name that a result can have."""
+    return [*dict.fromkeys([OURS, FLOOR, *WSGI_TO_ASGI, *ASGI_TO_WSGI, *NATIVES])]
 
 
 def quiet_attribute(module: str, name: str) -> Any:

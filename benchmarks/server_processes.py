@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 LAST_BYTES = 4096
+
+Command = Callable[[int], list[str]]  # what starts a server on that port
 
 
 class StartupError(Exception):
@@ -57,11 +60,11 @@ def granian_command(app: str, port: int, threads: int) -> list[str]:
 
 
 class ServerProcess:
-    """One server and its children; `with` it."""
+    """One server and its children on a port of its own; `with` it, StartupError if it cannot."""
 
-    def __init__(self, command: list[str], port: int) -> None:
-        self.command = command
-        self.port = port
+    def __init__(self, command: Command) -> None:
+        self.port = free_port()
+        self.command = command(self.port)
 
     def __enter__(self) -> "ServerProcess":
         self.log = tempfile.TemporaryFile()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .peers import FLOOR, INCUMBENT, OURS
+from .peers import FLOOR, INCUMBENT, NATIVE_GTHREAD, NATIVE_UVICORN, OURS, contender_names
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,28 @@ class Settings:
     memory_requests: int = 20_000
     memory_dropped: int = 500
     hostile_requests: int = 200
+    answer_seconds: float = 10.0  # how long an ordinary request may take among hostile ones
     settle_seconds: float = 35.0  # longer than our idle threads live
     only_contenders: frozenset[str] | None = None  # None: every peer
     client: str = "auto"  # "wrk", "own", or wrk where it is installed
     pinned: bool = True
 
     def takes(self, name: str) -> bool:
-        return self.only_contenders is None or name in self.only_contenders
+        """Whether this contender takes part: asked for by its name, or by the first word of it."""
+        only = self.only_contenders
+        return only is None or name in only or name.partition(" ")[0] in only
 
 
-ESSENTIAL = frozenset({OURS, FLOOR, INCUMBENT, "gunicorn gthread"})
+def contenders_named(words: str) -> frozenset[str]:
+    """What `--peers` means; raises ValueError at a word that names nobody."""
+    only = frozenset(word.strip() for word in words.split(","))
+    known = {alias for name in contender_names() for alias in (name, name.partition(" ")[0])}
+    if only - known:
+        raise ValueError(f"{', '.join(sorted(only - known))}: not among {', '.join(sorted(known))}")
+    return only
+
+
+ESSENTIAL = frozenset({OURS, FLOOR, INCUMBENT, NATIVE_GTHREAD, NATIVE_UVICORN})
 
 FULL = Settings()
 QUICK = Settings(
@@ -43,6 +55,7 @@ QUICK = Settings(
     memory_requests=1000,
     memory_dropped=50,
     hostile_requests=40,
+    answer_seconds=1.0,
     settle_seconds=5.0,
     only_contenders=ESSENTIAL,
 )
@@ -58,6 +71,7 @@ SMOKE = Settings(
     memory_requests=20,
     memory_dropped=2,
     hostile_requests=3,
+    answer_seconds=0.5,
     settle_seconds=1.0,
     only_contenders=ESSENTIAL,
 )

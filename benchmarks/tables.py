@@ -1,12 +1,14 @@
 """Results as markdown: one table a part."""
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 
-from .measuring import Ratio, ratio_of
+from .measuring import Ratio
 from .peers import FLOOR, INCUMBENT, OURS
-from .results import Part, Row
+from .results import Part, Report, Row
 
 NOTHING = "-"
+FAILS = "fails"
 LATENCY_METRICS = ("median_seconds", "p95_seconds")
 
 Line = list[str]
@@ -18,6 +20,16 @@ def markdown(part: Part) -> str:
     shown = [f"## {part.name}: {part.title}", "", *aligned([header, *lines]), ""]
     shown += [*part.notes, *refusals(part.rows)]
     return "\n".join(shown).rstrip() + "\n"
+
+
+def provenance(report: Report) -> str:
+    """When, where, with what and by which command."""
+    machine = report.machine
+    versions = ", ".join(f"{name} {v}" for name, v in report.versions.items() if v)
+    return (
+        f"{report.date[:10]}, {machine['implementation']} {machine['python']}, {machine['cores']} "
+        f"cores ({machine['processor']}); {versions}: `{shlex.join(report.command)}`"
+    )
 
 
 def aligned(lines: Sequence[Line]) -> list[str]:
@@ -54,8 +66,9 @@ def refusals(rows: Sequence[Row]) -> list[str]:
 
 def contenders(rows: Iterable[Row]) -> list[str]:
     """The peers of all rows: the incumbent first, ours and the floor left out."""
-    names = [name for row in rows for name in row.samples if name not in (OURS, FLOOR)]
-    return sorted(dict.fromkeys(names), key=lambda name: name != INCUMBENT)
+    names = [name for row in rows for name in (*row.samples, *row.failed)]
+    peers = [name for name in dict.fromkeys(names) if name not in (OURS, FLOOR)]
+    return sorted(peers, key=lambda name: name != INCUMBENT)
 
 
 # Cells
@@ -83,16 +96,15 @@ def figure(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def against_floor(row: Row, metric: str) -> Ratio | None:
-    """Ours divided by the floor: smaller is better, 1 is the bare hand-off."""
-    ours, floor = (row.samples.get(name, {}).get(metric) for name in (OURS, FLOOR))
-    return ratio_of(ours, floor) if ours and floor else None
-
-
 def peer_cell(row: Row, name: str, metric: str) -> str:
     if name not in row.samples:
-        return NOTHING
+        return missing(row, name)
     return f"{micro(row.median(name, metric))} = {times(row.advantage(name, metric))}"
+
+
+def missing(row: Row, name: str) -> str:
+    """In place of a figure."""
+    return FAILS if name in row.failed else NOTHING
 
 
 # Tables
@@ -109,33 +121,26 @@ def in_process_table(part: Part) -> tuple[Line, list[Line]]:
     for row in part.rows:
         line = [row.case, str(row.load), str(row.loop)]
         line += [micro(row.median(name, "seconds")) for name in (OURS, FLOOR)]
-        line.append(times_spread(against_floor(row, "seconds")))
+        line.append(times_spread(row.against_floor("seconds")))
         for name in incumbent:
             line.append(micro(row.median(name, "seconds")))
-            here = name in row.samples
-            line.append(times_spread(row.advantage(name, "seconds") if here else None))
-            line.append(times(row.advantage(name, "cpu_seconds") if here else None))
+            line.append(times_spread(row.advantage(name, "seconds")))
+            line.append(times(row.advantage(name, "cpu_seconds")))
         line += [peer_cell(row, name, "seconds") for name in others]
         lines.append(line)
     return header, lines
 
 
 def latency_table(part: Part) -> tuple[Line, list[Line]]:
-    peers = contenders(part.rows)
-    header = ["case", "loop", "ours p50", "p95", "floor p50", "p95"]
-    for name in peers:
-        header += [f"{name} p50", "/ ours", "p95", "/ ours"]
+    header = ["case", "loop", "contender", "p50", "is of ours", "p95", "is of ours"]
     lines = []
     for row in part.rows:
-        line = [row.case, str(row.loop)]
-        for name in (OURS, FLOOR):
-            line += [micro(row.median(name, metric)) for metric in LATENCY_METRICS]
-        for name in peers:
+        for name in (*row.samples, *row.failed):
+            line = [row.case, str(row.loop), name]
             for metric in LATENCY_METRICS:
-                here = name in row.samples
                 line.append(micro(row.median(name, metric)))
-                line.append(times(row.advantage(name, metric) if here else None))
-        lines.append(line)
+                line.append("" if name == OURS else times(row.advantage(name, metric)))
+            lines.append(line)
     return header, lines
 
 
@@ -143,14 +148,15 @@ def wire_table(part: Part) -> tuple[Line, list[Line]]:
     header = ["case", "connections", "server", "requests/s", "ours is", "CPU us/request", "ours is"]
     lines = []
     for row in part.rows:
-        for name in row.samples:
+        for name in (*row.samples, *row.failed):
             is_ours = name == OURS
+            rate = row.median(name, "requests_per_second")
             lines.append(
                 [
                     row.case,
                     str(row.load),
                     name,
-                    f"{row.median(name, 'requests_per_second') or 0:,.0f}",
+                    missing(row, name) if rate is None else f"{rate:,.0f}",
                     "" if is_ours else times_spread(row.advantage(name, "requests_per_second")),
                     micro(row.median(name, "cpu_seconds")),
                     "" if is_ours else times_spread(row.advantage(name, "cpu_seconds")),
@@ -159,8 +165,8 @@ def wire_table(part: Part) -> tuple[Line, list[Line]]:
     return header, lines
 
 
-def mebibytes(value: float | None) -> str:
-    return NOTHING if value is None else f"{value / 1024 / 1024:,.1f}"
+def mebibytes(value: float) -> str:
+    return f"{value / 1024 / 1024:,.1f}"
 
 
 def whole(value: float | None) -> str:
@@ -171,9 +177,10 @@ def memory_table(part: Part) -> tuple[Line, list[Line]]:
     header = ["case", "server", "MiB grown", "seconds", "tasks left", "threads left", "files left"]
     lines = []
     for row in part.rows:
-        for name in row.samples:
-            line = [row.case, name, mebibytes(row.median(name, "growth_bytes"))]
-            line.append(f"{row.median(name, 'seconds'):.1f}")
+        for name in (*row.samples, *row.failed):
+            grown, seconds = row.median(name, "growth_bytes"), row.median(name, "seconds")
+            line = [row.case, name, missing(row, name) if grown is None else mebibytes(grown)]
+            line.append(NOTHING if seconds is None else f"{seconds:.1f}")
             for left in ("tasks_left", "threads_left", "open_files_left"):
                 line.append(whole(row.median(name, left)))
             lines.append(line)
@@ -189,8 +196,9 @@ def hostile_table(part: Part) -> tuple[Line, list[Line]]:
     header += ["tasks left", "threads left", "files left", "CPU afterwards"]
     lines = []
     for row in part.rows:
-        for name in row.samples:
-            line = [row.case, name, f"{row.median(name, 'answered') or 0:.0%}"]
+        for name in (*row.samples, *row.failed):
+            answered = row.median(name, "answered")
+            line = [row.case, name, missing(row, name) if answered is None else f"{answered:.0%}"]
             line.append(milli(row.median(name, "idle_seconds")))
             line.append(milli(row.median(name, "attacked_seconds")))
             times_idle = row.median(name, "times_idle")

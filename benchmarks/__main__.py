@@ -73,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers",
         type=contenders_named,
-        help="only these contenders, as in ours,floor,a2wsgi,native",
+        help="only these contenders, as in ours,floor,a2wsgi,native; or all, with --quick too",
     )
     parser.add_argument("--rounds", type=int, help="rounds of the in-process parts")
     parser.add_argument("--unpinned", action="store_true", help="leave the process on all CPUs")

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from .apps import HELLO, PART_BYTES, Case, answer_after, upload_answer
+from .apps import HELLO, Case, answer_after, upload_answer
 from .peers import THREADS, Bridge, NewLoop
 
 W_REQUEST_WINDOW_BYTES = 65536  # the windows are our defaults, so that both wait equally often
@@ -297,9 +297,9 @@ class FloorASGIToWSGI:
         answer: list[bytes] = []
         with_crc = environ["QUERY_STRING"] == "crc"
         self.loop.call_soon_threadsafe(self.start, self.count(window, with_crc, answer, lock))
-        read, left = environ["wsgi.input"].read, self.case.request_length
-        parts = (read(PART_BYTES) for _ in range(left // PART_BYTES))
-        put_from_thread(window, parts)
+        read = environ["wsgi.input"].read
+        blocks = iter(lambda: read(A_REQUEST_WINDOW_BYTES), b"")
+        put_from_thread(window, blocks)
         lock.acquire()
         return answer
 

@@ -4,16 +4,18 @@ import os
 import platform
 import resource
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
 MEMORY_LIMIT_BYTES = 4 * 1024**3  # of this process, and of each server that it starts
 
+OUR_PACKAGE = "wsgi_asgi_bridge"
 PACKAGES = (
-    "wsgi_asgi_bridge",
     "a2wsgi",
     "anyio",
     "asgiref",
@@ -53,11 +55,14 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    return {package: installed_version(package) for package in PACKAGES}
+    """Ours is that of the folder that is measured, whatever is installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    others = {package: installed_version(package) for package in PACKAGES}
+    return {OUR_PACKAGE: project["version"], **others}
 
 
 def installed_version(package: str) -> str | None:
-    """None for what is not installed; ours need not be, the project's folder is on the path."""
+    """None for what is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from .contest import WrongAnswerError, out_when_it_fails, turns
+from .machine import ROOT
 from .peers import (
     ASGI_TO_WSGI,
     NATIVE_GRANIAN,
@@ -23,7 +24,6 @@ from .peers import (
 from .results import Part, Progress, Row
 from .server_processes import (
     HOST,
-    ROOT,
     Command,
     ServerProcess,
     StartupError,
@@ -36,7 +36,8 @@ from .settings import Settings
 from .wire_apps import HELLO_JSON, HELLO_TEXT, STREAM_CHUNK, STREAM_CHUNKS
 
 GTHREAD_THREADS = 8
-WARM_UP_SECONDS = 0.3
+WARM_UP_REQUESTS = 30
+ANSWER_SECONDS = 10.0
 CLIENT_GRACE_SECONDS = 30.0
 WRK_ERRORS = ("Non-2xx", "Socket errors")  # how its complaints begin
 
@@ -113,17 +114,21 @@ def stages_a() -> list[Stage]:
 # Clients
 
 
-def check(server: ServerProcess, load: Load) -> None:
-    """One answer, looked at whole; raises WrongAnswerError."""
-    connection = http.client.HTTPConnection(HOST, server.port, timeout=10.0)
+def check_and_warm_up(server: ServerProcess, load: Load) -> None:
+    """Some answers, each looked at whole; raises WrongAnswerError."""
+    connection = http.client.HTTPConnection(HOST, server.port, timeout=ANSWER_SECONDS)
     try:
-        connection.request("GET", load.path)
-        response = connection.getresponse()
-        body = response.read()
+        for _ in range(WARM_UP_REQUESTS):
+            connection.request("GET", load.path)
+            check(connection.getresponse(), load)
     except (OSError, http.client.HTTPException) as error:
         raise WrongAnswerError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.close()
+
+
+def check(response: http.client.HTTPResponse, load: Load) -> None:
+    body = response.read()
     if response.status != 200 or body != load.answer:
         raise WrongAnswerError(f"{response.status} {body[:60]!r}")
     if not response.getheader("content-type"):
@@ -203,8 +208,7 @@ def measure_load(
     client = chosen_client(settings)
     for name, server in list(servers.items()):
         try:
-            check(server, load)
-            requests_made(client, server.port, load, WARM_UP_SECONDS)
+            check_and_warm_up(server, load)
         except WrongAnswerError as error:
             row.refuse(name, f"wrong: {server.said(error)}")
             del servers[name]

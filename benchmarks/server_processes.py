@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-ROOT = Path(__file__).resolve().parent.parent
+from .machine import ROOT
+
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0

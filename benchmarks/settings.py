@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .peers import FLOOR, INCUMBENT, NATIVE_GTHREAD, NATIVE_UVICORN, OURS, contender_names
+from .peers import FLOOR, INCUMBENT, NATIVE_GTHREAD, OURS, contender_names
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Settings:
 
 def contenders_named(words: str) -> frozenset[str]:
     """What `--peers` means; raises ValueError at a word that names nobody."""
+    if words == "all":
+        return frozenset(contender_names())
     only = frozenset(word.strip() for word in words.split(","))
     known = {alias for name in contender_names() for alias in (name, name.partition(" ")[0])}
     if only - known:
@@ -41,7 +43,7 @@ def contenders_named(words: str) -> frozenset[str]:
     return only
 
 
-ESSENTIAL = frozenset({OURS, FLOOR, INCUMBENT, NATIVE_GTHREAD, NATIVE_UVICORN})
+ESSENTIAL = frozenset({OURS, FLOOR, INCUMBENT, NATIVE_GTHREAD})
 
 FULL = Settings()
 QUICK = Settings(

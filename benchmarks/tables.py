@@ -23,13 +23,16 @@ def markdown(part: Part) -> str:
 
 
 def provenance(report: Report) -> str:
-    """When, where, with what and by which command."""
+    """When, by which command, where and with what."""
+    return f"{report.date[:10]}, `{shlex.join(report.command)}`, {environment(report)}"
+
+
+def environment(report: Report) -> str:
     machine = report.machine
-    versions = ", ".join(f"{name} {v}" for name, v in report.versions.items() if v)
-    return (
-        f"{report.date[:10]}, {machine['implementation']} {machine['python']}, {machine['cores']} "
-        f"cores ({machine['processor']}); {versions}: `{shlex.join(report.command)}`"
-    )
+    interpreter = f"{machine['implementation']} {machine['python']}"
+    versions = [f"{name} {version}" for name, version in report.versions.items() if version]
+    cores = f"{machine['cores']} cores ({machine['processor']})"
+    return ", ".join([f"{interpreter} on {cores}", *versions])
 
 
 def aligned(lines: Sequence[Line]) -> list[str]:
@@ -79,6 +82,15 @@ def micro(seconds: float | None) -> str:
         return NOTHING
     value = seconds * 1e6
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """With its unit, for those who read no heading."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 1e-3:
+        return f"{figure(seconds * 1e6)} \N{MICRO SIGN}s"
+    return f"{figure(seconds * 1e3)} ms" if seconds < 1 else f"{figure(seconds)} s"
 
 
 def times(ratio: Ratio | None) -> str:

@@ -138,7 +138,7 @@ class Report:
             {"format": FORMAT} | vars(self) | {"parts": [part.as_json() for part in self.parts]}
         )
         indented = json.dumps(report, indent=1)
-        numbers = re.compile(r"\[[-+\d.e,\s]*\]")
+        numbers = re.compile(r"\[\n[-+\d.e,\s]*\]")  # a line's end is in no string
         return numbers.sub(lambda found: " ".join(found[0].split()), indented) + "\n"
 
     @classmethod

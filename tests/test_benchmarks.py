@@ -5,17 +5,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
-from benchmarks import apps, in_process_a, in_process_w
+from benchmarks import apps, contest, hostile, in_process_a, in_process_w, memory, on_the_wire
 from benchmarks.contest import Contest, WrongAnswerError, rotations
 from benchmarks.measuring import Cost, ratio_of
-from benchmarks.peers import Bridge
+from benchmarks.peers import Bridge, contender_names
 from benchmarks.results import Row
-from benchmarks.settings import SMOKE
+from benchmarks.server_processes import ServerProcess
+from benchmarks.settings import SMOKE, contenders_named
+from benchmarks.stress_servers import Samples, measure_server, stress_servers
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_SECONDS = 120
@@ -85,6 +91,59 @@ def test_a_table_a_part_is_printed(run: tuple[dict[str, Any], str]) -> None:
         assert f"## {part['part']}: {part['title']}" in printed
     assert "ours / floor" in printed
     assert "a2wsgi / ours" in printed
+
+
+OURS_ALONE = replace(SMOKE, only_contenders=frozenset({"ours"}), client="own", answer_seconds=10.0)
+
+
+def test_real_servers_are_loaded_by_the_own_client() -> None:
+    told: list[str] = []
+    part = on_the_wire.measure_w(OURS_ALONE, told.append)
+    assert [row.case for row in part.rows] == [
+        "uvicorn + Flask hello",
+        "uvicorn + Flask, view sleeps 5 ms",
+    ]
+    for row in part.rows:
+        assert row.refused == {}
+        assert set(row.samples) == {"ours"}
+        assert row.samples["ours"]["requests_per_second"][0] > 0
+        assert row.samples["ours"]["cpu_seconds"][0] >= 0
+    assert told[0] == "starting ours for uvicorn + Flask hello"
+
+
+def test_ordinary_requests_are_timed_while_clients_misbehave() -> None:
+    row = Row("attacked")
+    (command,) = stress_servers("wsgi", OURS_ALONE).values()
+    attack = hostile.ATTACKS["50 slow uploads of 32 KiB"]
+    measure = partial(hostile.attack_server, attack=attack, settings=OURS_ALONE)
+    measure_server(row, "ours", command, measure)
+    assert row.refused == {}
+    samples = row.samples["ours"]
+    assert samples["answered"] == [1.0]
+    assert len(samples["attacked_seconds"]) == OURS_ALONE.hostile_requests
+    assert {"tasks_left", "threads_left", "open_files_left", "cpu_afterwards"} < set(samples)
+
+
+def test_a_large_body_and_what_is_left_are_weighed() -> None:
+    row = Row("weighed")
+    (command,) = stress_servers("asgi", OURS_ALONE).values()
+    every = memory.measures(OURS_ALONE)
+    cases = ["upload 1 MiB, slow client", "2 dropped streams"]
+
+    def measure(server: ServerProcess) -> Samples:
+        return every[cases[0]](server) | every[cases[1]](server)
+
+    measure_server(row, "ours", command, measure)
+    assert row.refused == {}
+    assert {"growth_bytes", "seconds", "tasks_left"} < set(row.samples["ours"])
+
+
+def test_a_server_that_does_not_start_is_named_with_its_last_words() -> None:
+    row = Row("never")
+    words = [sys.executable, "-c", "raise SystemExit('no such app')"]
+    measure_server(row, "broken", lambda port: words, lambda server: {})
+    assert row.refused == {"broken": "did not start: no such app"}
+    assert row.samples == {}
 
 
 START: dict[str, Any] = {
@@ -161,6 +220,115 @@ def test_who_answers_wrong_is_named_and_not_timed() -> None:
         "absent": "absent: no module named 'absent'",
     }
     assert sorted(ended) == ["liar", "ours"]
+
+
+def test_who_fails_under_load_is_named_and_the_others_go_on() -> None:
+    turns_of: dict[str, int] = {"ours": 0, "tired": 0}
+
+    def load(call: Callable[..., Any], count: int) -> Cost:
+        name = call()
+        turns_of[name] += 1
+        if name == "tired" and turns_of[name] == 2:
+            raise WrongAnswerError("status 503")
+        return Cost(1.0, 1.0, 0.0)
+
+    builders = {name: partial(Bridge, partial(str, name), lambda: None) for name in turns_of}
+    row = Contest(lambda name, call: None, load, replace(SMOKE, rounds=5)).hold(
+        Row("case"), builders
+    )
+    assert turns_of == {"ours": 6, "tired": 2}  # ours: the warm-up and five rounds
+    assert set(row.samples) == {"ours"}
+    assert row.refused == {"tired": "wrong under load: WrongAnswerError: status 503"}
+    assert row.failed == ["tired"]
+
+
+def test_a_wsgi_to_asgi_bridge_that_hangs_is_a_wrong_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hangs(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(in_process_w, "CHECK_SECONDS", 0.05)
+    with pytest.raises(WrongAnswerError, match=r"no end within 0\.05 s"):
+        asyncio.run(in_process_w.check(apps.hello_case(), hangs, is_floor=False))
+
+
+def test_a_timeout_of_the_bridge_is_told_from_ours() -> None:
+    async def times_out(scope: Any, receive: Any, send: Any) -> None:
+        raise TimeoutError("of the bridge")
+
+    with pytest.raises(TimeoutError, match="of the bridge"):
+        asyncio.run(in_process_w.check(apps.hello_case(), times_out, is_floor=False))
+
+
+def test_an_asgi_to_wsgi_bridge_that_hangs_is_a_wrong_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = Event()
+
+    def hangs(app: Any, new_loop: Any) -> Bridge:
+        return Bridge(lambda *_: gate.wait(), lambda: None)
+
+    monkeypatch.setattr(in_process_a, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(in_process_a, "ASGI_TO_WSGI", {"hangs": hangs})
+    only = replace(SMOKE, only_contenders=frozenset({"hangs"}))
+    try:
+        row = in_process_a.compete(apps.hello_case(), 1, "any", asyncio.new_event_loop, only)
+    finally:
+        gate.set()
+    assert row.refused == {"hangs": "wrong: WrongAnswerError: no end within 0.05 s"}
+
+
+def test_a_bridge_that_does_not_end_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, ended = Event(), Event()
+
+    def end() -> None:
+        gate.wait()
+        ended.set()
+
+    monkeypatch.setattr(contest, "END_SECONDS", 0.05)
+    contest.end_in_time(Bridge(lambda: None, end))
+    assert not ended.is_set()
+    gate.set()
+    assert ended.wait(10.0)
+
+
+def test_a_server_that_answers_wrong_is_named_and_gets_no_load() -> None:
+    class Wrong(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            """Not on the test's output."""
+
+    row = Row("hello")
+    with HTTPServer(("127.0.0.1", 0), Wrong) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            process = ServerProcess(lambda port: ["no", "command"])
+            process.port = server.server_port
+            process.said = str  # type: ignore[assignment, method-assign]
+            load = on_the_wire.Load("hello", "/hello", 1, b"Hello")
+            on_the_wire.measure_load(row, load, {"liar": process}, SMOKE, lambda what: None)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert row.refused == {"liar": "wrong: 503 b''"}
+    assert row.samples == {}
+
+
+def test_contenders_are_asked_for_by_name_or_by_the_first_word_of_it() -> None:
+    some = replace(SMOKE, only_contenders=contenders_named("ours, native"))
+    assert some.takes("ours")
+    assert some.takes("native gthread")
+    assert not some.takes("a2wsgi")
+    every = replace(SMOKE, only_contenders=contenders_named("all"))
+    assert all(every.takes(name) for name in contender_names())
+    with pytest.raises(ValueError, match="nobody: not among"):
+        contenders_named("ours,nobody")
 
 
 def test_the_order_rotates_and_ratios_are_of_the_same_round() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .peers import INCUMBENT, NATIVES, OURS
 from .results import Part, Report, Row
-from .tables import NOTHING, Line, aligned, duration, environment, missing, times
+from .tables import NOTHING, Line, aligned, duration, environment, missing, refusals, times
 
 BEGIN = "<!-- made by python -m benchmarks.plot -->"
 END = "<!-- made until here -->"
@@ -26,11 +26,12 @@ def with_block(text: str, block: str) -> str:
 
 
 def tables(reports: Sequence[Report]) -> str:
-    """Each table that there are results for, then where those come from."""
+    """Each table that there are results for, why somebody failed, where all of it comes from."""
     parts = [part for report in reports for part in report.parts]
     shown = [in_process_table(parts), wire_table(parts), hostile_table(parts)]
-    blocks = ["\n".join(aligned(table)) for table in shown if len(table) > 1]
-    return "\n\n".join([*blocks, origin(reports)])
+    blocks = [aligned(table) for table in shown if len(table) > 1]
+    why = [f"- {line}" for line in refusals([row for part in parts for row in part.rows])]
+    return "\n\n".join(["\n".join(lines) for lines in (*blocks, why) if lines] + [origin(reports)])
 
 
 def origin(reports: Sequence[Report]) -> str:

@@ -57,7 +57,6 @@ QUICK = Settings(
     memory_requests=1000,
     memory_dropped=50,
     hostile_requests=40,
-    answer_seconds=1.0,
     settle_seconds=5.0,
     only_contenders=ESSENTIAL,
 )

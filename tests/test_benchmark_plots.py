@@ -208,6 +208,14 @@ def test_hostile_figures_tell_who_was_answered_and_how_much_later() -> None:
     assert expected in lines_of(Part("hostile-a", "", [], [row]))
 
 
+def test_why_somebody_failed_is_told_once() -> None:
+    rows = [row_of("hello", loop, ours=1e-6) for loop in ("asyncio", "uvloop")]
+    for row in rows:
+        row.refused = {"liar": "wrong: status 500"}
+    text = readme.tables([report_of(Part("in-process-w", "", [], rows))])
+    assert "\n- Not measured: liar (all): wrong: status 500\n" in text
+
+
 def test_the_tables_end_with_date_command_machine_and_versions() -> None:
     text = readme.tables([report_of()])
     assert "- 2026-01-02: `python -m benchmarks --peers 'ours,native gthread'`" in text

@@ -166,14 +166,11 @@ class LoopSide:
 # A WSGI app under an ASGI server
 
 
-class FloorWSGIToASGI:
-    """A pool of threads behind one SimpleQueue; answers come back through shared wake-ups."""
+class Workers:
+    """A pool of threads behind one SimpleQueue of jobs: a callable and its arguments."""
 
-    def __init__(self, case: Case, threads: int) -> None:
-        self.case = case
-        self.exchange = getattr(self, case.floor)
+    def __init__(self, threads: int) -> None:
         self.jobs: SimpleQueue[Any] = SimpleQueue()
-        self.wakeups: Wakeups | None = None
         self.threads = [Thread(target=self.work, daemon=True) for _ in range(threads)]
         for thread in self.threads:
             thread.start()
@@ -187,6 +184,16 @@ class FloorWSGIToASGI:
             self.jobs.put(None)
         for thread in self.threads:
             thread.join()
+
+
+class FloorWSGIToASGI:
+    """A job for a worker; its answer comes back through shared wake-ups."""
+
+    def __init__(self, case: Case, workers: Workers) -> None:
+        self.case = case
+        self.exchange = getattr(self, case.floor)
+        self.jobs = workers.jobs
+        self.wakeups: Wakeups | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self.wakeups is None:
@@ -236,22 +243,18 @@ class FloorWSGIToASGI:
 
 
 def floor_wsgi_to_asgi(case: Case, threads: int = THREADS) -> Bridge:
-    floor = FloorWSGIToASGI(case, threads)
-    return Bridge(floor, floor.end)
+    workers = Workers(threads)
+    return Bridge(FloorWSGIToASGI(case, workers), workers.end)
 
 
 # An ASGI app under a WSGI server
 
 
-class FloorASGIToWSGI:
-    """A task started by call_soon_threadsafe, and a raw lock that the calling thread waits on."""
+class LoopThread:
+    """An event loop that runs in a thread of its own."""
 
-    def __init__(self, case: Case, new_loop: NewLoop) -> None:
-        self.case = case
-        self.exchange = getattr(self, case.floor)
+    def __init__(self, new_loop: NewLoop) -> None:
         self.loop = new_loop()
-        self.wakeups = Wakeups(self.loop)
-        self.tasks: set[asyncio.Task[None]] = set()
         self.thread = Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
 
@@ -259,6 +262,17 @@ class FloorASGIToWSGI:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
+
+
+class FloorASGIToWSGI:
+    """A task started by call_soon_threadsafe, and a raw lock that the calling thread waits on."""
+
+    def __init__(self, case: Case, loop: asyncio.AbstractEventLoop) -> None:
+        self.case = case
+        self.exchange = getattr(self, case.floor)
+        self.loop = loop
+        self.wakeups = Wakeups(loop)
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         start_response(*WSGI_START)
@@ -319,5 +333,5 @@ class FloorASGIToWSGI:
 
 
 def floor_asgi_to_wsgi(case: Case, new_loop: NewLoop) -> Bridge:
-    floor = FloorASGIToWSGI(case, new_loop)
-    return Bridge(floor, floor.end)
+    thread = LoopThread(new_loop)
+    return Bridge(FloorASGIToWSGI(case, thread.loop), thread.end)

@@ -14,6 +14,7 @@ from .contest import WrongAnswerError, out_when_it_fails, turns
 from .machine import ROOT
 from .peers import (
     ASGI_TO_WSGI,
+    FLOOR,
     NATIVE_GRANIAN,
     NATIVE_GTHREAD,
     NATIVE_GUNICORN,
@@ -69,7 +70,7 @@ def flask_stage() -> Stage:
     native, hello = app.format("native"), HELLO_TEXT.encode()
     return Stage(
         {
-            **{name: partial(uvicorn_command, app.format(name)) for name in WSGI_TO_ASGI},
+            **{name: partial(uvicorn_command, app.format(name)) for name in (*WSGI_TO_ASGI, FLOOR)},
             NATIVE_GTHREAD: partial(gthread_command, native, threads=THREADS),
             NATIVE_GRANIAN: partial(granian_command, native, threads=THREADS),
         },
@@ -87,7 +88,7 @@ def asgi_stage(framework: str, load: Load) -> Stage:
         {
             **{
                 name: partial(gthread_command, app.format(name), threads=GTHREAD_THREADS)
-                for name in ASGI_TO_WSGI
+                for name in (*ASGI_TO_WSGI, FLOOR)
             },
             NATIVE_UVICORN: partial(uvicorn_command, app.format("native")),
             NATIVE_GUNICORN: partial(gunicorn_asgi_command, app.format("native")),
@@ -240,7 +241,7 @@ def measure_all(
     rows = [row for stage in stages for row in measure_stage(stage, settings, progress)]
     notes = [
         f"Client: {chosen_client(settings)}, {settings.wire_seconds:g} s a round, keep-alive. "
-        "Native servers run the app without a bridge."
+        "Native servers run the app without a bridge; the floor hands it over untranslated."
     ]
     return Part(name, title, notes, rows)
 

@@ -93,14 +93,15 @@ def in_process_cells(row: Row, metric: str) -> Line:
 
 
 def wire_table(parts: Sequence[Part]) -> list[Line]:
-    header = ["On the wire", "requests/s", f"/ {INCUMBENT}", "/ native"]
-    header += ["CPU a request", f"{INCUMBENT} /", "native /"]
+    header = ["On the wire", "requests/s", f"ours / {INCUMBENT}", "ours / native"]
+    header += ["CPU a request", "of the floor", f"{INCUMBENT} / ours", "native / ours"]
     lines = [header]
     for _, row in rows_of(parts, "wire"):
         rate, beside = row.median(OURS, "requests_per_second"), (INCUMBENT, native_of(row))
         line = [f"{row.case}, {row.load} connections", f"{rate:,.0f}" if rate else NOTHING]
         line += [times(row.advantage(name, "requests_per_second")) for name in beside]
         line.append(duration(row.median(OURS, "cpu_seconds")))
+        line.append(times(row.against_floor("cpu_seconds")))
         lines.append(line + [times(row.advantage(name, "cpu_seconds")) for name in beside])
     return lines
 

@@ -1,14 +1,15 @@
 """What the servers of the wire parts import: `benchmarks.wire_apps:APP__BRIDGE__THREADS`.
 
-APP is a function below; BRIDGE is a name of the tables in peers.py, or `native` for the app itself.
-Each server process imports only the framework that it serves.
+APP is a function below; BRIDGE is a name of the tables in peers.py, `floor`, or `native` for the
+app itself. Each server process imports only the framework that it serves.
 """
 
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from .peers import ASGI_TO_WSGI, WSGI_TO_ASGI
+from .floor_on_the_wire import asgi_floor, wsgi_floor
+from .peers import ASGI_TO_WSGI, FLOOR, WSGI_TO_ASGI
 
 HELLO_TEXT = "Hello, world!"
 HELLO_JSON = b'{"message":"Hello, world!"}'
@@ -69,7 +70,7 @@ def __getattr__(name: str) -> Any:
     app, _, rest = name.partition("__")
     bridge, _, threads = rest.partition("__")
     if app == "flask":
-        return bridged(flask(), WSGI_TO_ASGI, bridge, threads=int(threads))
+        return bridged(flask(), {**WSGI_TO_ASGI, FLOOR: wsgi_floor}, bridge, threads=int(threads))
     if app in ("fastapi", "starlette"):
-        return bridged(globals()[app](), ASGI_TO_WSGI, bridge)
+        return bridged(globals()[app](), {**ASGI_TO_WSGI, FLOOR: asgi_floor}, bridge)
     raise AttributeError(name)

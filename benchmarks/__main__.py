@@ -61,7 +61,12 @@ def arguments() -> argparse.Namespace:
         "all of it takes more than an hour, without memory and hostile about a quarter.",
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="the essentials, in under a minute")
+    size.add_argument(
+        "--quick",
+        action="store_true",
+        help="small, in under a minute: ours, the floor, a2wsgi and gthread; without memory and "
+        "hostile clients, unless --only names them",
+    )
     size.add_argument("--smoke", action="store_true", help="every line once; figures mean nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     parser.add_argument(
@@ -72,13 +77,20 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--peers",
-        type=contenders_named,
+        type=peers,
         help="only these contenders, as in ours,floor,a2wsgi,native; or all, with --quick too",
     )
     parser.add_argument("--rounds", type=int, help="rounds of the in-process parts")
     parser.add_argument("--unpinned", action="store_true", help="leave the process on all CPUs")
     parser.add_argument("--client", choices=["auto", "own", "wrk"], default="auto")
     return parser.parse_args()
+
+
+def peers(words: str) -> frozenset[str]:
+    try:
+        return contenders_named(words)
+    except ValueError as error:  # argparse shows the words of its own error only
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def settings_of(given: argparse.Namespace) -> Settings:

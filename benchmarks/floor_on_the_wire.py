@@ -6,7 +6,7 @@ head whatever the app said. What a bridge takes more than this is its translatio
 
 import asyncio
 from _thread import LockType
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from .floor import LoopThread, Wakeups, Workers, locked
@@ -55,20 +55,21 @@ class ASGIFloor:
     def __init__(self, app: ASGIApp, loop: asyncio.AbstractEventLoop) -> None:
         self.app = app
         self.loop = loop
+        self.wakeups = Wakeups(loop)
         self.tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         blocks: list[bytes] = []
         over = locked()
-        self.loop.call_soon_threadsafe(self.start, environ["PATH_INFO"], blocks, over)
+        self.wakeups.post(self.start, self.collect(environ["PATH_INFO"], blocks, over))
         over.acquire()
         body = b"".join(blocks)
         length = str(len(body))
         start_response("200 OK", [("Content-Type", CONTENT_TYPE), ("Content-Length", length)])
         return [body]
 
-    def start(self, path: str, blocks: list[bytes], over: LockType) -> None:
-        task = self.loop.create_task(self.collect(path, blocks, over))
+    def start(self, request: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(request)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks import apps, contest, hostile, in_process_a, in_process_w, memory, on_the_wire
 from benchmarks.contest import Contest, WrongAnswerError, rotations
+from benchmarks.floor_on_the_wire import asgi_floor
 from benchmarks.measuring import Cost, ratio_of
 from benchmarks.peers import Bridge, contender_names
 from benchmarks.results import Row
@@ -98,17 +99,27 @@ OURS_ALONE = replace(SMOKE, only_contenders=frozenset({"ours"}), client="own", a
 
 def test_real_servers_are_loaded_by_the_own_client() -> None:
     told: list[str] = []
-    part = on_the_wire.measure_w(OURS_ALONE, told.append)
+    with_the_floor = replace(OURS_ALONE, only_contenders=frozenset({"ours", "floor"}))
+    part = on_the_wire.measure_w(with_the_floor, told.append)
     assert [row.case for row in part.rows] == [
         "uvicorn + Flask hello",
         "uvicorn + Flask, view sleeps 5 ms",
     ]
     for row in part.rows:
         assert row.refused == {}
-        assert set(row.samples) == {"ours"}
-        assert row.samples["ours"]["requests_per_second"][0] > 0
-        assert row.samples["ours"]["cpu_seconds"][0] >= 0
+        assert set(row.samples) == {"ours", "floor"}
+        for samples in row.samples.values():
+            assert samples["requests_per_second"][0] > 0
+            assert samples["cpu_seconds"][0] >= 0
     assert told[0] == "starting ours for uvicorn + Flask hello"
+
+
+def test_the_floor_hands_an_asgi_app_over() -> None:
+    floor, answer = asgi_floor(apps.asgi_hello), in_process_a.Answer()
+    assert floor.call({"PATH_INFO": "/"}, answer.start_response) == [apps.HELLO]
+    floor.end()
+    assert answer.status == "200 OK"
+    assert ("Content-Length", str(len(apps.HELLO))) in answer.headers
 
 
 def test_ordinary_requests_are_timed_while_clients_misbehave() -> None:

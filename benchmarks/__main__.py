@@ -97,7 +97,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
     settings = QUICK if given.quick else SMOKE if given.smoke else FULL
     settings = replace(settings, client=given.client, pinned=not given.unpinned)
     if given.peers:
-        settings = replace(settings, only_contenders=given.peers)
+        settings = replace(settings, only_contenders=given.peers, floor_on_the_wire=True)
     if given.rounds:
         settings = replace(settings, rounds=given.rounds)
     return settings

@@ -19,7 +19,7 @@ LABEL_WIDTH = 96
 TEXT_WIDTH = 100  # beside the longest bar
 GAP = 20  # between panels
 BASELINE = 10  # of a row's text below its top
-BREAK_AT = 10.0  # a bar so many times longer than the next is broken off
+BREAK_AT = 40.0  # a bar so many times longer than the next is broken off
 BREAK_WIDTH = 4
 BREAK_SCALE = 2.0  # how many times the next longest fills the room then
 

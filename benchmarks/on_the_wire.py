@@ -191,7 +191,7 @@ def measure_stage(stage: Stage, settings: Settings, progress: Progress) -> list[
     with ExitStack() as ending:
         running: dict[str, ServerProcess] = {}
         for name, command in stage.servers.items():
-            if settings.takes(name):
+            if settings.takes(name) and (name != FLOOR or settings.floor_on_the_wire):
                 progress(f"starting {name} for {stage.loads[0].case}")
                 try:
                     running[name] = ending.enter_context(ServerProcess(command))

@@ -16,6 +16,7 @@ class Settings:
     latency_rounds: int = 7
     wire_rounds: int = 5
     wire_seconds: float = 3.0
+    floor_on_the_wire: bool = True
     memory_mebibytes: int = 512
     memory_requests: int = 20_000
     memory_dropped: int = 500
@@ -53,6 +54,7 @@ QUICK = Settings(
     latency_rounds=3,
     wire_rounds=2,
     wire_seconds=0.8,
+    floor_on_the_wire=False,  # or it would take more than a minute
     memory_mebibytes=64,
     memory_requests=1000,
     memory_dropped=50,

@@ -6,6 +6,7 @@ README.md. With files and `--to`, it draws those into another folder and prints 
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,12 @@ def bar(name: str, row: Row, metric: str) -> Bar:
 
 
 def read_reports(files: Iterable[Path]) -> list[Report]:
-    return [Report.from_text(file.read_text(encoding="utf-8")) for file in files]
+    """Raises ValueError when two of them have the same part: which of them would count?"""
+    reports = [Report.from_text(file.read_text(encoding="utf-8")) for file in files]
+    names = Counter(part.name for report in reports for part in report.parts)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"in more than one file: {', '.join(twice)}")
+    return reports
 
 
 def pictures(reports: Sequence[Report]) -> dict[str, str]:

@@ -262,6 +262,15 @@ def test_the_kept_results_fill_every_panel(drawing: plot.Drawing) -> None:
     assert len(boxes(svg, "ours")) == len(drawing.choices)
 
 
+def test_no_part_comes_from_two_files(tmp_path: Path) -> None:
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for file in files:
+        file.write_text(report_of(Part("wire-w", "", [], [])).as_text())
+    assert len(plot.read_reports(files[:1])) == 1
+    with pytest.raises(ValueError, match="more than one file: wire-w"):
+        plot.read_reports(files)
+
+
 def test_other_results_are_drawn_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

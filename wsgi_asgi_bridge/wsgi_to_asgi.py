@@ -893,7 +893,8 @@ class _Exchange:
         self._ahead = ()
         unbroken = 0
         while True:
-            await body.wait_for_room_in_loop()
+            if not body.has_room_in_loop():
+                await body.wait_for_room_in_loop()
             if unbroken > self._settings.request_buffer:
                 # A worker that reads as fast as the server gives would otherwise keep the loop for
                 # itself.

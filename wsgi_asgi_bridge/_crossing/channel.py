@@ -293,6 +293,13 @@ class LoopToThread:
 
     # ------------------------------------------------------------ the task
 
+    def has_room_in_loop(self) -> bool:
+        """Whether `wait_for_room_in_loop` would return at once."""
+        self._lock.acquire()
+        has_room = self._held < self._budget or self._ended or self._broken is not None
+        self._lock.release()
+        return has_room
+
     async def wait_for_room_in_loop(self) -> None:
         """Sleep while the budget is spent; bytes taken and not yet used up count."""
         while True:
@@ -308,10 +315,11 @@ class LoopToThread:
         """
         if not chunk:
             return
-        with self._lock:
-            self._chunks.append(chunk)
-            self._held += len(chunk)
-            taker, self._taker = self._taker, None
+        self._lock.acquire()
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        taker, self._taker = self._taker, None
+        self._lock.release()
         if taker is not None:
             taker.open()
 
@@ -367,12 +375,13 @@ class LoopToThread:
 
     def release_from_thread(self, size: int) -> None:
         """`size` of the bytes taken are used up: the task may put as many more."""
-        with self._lock:
-            self._held -= size
-            putter = None
-            # Half, not a byte: the two meet twice a budget instead of once a read.
-            if self._putter is not None and self._held <= self._budget // 2:
-                putter, self._putter = self._putter, None
+        putter = None
+        self._lock.acquire()
+        self._held -= size
+        # Half, not a byte: the two meet twice a budget instead of once a read.
+        if self._putter is not None and self._held <= self._budget // 2:
+            putter, self._putter = self._putter, None
+        self._lock.release()
         if putter is not None:
             self._loop.post(lambda: self._loop.open_gate(putter))
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
+import sniffio
 import uvloop
 
 from tests.support.wsgi_driver import (
@@ -640,6 +642,25 @@ def test_contexts_of_concurrent_callers_stay_apart(backend: dict[str, Any]) -> N
         must_happen(all_here, "the meeting in the app")
         meeting.open()
         assert [call.result() for call in calls] == [b"l0l0", b"l1l1", b"l2l2", b"l3l3"]
+
+
+@on_every_backend
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_library_of_the_caller_s_loop_is_not_taken_for_the_app_s(
+    backend: dict[str, Any], library: str
+) -> None:
+    """A-LOOP-3: anyio writes into the context which library runs it; a caller that came out of such
+    a loop leads nobody in the private loop astray.
+    """
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, await anyio.to_thread.run_sync(lambda: b"from a thread"))
+
+    with bridged(app, backend) as bridge:
+        context = contextvars.copy_context()
+        context.run(sniffio.current_async_library_cvar.set, library)
+        call = InThread(lambda: context.run(call_here, bridge), "the call")
+        assert call.result() == b"from a thread"
 
 
 @on_every_backend

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Context, ContextVar, Token, copy_context
 from typing import Any
+from weakref import ref
 
 from asgiref.sync import AsyncToSync, SyncToAsync
 
-__all__ = ["Changes", "Echo", "changes", "own_context", "unchanged"]
+__all__ = ["Changes", "Echo", "changes", "notes_on", "own_context", "unchanged"]
 
 Changes = Mapping["ContextVar[Any]", Any]
 """What is set otherwise than before."""
@@ -54,6 +55,17 @@ def changes(before: Context, after: Context) -> Changes:
         and var not in _OF_ONE_THREAD
         and var is not _latest
         and var.name != _ASGIREF_LOCAL
+    }
+
+
+def notes_on(error: BaseException, told: Changes) -> Changes:
+    """Those of `told` that hold `error` itself, or a weak reference to it: a monitor's note that it
+    has reported this one.
+    """
+    return {
+        var: value
+        for var, value in told.items()
+        if value is error or (isinstance(value, ref) and value() is error)
     }
 
 

@@ -25,7 +25,7 @@ from asgiref.compatibility import guarantee_single_callable
 
 from ._arguments import count, imported_app, seconds
 from ._crossing.caller import Caller, current_caller
-from ._crossing.contexts import Changes, Echo, changes, own_context, unchanged
+from ._crossing.contexts import Changes, Echo, changes, notes_on, own_context, unchanged
 from ._crossing.event_loop import LoopFactory, PrivateLoop, default_loop_factory
 from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
@@ -424,7 +424,7 @@ class _Exchange(Iterator[bytes]):
         # The loop's.
         self._task: Companion
         self._before: contextvars.Context
-        """The app's context when it began, where what it sets is told to the caller."""
+        """The app's context when it began."""
         self._seen: contextvars.Context
         self._changes: Changes | None = None
         self._parts: list[bytes] = []  # one as a rule: the next is read when the app asks
@@ -560,8 +560,7 @@ class _Exchange(Iterator[bytes]):
                     await door.enter_own_in_loop()
             else:
                 current_caller.set(self._caller)
-            if self._tells_changes:
-                self._before = self._seen = contextvars.copy_context()
+            self._before = self._seen = contextvars.copy_context()
             await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
@@ -597,8 +596,11 @@ class _Exchange(Iterator[bytes]):
                 logger.error("the app raised after its client had left", exc_info=error)
         else:
             side.failed += 1
-            if self._tells_changes:
-                self._note_changes()
+            self._note_changes()
+            if not self._tells_changes and self._changes is not None:
+                # Any caller may know what a monitor around the app has noted about this exception;
+                # another one, around the bridge, would report it again.
+                self._changes = None if error is None else notes_on(error, self._changes)
             self._caller.fail_in_loop(
                 AppError(f"the app returned {response.state.value}, without ending its response")
                 if error is None

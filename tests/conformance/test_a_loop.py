@@ -5,12 +5,15 @@ import contextvars
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
+import sniffio
 import uvloop
 
 from tests.support.wsgi_driver import (
@@ -640,6 +643,66 @@ def test_contexts_of_concurrent_callers_stay_apart(backend: dict[str, Any]) -> N
         must_happen(all_here, "the meeting in the app")
         meeting.open()
         assert [call.result() for call in calls] == [b"l0l0", b"l1l1", b"l2l2", b"l3l3"]
+
+
+class Reported(Exception):
+    """What an app raises, and a monitor around it has reported."""
+
+
+NOTE: contextvars.ContextVar[Any] = contextvars.ContextVar("NOTE", default=None)
+
+
+@on_every_backend
+@pytest.mark.parametrize("noted", [weakref.ref, lambda error: error], ids=["weakly", "itself"])
+@pytest.mark.parametrize("when", ["before the response", "during the response"])
+def test_an_error_brings_along_what_has_been_noted_about_it(
+    backend: dict[str, Any], when: str, noted: Callable[[Exception], Any]
+) -> None:
+    """A-LOOP-3: a monitor around the bridge finds that one inside it has reported the exception,
+    and nothing else that the app has set; the next request of the thread finds neither.
+    """
+    seen: list[tuple[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((LANGUAGE.get(), NOTE.get()))
+        LANGUAGE.set("of the app")
+        if when == "during the response":
+            await start(send)
+            await stream(send, b"x")
+        error = Reported()
+        NOTE.set(noted(error))
+        raise error
+
+    def calls_of_one_thread() -> None:
+        LANGUAGE.set("of the caller")
+        for _ in range(3):
+            with pytest.raises(Reported) as raised:
+                call_here(bridge)
+            assert NOTE.get() == noted(raised.value)
+            assert LANGUAGE.get() == "of the caller"
+
+    with bridged(app, backend) as bridge:
+        InThread(calls_of_one_thread, "the calls").result()
+    assert seen == [("of the caller", None)] * 3
+
+
+@on_every_backend
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_library_of_the_caller_s_loop_is_not_taken_for_the_app_s(
+    backend: dict[str, Any], library: str
+) -> None:
+    """A-LOOP-3: anyio writes into the context which library runs it; a caller that came out of such
+    a loop leads nobody in the private loop astray.
+    """
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, await anyio.to_thread.run_sync(lambda: b"from a thread"))
+
+    with bridged(app, backend) as bridge:
+        context = contextvars.copy_context()
+        context.run(sniffio.current_async_library_cvar.set, library)
+        call = InThread(lambda: context.run(call_here, bridge), "the call")
+        assert call.result() == b"from a thread"
 
 
 @on_every_backend

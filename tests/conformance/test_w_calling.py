@@ -18,6 +18,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+import sniffio
 from asgiref.compatibility import guarantee_single_callable, is_double_callable
 from asgiref.sync import async_to_sync, sync_to_async
 from werkzeug.middleware.lint import LintMiddleware
@@ -146,6 +147,20 @@ async def test_app_runs_in_the_context_of_the_request() -> None:
     async with serving(app) as bridge:
         await answered(middleware)
     assert seen == ["from the middleware"] * 4
+
+
+async def test_app_may_run_a_loop_of_its_own(anyio_backend_name: str) -> None:
+    """W-CALL-2: the context does not say that the thread runs the server's loop; `anyio.run`, under
+    which these tests run, wrote that down there.
+    """
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        for backend in ("asyncio", "trio"):
+            anyio.run(anyio.to_thread.run_sync, request_name.get, backend=backend)
+        return plain_app(environ, start_response)
+
+    sniffio.current_async_library_cvar.set(anyio_backend_name)
+    assert (await fetched(app)).body == b"hello"
 
 
 async def test_one_context_serves_call_steps_and_close() -> None:

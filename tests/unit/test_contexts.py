@@ -1,5 +1,6 @@
 """_crossing/contexts.py: what was set in one context, set again in another."""
 
+import weakref
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from asgiref.local import Local
 from asgiref.sync import SyncToAsync
 
-from wsgi_asgi_bridge._crossing.contexts import Echo, changes, own_context, unchanged
+from wsgi_asgi_bridge._crossing.contexts import Echo, changes, notes_on, own_context, unchanged
 
 first: ContextVar[Any] = ContextVar("first")
 second: ContextVar[Any] = ContextVar("second", default="default")
@@ -64,6 +65,17 @@ def test_what_asgiref_notes_of_a_thread_is_no_change() -> None:
     made.run(note)
     assert len(made) == 3
     assert changes(Context(), made) == {}
+
+
+def test_notes_on_an_error_hold_it_or_a_weak_reference_to_it() -> None:
+    class Raised(Exception):
+        pass
+
+    error, other = Raised(), Raised()
+    weak = weakref.ref(error)
+    assert notes_on(error, {first: error}) == {first: error}
+    assert notes_on(error, {first: weak, second: "user"}) == {first: weak}
+    assert notes_on(error, {first: other, second: weakref.ref(other)}) == {}
 
 
 def run_in_empty_context(test: Any) -> Any:

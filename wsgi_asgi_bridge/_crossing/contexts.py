@@ -7,14 +7,16 @@ pointer to an immutable table, and two that nothing was set between are equal at
 this costs next to nothing where nothing was set.
 """
 
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Context, ContextVar, Token, copy_context
 from typing import Any
+from weakref import ref
 
 from asgiref.sync import AsyncToSync, SyncToAsync
 
-__all__ = ["Changes", "Echo", "changes", "own_context", "unchanged"]
+__all__ = ["Changes", "Echo", "changes", "notes_on", "own_context", "unchanged"]
 
 Changes = Mapping["ContextVar[Any]", Any]
 """What is set otherwise than before."""
@@ -53,6 +55,17 @@ def changes(before: Context, after: Context) -> Changes:
         and var not in _OF_ONE_THREAD
         and var is not _latest
         and var.name != _ASGIREF_LOCAL
+    }
+
+
+def notes_on(error: BaseException, told: Changes) -> Changes:
+    """Those of `told` that hold `error` itself, or a weak reference to it: a monitor's note that it
+    has reported this one.
+    """
+    return {
+        var: value
+        for var, value in told.items()
+        if value is error or (isinstance(value, ref) and value() is error)
     }
 
 
@@ -98,12 +111,22 @@ class Echo:
 
 
 def own_context() -> Context:
-    """A copy of the current context, without what is left in it of an earlier request's echo."""
+    """A copy of the current context for the app's side, without what is left in it of an earlier
+    request's echo, and without the name of the library that runs this side's loop.
+
+    `anyio.run` writes that name down. On the other side anyio would take a loop of asyncio for
+    trio's by it, and refuse to run one in a thread that runs none.
+    """
     echo = _latest.get(None)
     if echo is not None:
         echo.take_back()
         _latest.set(None)
-    return copy_context()
+    context = copy_context()
+    # Where sniffio is not imported, or not yet, nobody has written the name.
+    library = getattr(sys.modules.get("sniffio"), "current_async_library_cvar", None)
+    if library is not None and context.get(library) is not None:
+        context.run(library.set, None)
+    return context
 
 
 _latest: ContextVar[Echo | None] = ContextVar("wsgi_asgi_bridge_echo", default=None)

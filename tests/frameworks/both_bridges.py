@@ -7,6 +7,8 @@ from typing import Any
 
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
+SHUTDOWN_SECONDS = 5.0
+
 Served = Callable[..., AbstractContextManager[Any]]
 """Takes an app and gives, for as long as a block lasts, the app that a client is to call."""
 
@@ -17,14 +19,18 @@ def wsgi_behind_both(app: Any, **options: Any) -> Iterator[Any]:
 
     Whatever the app still does after its responses is over when the block is left.
     """
-    with ASGIToWSGI(WSGIToASGI(app, **options), lifespan="on") as bridged:
+    inner = WSGIToASGI(app, shutdown_timeout=SHUTDOWN_SECONDS, **options)
+    with ASGIToWSGI(inner, lifespan="on", shutdown_timeout=SHUTDOWN_SECONDS) as bridged:
         yield bridged
 
 
 @contextlib.contextmanager
 def asgi_behind_both(app: Any, **options: Any) -> Iterator[Any]:
     """The ASGI app `WSGIToASGI(ASGIToWSGI(app, **options))`; leaving the block as above."""
-    with ASGIToWSGI(app, **options) as inner, contextlib.closing(WSGIToASGI(inner)) as bridged:
+    with (
+        ASGIToWSGI(app, shutdown_timeout=SHUTDOWN_SECONDS, **options) as inner,
+        contextlib.closing(WSGIToASGI(inner, shutdown_timeout=SHUTDOWN_SECONDS)) as bridged,
+    ):
         yield bridged
 
 

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 import quart
@@ -21,7 +22,7 @@ from werkzeug.datastructures import FileStorage
 from tests.frameworks.apps_quart import quart_app
 from tests.frameworks.both_bridges import Served
 from tests.frameworks.conftest import DOWNLOAD_BYTES
-from tests.frameworks.gates import Gates, wait_for
+from tests.frameworks.gates import WAIT_SECONDS, Gates, wait_for
 from tests.frameworks.payloads import payload, summary
 
 ClientOf = Callable[[quart.Quart], AbstractAsyncContextManager[QuartClient]]
@@ -38,7 +39,8 @@ def client_of(asgi_served: Served) -> ClientOf:
 
     @contextlib.asynccontextmanager
     async def client_of(app: quart.Quart) -> AsyncIterator[QuartClient]:
-        with contextlib.ExitStack() as serving:
+        # The client itself would wait for ever for a piece that does not come.
+        with contextlib.ExitStack() as serving, anyio.fail_after(WAIT_SECONDS):
             app.asgi_app = serving.enter_context(asgi_served(app.asgi_app))
             async with app.test_app() as tested:
                 yield tested.test_client()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.frameworks import django_project
+from tests.frameworks.both_bridges import Served, as_it_is, asgi_behind_both, wsgi_behind_both
 from tests.frameworks.gates import Gates
 from tests.frameworks.payloads import payload
 
@@ -30,3 +31,19 @@ def download(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("files") / "download.bin"
     file.write_bytes(payload(DOWNLOAD_BYTES))
     return file
+
+
+@pytest.fixture(params=["native", "bridged"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Each test that asks for this runs on the app alone and on the app behind two bridges."""
+    return str(request.param)
+
+
+@pytest.fixture
+def wsgi_served(way: str) -> Served:
+    return wsgi_behind_both if way == "bridged" else as_it_is
+
+
+@pytest.fixture
+def asgi_served(way: str) -> Served:
+    return asgi_behind_both if way == "bridged" else as_it_is

@@ -17,6 +17,7 @@ from django.test import override_settings
 from tests.frameworks.gates import Gates
 
 NOTES = "tests.frameworks.django_notes"
+TEMPLATES = {"entry.html": '<form method="post">{% csrf_token %}{{ form }}</form>'}
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -50,6 +51,12 @@ def configure(database: Path) -> None:
         ROOT_URLCONF=f"{NOTES}.urls",
         INSTALLED_APPS=["django.contrib.sessions", NOTES],
         MIDDLEWARE=MIDDLEWARE,
+        TEMPLATES=[
+            {
+                "BACKEND": "django.template.backends.django.DjangoTemplates",
+                "OPTIONS": {"loaders": [("django.template.loaders.locmem.Loader", TEMPLATES)]},
+            }
+        ],
         DATABASES={
             "default": {
                 "ENGINE": "django.db.backends.sqlite3",

@@ -4,8 +4,10 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 
+from django import forms
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connection
+from django.db import connection, transaction
 from django.http import (
     FileResponse,
     HttpRequest,
@@ -14,6 +16,7 @@ from django.http import (
     StreamingHttpResponse,
 )
 from django.middleware.csrf import get_token
+from django.shortcuts import redirect, render
 from django.views.decorators.csrf import csrf_exempt
 
 from tests.frameworks.django_notes.models import Note
@@ -117,6 +120,31 @@ async def async_notes(request: HttpRequest) -> HttpResponse:
         await Note.objects.acreate(text=request.POST["text"])
     texts = [note.text async for note in Note.objects.order_by("id")]
     return JsonResponse({"notes": texts, "token": get_token(request)})
+
+
+class EntryForm(forms.Form):
+    text = forms.CharField(max_length=10)
+    urgent = forms.BooleanField(required=False)
+
+
+def entry(request: HttpRequest) -> HttpResponse:
+    """A form: shown, shown again with what is wrong with it, or saved with a redirect."""
+    form = EntryForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        text = form.cleaned_data["text"] + ("!" if form.cleaned_data["urgent"] else "")
+        Note.objects.create(text=text)
+        return redirect("/notes")
+    return render(request, "entry.html", {"form": form}, status=400 if form.is_bound else 200)
+
+
+def rolled_back(_: HttpRequest) -> HttpResponse:
+    with transaction.atomic():
+        Note.objects.create(text="never to be seen")
+        raise LookupError("rolled back on purpose")
+
+
+def forbidden(_: HttpRequest) -> HttpResponse:
+    raise PermissionDenied
 
 
 def visits(request: HttpRequest) -> HttpResponse:

@@ -5,11 +5,9 @@ loop sees it. Between them stands `Caller`, whose lock orders every access to wh
 `_response`, which the loop writes before it puts a chunk, and the thread reads after it took one.
 """
 
-import atexit
 import contextvars
 import errno
 import inspect
-import io
 import logging
 import os
 import threading
@@ -24,6 +22,7 @@ from typing import Any, Self
 from asgiref.compatibility import guarantee_single_callable
 
 from ._arguments import count, imported_app, seconds
+from ._crossing.at_exit import closed_at_exit
 from ._crossing.caller import Caller, current_caller
 from ._crossing.contexts import Changes, Echo, changes, notes_on, own_context, unchanged
 from ._crossing.event_loop import LoopFactory, PrivateLoop, default_loop_factory
@@ -36,6 +35,7 @@ from ._lifespan_task import LifespanTask
 from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import blocks
 from ._protocol.scope import declared_length, is_websocket, scope_from_environ
+from ._request_body import RequestBody
 from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
 from .typing import ASGIApp, Backend, Environ, LifespanMode, Message, StartResponse
 
@@ -152,7 +152,7 @@ class ASGIToWSGI:
 
         Called by the fork itself (A-CALL-2).
         """
-        _open_sides.notice_fork()
+        closed_at_exit.notice_fork()
         if self._side is not None:
             self._side.abandon()
         self._begin()
@@ -297,7 +297,7 @@ class _LoopSide:
     def started(cls, bridge: ASGIToWSGI) -> "_LoopSide":
         """With its loop running and the lifespan's startup over."""
         side = cls(bridge)
-        _open_sides.add(side)
+        closed_at_exit.add(side)
         try:
             if side._lifespan is not None:
                 side.refusal = side._lifespan.startup(bridge._startup_timeout)
@@ -334,7 +334,7 @@ class _LoopSide:
                 except BaseException:  # Ctrl-C: the next close() goes on
                     self._closed = False
                     raise
-                _open_sides.discard(self)
+                closed_at_exit.discard(self)
 
     def _end(self) -> None:
         if self._unused is not None:
@@ -415,7 +415,7 @@ class _Exchange(Iterator[bytes]):
         # that says who is logged in must not stay; a WSGIToASGI makes one for each request.
         self._tells_changes = "asgi.scope" in environ
         # The calling thread's.
-        self._body = _RequestBody(environ, length, bridge._request_buffer)
+        self._body = RequestBody(environ, length, bridge._request_buffer)
         self._client_is_gone = _disconnect_probe(environ)
         self._blocks = _NO_BLOCKS
         self._echo: Echo | None = None
@@ -732,67 +732,6 @@ class _Exchange(Iterator[bytes]):
 _NO_BLOCKS: Iterator[bytes] = iter(())
 
 
-class _RequestBody:
-    """`wsgi.input`, read in the calling thread."""
-
-    __slots__ = ("_block", "_input", "_remaining", "empty", "small")
-
-    def __init__(self, environ: Environ, length: int | None, block: int) -> None:
-        self._input: io.BufferedIOBase | None = environ.get("wsgi.input")
-        self._block = block
-        self._remaining = length
-        if length is None and not _has_undeclared_body(environ):
-            self._remaining = 0
-        self.empty = self._remaining == 0
-        self.small = self._remaining is not None and self._remaining <= block
-        """Read before the app starts, since its first `receive()` then costs no hand-over
-        (A-IN-1).
-        """
-
-    def read_all(self) -> tuple[bytes, bool | None]:
-        """All that is left, as `read` gives it."""
-        parts: list[bytes] = []
-        while True:
-            part, ended = self.read()
-            parts.append(part)
-            if ended is not False:
-                return parts[0] if len(parts) == 1 else b"".join(parts), ended
-
-    def read(self) -> tuple[bytes, bool | None]:
-        """The next part and whether it is the last; None for that when the client left before the
-        end.
-        """
-        remaining = self._remaining
-        if remaining == 0:
-            return b"", True
-        size = self._block if remaining is None else min(self._block, remaining)
-        try:
-            part = self._input.read(size) if self._input is not None else b""
-        except Exception:
-            logger.debug("wsgi.input.read() raised; taken for a disconnect", exc_info=True)
-            return b"", None
-        if remaining is None:
-            return part, not part
-        if not part:
-            return b"", None
-        self._remaining = remaining - len(part)
-        return part, not self._remaining
-
-
-def _has_undeclared_body(environ: Environ) -> bool:
-    """Whether there may be a body without a CONTENT_LENGTH, and its end can be seen (A-IN-1).
-
-    Some servers say `wsgi.input_terminated` with every request; a GET without a header that
-    announces a body has none.
-    """
-    if not environ.get("wsgi.input_terminated"):
-        return False
-    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD") not in (
-        "GET",
-        "HEAD",
-    )
-
-
 def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
     """How this server shows whether the client is still there, if it does (A-IN-3).
 
@@ -859,50 +798,3 @@ def _plain_answer(start_response: StartResponse, status: str, text: str) -> list
 
 _after_fork: dict[int, threading.Lock] = {}
 """By process: who notices a fork first."""
-
-
-class _OpenSides:
-    """The loops of this process that have not ended, closed when the interpreter ends.
-
-    In a forked child also those of its parent: kept, so that they are never collected, and never
-    closed, since the child shares what the parent's loops wake up by.
-    """
-
-    def __init__(self) -> None:
-        self._sides: set[_LoopSide] = set()
-        self._registered = False
-        self._process = os.getpid()
-        self._lock = threading.Lock()  # held for a few statements
-
-    def notice_fork(self) -> None:
-        """In a child, before it adds a loop: a thread of the parent may have held the lock."""
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._lock = threading.Lock()
-
-    def add(self, side: _LoopSide) -> None:
-        with self._lock:
-            self._sides.add(side)
-            registered, self._registered = self._registered, True
-        if not registered:
-            # Before thread pools are shut, where Python lets us: a lifespan may use one for its
-            # shutdown. That is when the main thread ends, even if a server serves on in others; a
-            # request that comes later starts a new loop.
-            register = getattr(threading, "_register_atexit", None)
-            if register is not None:
-                with suppress(RuntimeError):  # the main thread has ended already
-                    register(self._close_all)
-            atexit.register(self._close_all)
-
-    def discard(self, side: _LoopSide) -> None:
-        with self._lock:
-            self._sides.discard(side)
-
-    def _close_all(self) -> None:
-        with self._lock:
-            sides = list(self._sides)
-        for side in sides:
-            side.close()
-
-
-_open_sides = _OpenSides()

@@ -12,6 +12,9 @@ So no post is ever left without a wake-up behind it. Two posters may both wake t
 drain finds nothing. The end mark also bounds a drain; the length of the deque would do that too,
 but reading it orders nothing without a GIL. "On its way" is a lock that is only ever tried, never
 waited for, so that between two drains one poster wins and wakes.
+
+A wake-up that nobody here asked for, by a forked child that shares what this loop wakes up by, is
+one drain too many and otherwise nothing.
 """
 
 from collections import deque
@@ -64,7 +67,10 @@ class Mailbox:
         return True
 
     def _drain(self) -> None:
-        self._on_its_way.release()
+        try:  # noqa: SIM105  # suppress() costs more than the rest of this
+            self._on_its_way.release()
+        except RuntimeError:  # none was
+            pass
         posts = self._posts
         # Up to the mark: what these post in turn has its own wake-up, so the loop gets to its
         # sockets in between.

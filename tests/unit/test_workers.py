@@ -1126,6 +1126,26 @@ def test_nothing_of_a_long_stream_is_left_with_its_thread(pools: Pools) -> None:
     assert (pool.counts().away, pool._counted) == (0, 1)
 
 
+def test_a_stream_that_begins_after_its_job_is_over_is_none(pools: Pools) -> None:
+    """W-FLOW-8: an app's own thread may be late. The next job of that thread counts all the same,
+    and a thread that ends is not kept.
+    """
+    clock = Clock()
+    pool, lock = pools(limit=2, clock=clock)
+    (held,) = pools.running(pool, 1)
+    workers: list[Worker] = []
+    held.do(workers.append)
+    held.let_go()
+    lock.wait_until(lambda: pool.counts().idle == 1)
+    workers.pop().begin_streaming()
+    assert not pool._streams
+    (after,) = pools.running(pool, 1)
+    assert after.thread is held.thread
+    clock.now += 1000
+    pool.release_long_streams()
+    assert (pool.counts().away, pool._counted) == (0, 1)
+
+
 @pytest.mark.parametrize("how", ["away", "long stream"])
 def test_all_books_are_closed_when_everything_is_over(pools: Pools, how: str) -> None:
     pool, clock, stream, other = streaming(pools)

@@ -357,8 +357,10 @@ class WorkerPool:
     def _begin_streaming(self, worker: Worker) -> None:
         now = self._clock()
         with self._lock:
-            worker.streaming_since = now
-            self._streams.add(worker)
+            # An app may begin in a thread of its own, after the job is over.
+            if worker.busy:
+                worker.streaming_since = now
+                self._streams.add(worker)
 
     def _leave(self, worker: Worker) -> int | None:
         """The number of the job that the worker left the count in, None when it did not leave."""

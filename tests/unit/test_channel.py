@@ -120,6 +120,19 @@ def test_a_whole_body_and_the_threads_end_are_one_hand_over(
     assert loop.post_count == 1
 
 
+def test_a_whole_body_that_cannot_be_taken_leaves_the_lock_free(out: ThreadToLoop) -> None:
+    """W-FLOW-7: no memory for it, say. The thread still leaves and the task still hears of it."""
+
+    def no_body() -> Iterator[bytes]:
+        raise MemoryError
+        yield b""
+
+    with pytest.raises(MemoryError):
+        out.end_from_thread(no_body(), left=True)  # type: ignore[arg-type]
+    assert ended(out.leave_from_thread)
+    assert stepped(out.take_in_loop()) == ([], True)
+
+
 def test_the_end_may_come_long_after_the_last_chunk(out: ThreadToLoop) -> None:
     out.put_from_thread(b"one")
     assert stepped(out.take_in_loop()) == ([b"one"], False)

@@ -126,15 +126,16 @@ class ThreadToLoop:
 
         `left`: so is the thread's work.
         """
-        # By hand where every request passes: `with` costs twice as much, and nothing in between
-        # raises.
+        # By hand where every request passes: `with` costs twice as much.
         self._lock.acquire()
-        # Not added to what is held: nothing is put after it that would have to wait.
-        self._chunks += chunks
-        self._ended = True
-        self._left = left
-        taker, self._taker = self._taker, None
-        self._lock.release()
+        try:
+            # Not added to what is held: nothing is put after it that would have to wait.
+            self._chunks += chunks
+            self._ended = True
+            self._left = left
+            taker, self._taker = self._taker, None
+        finally:  # there may be no memory for so many chunks
+            self._lock.release()
         if taker is not None:
             self._wake_taker(taker)
 

@@ -19,6 +19,7 @@ from tests.support.interleaving import (
     Blocking,
     LyingLock,
     ended,
+    interrupted_lock,
     must_happen,
 )
 from wsgi_asgi_bridge._crossing.gate import ThreadGate
@@ -1180,6 +1181,16 @@ def test_fifty_streams_leave_a_pool_of_two_two_threads_for_requests(pools: Pools
 
 
 # --- the lock
+
+
+def test_ctrl_c_in_a_submit_leaves_the_lock_free(pools: Pools) -> None:
+    """W-CALL-3: a loop may run in the main thread."""
+    pool, real = pools()
+    pool._lock = lock = interrupted_lock()
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit(lambda worker: None)
+    pool._lock = real  # type: ignore[assignment]
+    assert not lock.locked()
 
 
 def test_the_lock_is_free_while_a_job_runs_and_while_a_thread_sleeps(pools: Pools) -> None:

@@ -132,7 +132,9 @@ class AppCall:
                 return
             try:
                 if getattr(type(iterable), "__iter__", None) in _WHOLE and self.head is None:
-                    self._give_whole(iterable, left=False)
+                    # By way of its iterator, which asks no `__len__` of the app's own. A plain list
+                    # runs no code of the app where a lock is held.
+                    self._give_whole(list(iter(iterable)), left=False)
                 else:
                     self._give_pieces(iterable)
             finally:
@@ -204,8 +206,8 @@ class AppCall:
             self._warn_of_excess()
         self._note_changes()
         self.head = head
-        self._ended = True
         self._out.end_from_thread(body, left=left)
+        self._ended = True  # not before: what raised there has ended the body before its end
 
     def _give_pieces(self, iterable: Any) -> None:
         """A body made on the way: each chunk goes before the next is asked for (W-OUT-4)."""

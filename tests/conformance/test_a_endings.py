@@ -500,3 +500,61 @@ def test_fork_in_mid_flight(backend: dict[str, Any], state: str) -> None:
     name = next(name for name, options in BACKENDS.items() if options is backend)
     output = run_script(FORK % {"state": state, "backend": name}, timeout=40)
     assert output == "shutdown\n" * 3
+
+
+FORK_IN_THE_CALLING_THREAD = """
+import logging, os, sys, threading
+from tests.support.wsgi_driver import *
+from wsgi_asgi_bridge import ASGIToWSGI
+import anyio
+
+logging.basicConfig(stream=sys.stdout)
+end_this_process_after(25)
+anyio.run(anyio.sleep, 0, backend=BACKENDS[%(backend)r].get("backend", "asyncio"))
+go_on = Gate()
+
+async def app(scope, receive, send):
+    await start(send)
+    await stream(send, b"one ")
+    await go_on.wait()
+    await stream(send, b"two ")
+    await finish(send, b"three")
+
+def forked_while(step):
+    # Another thread posts to the loop, and stands at `step` while this one forks.
+    inside, on = threading.Event(), threading.Event()
+    def hold():
+        with step:
+            inside.set()
+            on.wait()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    child = os.fork()
+    if child:
+        on.set()
+        thread.join()
+    return child
+
+bridge = ASGIToWSGI(app, lifespan="off", **BACKENDS[%(backend)r])
+body = bridge(environ_for("/"), lambda status, headers, exc_info=None: None)
+assert next(body) == b"one "
+bell = getattr(bridge._side.handle.post.__self__._wake, "__self__", None)
+child = forked_while(getattr(bell, "_lock", threading.Lock()))
+if child == 0:
+    end_this_process_after(10)
+    body.close()  # as a server does when SystemExit ends the child
+    sys.exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+go_on.open()
+assert b"".join(body) == b"two three"
+bridge.close()
+"""
+
+
+def test_fork_in_the_thread_that_iterates(backend: dict[str, Any]) -> None:
+    """Ending: fork in mid-flight. A child that closes its copy of the response waits for nobody and
+    is not heard in the parent.
+    """
+    name = next(name for name, options in BACKENDS.items() if options is backend)
+    assert run_script(FORK_IN_THE_CALLING_THREAD % {"backend": name}, timeout=40) == ""

@@ -941,3 +941,22 @@ def test_crash_in_the_middle_of_many(backend: dict[str, Any]) -> None:
             assert (exchange.finish().error is None) is (n % 3 == 0)
         turn_the_loop(bridge)
         assert bridge.stats().failed == 8
+
+
+@on_every_backend
+def test_a_loop_that_has_ended_by_itself_is_followed_by_another(backend: dict[str, Any]) -> None:
+    """A-LOOP-5: a crash of the whole loop costs the requests in it, not those to come."""
+    loops: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        loops.append(anyio.lowlevel.current_token())
+        await respond(send)
+
+    with bridged(app, backend, lifespan="off") as bridge:
+        serve(bridge)
+        first = bridge._side
+        assert first is not None
+        assert first.private.stop(5)
+        serve(bridge)
+        assert len(set(loops)) == 2
+        first.close()

@@ -444,6 +444,30 @@ async def test_close_runs_once(
     assert body.closes == 1
 
 
+class CountingIsCode(ListWithClose):
+    """A list whose length is the app's own code."""
+
+    environ: Environ
+
+    def __len__(self) -> int:
+        self.environ["wsgi_asgi_bridge.client_disconnected"]()
+        raise LookupError("this list is not to be counted")
+
+
+async def test_a_list_of_the_apps_own_making_is_only_iterated() -> None:
+    """W-OUT-5, W-FLOW-7: no code of the app runs where it could keep the loop waiting."""
+    body = CountingIsCode([b"abc", b"def"])
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        body.environ = environ
+        start_response("200 OK", [])
+        return body
+
+    client = await fetched(app)
+    assert client.body == b"abcdef"
+    assert body.closes == 1
+
+
 async def test_close_of_a_generator_runs_its_finally() -> None:
     """W-OUT-5: a generator cut by Content-Length is closed, in its own thread."""
     events: list[str] = []

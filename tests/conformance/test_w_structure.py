@@ -25,6 +25,8 @@ from tests.support.asgi_driver import (
     serving,
     settle,
 )
+from wsgi_asgi_bridge._crossing.channel import ThreadToLoop
+from wsgi_asgi_bridge._crossing.workers import WorkerPool
 
 Environ = dict[str, Any]
 RESPONSES = 20
@@ -124,10 +126,13 @@ async def test_small_upload_and_its_answer_cost_one_wake_up(
 
 
 class BlockingCalls:
-    """Counts the calls of a worker that put it to sleep, by a profile function that each new thread
-    gets. To take a lock that is free is none.
+    """Counts the calls of a worker that may put it to sleep, by a profile function that each new
+    thread gets; others' threads get it too.
+
+    Not the locks that are held for a few statements. Whether one of them is free is chance.
     """
 
+    BRIEF = frozenset({WorkerPool._next_job.__code__, ThreadToLoop.end_from_thread.__code__})
     NAMES = frozenset({"acquire", "get", "wait", "result", "join", "sleep", "select", "recv"})
 
     def __init__(self) -> None:
@@ -136,8 +141,8 @@ class BlockingCalls:
     def __call__(self, frame: Any, event: str, argument: Any) -> None:
         if event != "c_call" or getattr(argument, "__name__", "") not in self.NAMES:
             return
-        locked = getattr(argument.__self__, "locked", None)
-        if locked is None or locked():
+        ours = threading.current_thread().name.startswith("wsgi_asgi_bridge-worker")
+        if ours and frame.f_code not in self.BRIEF:
             self.calls[argument.__qualname__] += 1
 
 
@@ -167,7 +172,7 @@ async def test_list_costs_one_hand_off_to_a_worker() -> None:
     finally:
         threading.setprofile(None)
     assert one == thousand
-    assert one <= 20, f"{one / 10} sleeps a request: {blocking.calls}"
+    assert 10 <= one <= 20, f"{one / 10} sleeps a request: {blocking.calls}"
 
 
 def _wait_until(condition: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ Whatever may block runs in a `Blocking` thread and has `WAIT_SECONDS` to end.
 
 import sys
 import threading
+from _thread import interrupt_main
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
@@ -130,6 +131,24 @@ class _Lie:
             return False
         self._left -= 1
         return self._left == 0
+
+
+def interrupted_lock() -> Any:
+    """A lock that Ctrl-C meets as soon as it is taken, once; for the main thread.
+
+    All that it does is done by C functions, after which the interpreter looks for signals as it
+    does after those of a real lock, and not before.
+    """
+    real = threading.Lock()
+    real.acquire()
+
+    class Interrupted:
+        acquire = __enter__ = staticmethod(interrupt_main)
+        release = staticmethod(real.release)
+        __exit__ = staticmethod(real.__exit__)
+        locked = staticmethod(real.locked)
+
+    return Interrupted()
 
 
 # ---------------------------------------------------------------- a loop turned by hand

@@ -17,6 +17,7 @@ from tests.support.interleaving import (
     HandTurnedLoop,
     LyingLock,
     ended,
+    interrupted_lock,
     must_happen,
     stepped,
 )
@@ -608,3 +609,15 @@ def test_a_glance_ends_the_wait_for_work(caller: Caller) -> None:
     caller.begin_work()
     with pytest.raises(BoredError):
         ended(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, glance))
+
+
+# --- signals
+
+
+def test_ctrl_c_as_the_thread_takes_leaves_the_lock_free(caller: Caller) -> None:
+    """A-OUT-4: the calling thread may be the main one; a server's signal handlers raise there."""
+    caller.put_in_loop(b"one", last=False)
+    caller._lock = lock = interrupted_lock()
+    with pytest.raises(KeyboardInterrupt):
+        caller.take_from_thread(None, None)
+    assert not lock.locked()

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -22,6 +23,7 @@ from tests.support.interleaving import (
     HandTurnedLoop,
     LyingLock,
     ended,
+    interrupted_lock,
     must_happen,
     stepped,
 )
@@ -118,6 +120,65 @@ def test_a_whole_body_and_the_threads_end_are_one_hand_over(
         assert taking.result() == ([b"x" * BUDGET, b"y" * BUDGET], True)
     stepped(out.left_in_loop())
     assert loop.post_count == 1
+
+
+def test_a_whole_body_that_cannot_be_taken_leaves_the_lock_free(out: ThreadToLoop) -> None:
+    """W-FLOW-7: no memory for it, say. The thread still leaves and the task still hears of it."""
+
+    def no_body() -> Iterator[bytes]:
+        raise MemoryError
+        yield b""
+
+    with pytest.raises(MemoryError):
+        out.end_from_thread(no_body(), left=True)  # type: ignore[arg-type]
+    assert ended(out.leave_from_thread)
+    assert stepped(out.take_in_loop()) == ([], True)
+
+
+def test_ctrl_c_as_the_loop_takes_leaves_the_lock_free(out: ThreadToLoop) -> None:
+    """W-CALL-3: a loop may run in the main thread."""
+    out._lock = lock = interrupted_lock()
+    with pytest.raises(KeyboardInterrupt):
+        out.taken_in_loop()
+    assert not lock.locked()
+
+
+def test_what_was_expected_and_comes_opens_the_gate_once(
+    out: ThreadToLoop, loop: HandTurnedLoop
+) -> None:
+    """The steps that cost less: a gate made before the thread knows the channel, and a taking that
+    does not sleep.
+    """
+    gate: Any = out.expect_in_loop()
+    assert out.taken_in_loop() is None
+    out.end_from_thread([b"all"], left=True)
+    assert loop.post_count == 1
+    loop.turn()
+    assert gate.opened
+    assert out.taken_in_loop() == ([b"all"], True)
+    assert out.left_in_time
+
+
+def test_a_thread_that_has_yet_to_leave_has_not_left_in_time(
+    out: ThreadToLoop, loop: HandTurnedLoop
+) -> None:
+    out.expect_in_loop()
+    out.end_from_thread([b"all"], left=False)
+    assert out.taken_in_loop() == ([b"all"], True)
+    assert not out.left_in_time
+    with HandTask(out.left_in_loop()) as leaving:
+        assert not leaving.step()
+        out.leave_from_thread()
+        loop.turn()
+        assert leaving.step()
+
+
+def test_a_break_opens_what_was_expected(out: ThreadToLoop) -> None:
+    gate: Any = out.expect_in_loop()
+    out.break_in_loop(GoneError)
+    assert gate.opened
+    with pytest.raises(GoneError):
+        out.taken_in_loop()
 
 
 def test_the_end_may_come_long_after_the_last_chunk(out: ThreadToLoop) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import uvloop
 
 from tests.support.interleaving import LyingLock
 from wsgi_asgi_bridge._crossing.event_bell import EventBell
+from wsgi_asgi_bridge._crossing.fork import _reset_all
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="eventfd is Linux's")
 
@@ -133,13 +135,52 @@ def test_what_a_forked_child_has_read_is_no_error(
 ) -> None:
     """A-CALL-2: parent and child share the counter."""
     rung: list[str] = []
-    bell.ring(lambda: rung.append("again"))
+    bell.ring(lambda: rung.append("heard"))
     os.eventfd_read(bell._descriptor)
     bell._answer()
-    assert rung == []
-    bell.ring(lambda: rung.append("again"))
+    assert rung == ["heard"]
     one_turn(loop)
-    assert rung == ["again"]
+    assert rung == ["heard"]
+
+
+def test_a_bell_in_a_forked_child_is_closed_whoever_held_it(bell: EventBell) -> None:
+    """A-CALL-2: it neither waits for a thread of the parent, nor wakes the parent's loop, nor takes
+    away what the parent's loop has to hear.
+    """
+    counter = os.dup(bell._descriptor)
+    rung: list[str] = []
+    bell.ring(lambda: rung.append("the child's"))
+    held = bell._lock
+    with held:
+        _reset_all()
+    assert not is_open(bell._descriptor)
+    with pytest.raises(RuntimeError, match="closed"):
+        bell.ring(lambda: None)
+    bell._answer()
+    assert rung == []
+    assert os.eventfd_read(counter) == 1  # the parent's ring, unread, and no other
+    os.close(counter)
+
+
+def test_a_closed_bell_keeps_nobody_who_rang(loop: asyncio.AbstractEventLoop) -> None:
+    """A cycle would wait for the garbage collector."""
+
+    class Ringer:
+        def __init__(self, bell: EventBell) -> None:
+            self.bell = bell
+
+        def answer(self) -> None: ...
+
+    bell = EventBell(loop)
+    ringer = Ringer(bell)
+    gone = weakref.ref(ringer)
+    bell.ring(ringer.answer)
+    loop.close()
+    bell.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        bell.ring(ringer.answer)
+    del ringer
+    assert gone() is None
 
 
 class BlindLoop(asyncio.SelectorEventLoop):
@@ -161,4 +202,12 @@ def test_other_systems_have_no_bell(
     loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
+    assert EventBell.where_there_is_one(loop) is None
+
+
+def test_a_python_without_eventfd_has_no_bell(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Linux too: not every Python has it, and not every C library that one is built with."""
+    monkeypatch.delattr(os, "eventfd")
     assert EventBell.where_there_is_one(loop) is None

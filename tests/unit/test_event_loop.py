@@ -13,6 +13,7 @@ import trio
 import uvloop
 
 from tests.support.interleaving import TINY_SECONDS, WAIT_SECONDS, Blocking, ended, must_happen
+from wsgi_asgi_bridge._crossing.event_bell import EventBell
 from wsgi_asgi_bridge._crossing.event_loop import PrivateLoop, default_loop_factory
 from wsgi_asgi_bridge._crossing.loops import Companion, running_loop
 
@@ -71,6 +72,26 @@ class Task:
 
 
 # --- started
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="eventfd is Linux's")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_its_posts_ring_a_bell(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else counts wake-ups counts calls of call_soon_threadsafe as well."""
+    rung: list[object] = []
+    ring = EventBell.ring
+
+    def counting(bell: EventBell, callback: Callable[[], None]) -> None:
+        rung.append(callback)
+        ring(bell, callback)
+
+    monkeypatch.setattr(EventBell, "ring", counting)
+    watched = PrivateLoop.started(**LOOPS[loop], name=NAME)
+    try:
+        assert seen_in_loop(watched, threading.current_thread) is watched.thread
+        assert len(rung) == 1
+    finally:
+        assert watched.stop(WAIT_SECONDS)
 
 
 def test_it_runs_in_a_named_daemon_thread(private: PrivateLoop) -> None:

@@ -315,3 +315,39 @@ async def test_callbacks_run_in_the_loops_own_thread() -> None:
         await over.wait()
     must_happen(posted)
     assert where == [threading.current_thread()]
+
+
+def test_a_signal_amid_a_wake_up_leaves_no_post_without_one(wakes: ScheduledWakes) -> None:
+    """A-LOOP-5: the poster may be the main thread, whose signal handlers raise. All later posts
+    would find a wake-up on its way that never comes.
+    """
+    ran: list[str] = []
+
+    def interrupted_once(drain: Callable[[], None]) -> None:
+        if not wakes.count:
+            wakes.count = 1
+            raise KeyboardInterrupt
+        wakes.schedule(drain)
+
+    mailbox = Mailbox(interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        mailbox.post(lambda: ran.append("interrupted"))
+    wakes.run_all()
+    assert ran == ["interrupted"]
+    mailbox.post(lambda: ran.append("later"))
+    wakes.run_all()
+    assert ran == ["interrupted", "later"]
+
+
+def test_a_wake_up_that_nobody_asked_for_is_nothing(wakes: ScheduledWakes) -> None:
+    """A-CALL-2: a forked child may have rung."""
+    ran: list[str] = []
+    mailbox = Mailbox(wakes.schedule)
+    mailbox._drain()
+    mailbox.post(lambda: ran.append("post"))
+    mailbox._drain()
+    assert ran == ["post"]
+    wakes.run_all()
+    mailbox.post(lambda: ran.append("later"))
+    wakes.run_all()
+    assert ran == ["post", "later"]

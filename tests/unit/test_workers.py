@@ -19,6 +19,7 @@ from tests.support.interleaving import (
     Blocking,
     LyingLock,
     ended,
+    interrupted_lock,
     must_happen,
 )
 from wsgi_asgi_bridge._crossing.gate import ThreadGate
@@ -1126,6 +1127,26 @@ def test_nothing_of_a_long_stream_is_left_with_its_thread(pools: Pools) -> None:
     assert (pool.counts().away, pool._counted) == (0, 1)
 
 
+def test_a_stream_that_begins_after_its_job_is_over_is_none(pools: Pools) -> None:
+    """W-FLOW-8: an app's own thread may be late. The next job of that thread counts all the same,
+    and a thread that ends is not kept.
+    """
+    clock = Clock()
+    pool, lock = pools(limit=2, clock=clock)
+    (held,) = pools.running(pool, 1)
+    workers: list[Worker] = []
+    held.do(workers.append)
+    held.let_go()
+    lock.wait_until(lambda: pool.counts().idle == 1)
+    workers.pop().begin_streaming()
+    assert not pool._streams
+    (after,) = pools.running(pool, 1)
+    assert after.thread is held.thread
+    clock.now += 1000
+    pool.release_long_streams()
+    assert (pool.counts().away, pool._counted) == (0, 1)
+
+
 @pytest.mark.parametrize("how", ["away", "long stream"])
 def test_all_books_are_closed_when_everything_is_over(pools: Pools, how: str) -> None:
     pool, clock, stream, other = streaming(pools)
@@ -1160,6 +1181,16 @@ def test_fifty_streams_leave_a_pool_of_two_two_threads_for_requests(pools: Pools
 
 
 # --- the lock
+
+
+def test_ctrl_c_in_a_submit_leaves_the_lock_free(pools: Pools) -> None:
+    """W-CALL-3: a loop may run in the main thread."""
+    pool, real = pools()
+    pool._lock = lock = interrupted_lock()
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit(lambda worker: None)
+    pool._lock = real  # type: ignore[assignment]
+    assert not lock.locked()
 
 
 def test_the_lock_is_free_while_a_job_runs_and_while_a_thread_sleeps(pools: Pools) -> None:

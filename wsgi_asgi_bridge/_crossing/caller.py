@@ -4,10 +4,11 @@ The loop puts chunks and the end; it posts jobs that must run in this very threa
 request, thread-sensitive code). The thread takes whatever is there, chunks first, so that no block
 is delayed by a job; a job lets one taking of chunks go before it.
 
-One lock, held for a few statements, and taken by acquire() and release() where every chunk passes,
-since `with` costs twice as much. The thread sleeps at a gate that it has put into the shared
-state under it, and whoever changes the state takes the gate out under the same lock and opens it
-after. See gate.py and channel.py.
+One lock, held for a few statements. The loop takes it by acquire() and release() for each chunk,
+since `with` costs twice as much; the calling thread may be the main one, where a signal between
+acquire() and `try` would leave the lock held. The thread sleeps at a gate that it has put into the
+shared state under it, and whoever changes the state takes the gate out under the same lock and
+opens it after. See gate.py and channel.py.
 
 The thread leaves once and for good: with the end in its hands, or before it with a reason. From
 then on jobs are refused and chunks are dropped, and the loop is told by one callback.
@@ -200,8 +201,7 @@ class Caller:
         while True:
             gate: ThreadGate | None = None
             job: Callable[[], None] | None = None
-            self._lock.acquire()
-            try:
+            with self._lock:
                 if self._chunks or self._ended or self._left:
                     self._passed_over = len(self._jobs)
                     return self._taken()
@@ -209,8 +209,6 @@ class Caller:
                     job = self._jobs.pop(0)
                 else:
                     gate = self._parked = ThreadGate()
-            finally:
-                self._lock.release()
             if job is not None:
                 job()
                 del job  # what it refers to is not kept while this thread sleeps

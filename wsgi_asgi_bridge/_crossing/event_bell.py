@@ -9,6 +9,10 @@ a small request costs.
 The race. The descriptor must not be written to once it is closed, since its number may then be
 another file's. So both happen under one lock, held for that system call alone; the loop's thread
 takes it once, when all is over.
+
+A forked child gets a copy of the descriptor, the parent's counter behind it, and perhaps the lock
+as held. It is neither to wait for that nor to wake the parent's loop, so in a child the bell is
+closed.
 """
 
 import asyncio
@@ -17,6 +21,8 @@ import os
 import sys
 from collections.abc import Callable
 from threading import Lock
+
+from .fork import reset_in_child
 
 __all__ = ["EventBell"]
 
@@ -27,7 +33,7 @@ class EventBell:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raises NotImplementedError or OSError where there is no such thing."""
+        """Raises NotImplementedError, AttributeError or OSError where there is no such thing."""
         if sys.platform != "linux":
             raise NotImplementedError("eventfd is Linux's")
         self._loop = loop
@@ -41,21 +47,24 @@ class EventBell:
         except BaseException:
             os.close(self._descriptor)
             raise
+        reset_in_child(self)
 
     @classmethod
     def where_there_is_one(cls, loop: asyncio.AbstractEventLoop) -> "EventBell | None":
-        """None on other systems, and for a loop that watches no files."""
+        """None on other systems, in Pythons without `os.eventfd`, and for a loop that watches no
+        files.
+        """
         try:
             return cls(loop)
-        except (NotImplementedError, OSError):
+        except (NotImplementedError, AttributeError, OSError):
             return None
 
     def ring(self, callback: Callable[[], None]) -> None:
         """Run `callback` in the loop soon. Raises RuntimeError when the loop is closed."""
-        self._callback = callback
         with self._lock:
             if self._closed or self._loop.is_closed():
                 raise RuntimeError("the event loop is closed")
+            self._callback = callback
             os.eventfd_write(self._descriptor, 1)
 
     def close(self) -> None:
@@ -64,11 +73,25 @@ class EventBell:
             if not self._closed:
                 self._closed = True
                 os.close(self._descriptor)
+                # It refers to whoever rings, and that to this bell.
+                self._callback = _nothing
+
+    def reset_after_fork(self) -> None:
+        """In the child, whose only thread this is."""
+        self._lock = Lock()  # another thread of the parent may have held it
+        self.close()
 
     def _answer(self) -> None:
+        if self._closed:
+            return  # the fork came from this very loop: the child turns it, the counter is not its
         # Read before the callback runs: who rings from here on is heard in the loop's next turn.
-        try:
+        # A counter that another has read is no reason to keep the callback waiting: a fork without
+        # hooks leaves two that read it.
+        try:  # noqa: SIM105  # suppress() costs as much as the reading
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
-            return  # a forked child has read it
+            pass
         self._callback()
+
+
+def _nothing() -> None: ...

@@ -12,6 +12,9 @@ So no post is ever left without a wake-up behind it. Two posters may both wake t
 drain finds nothing. The end mark also bounds a drain; the length of the deque would do that too,
 but reading it orders nothing without a GIL. "On its way" is a lock that is only ever tried, never
 waited for, so that between two drains one poster wins and wakes.
+
+A wake-up that nobody here asked for, after a signal or by a forked child that shares what this
+loop wakes up by, is one drain too many and otherwise nothing.
 """
 
 from collections import deque
@@ -50,21 +53,30 @@ class Mailbox:
         `callback` must not raise: what it has to report, it must carry itself.
         """
         self._posts.append(callback)
-        if self._on_its_way.acquire(False):
-            try:
+        try:
+            if self._on_its_way.acquire(False):
                 self._wake(self._drain)
-            except RuntimeError:
-                # asyncio says "Event loop is closed"; trio's RunFinishedError is one too.
-                self._posts.clear()
-                self._on_its_way.release()
-                return False
-        elif self._is_closed is not None and self._is_closed():
+                return True
+        except RuntimeError:
+            # asyncio says "Event loop is closed"; trio's RunFinishedError is one too.
+            self._posts.clear()
+            self._on_its_way.release()
+            return False
+        except BaseException:
+            # Out of a signal's handler: nobody can tell any more whether a wake-up is on its way,
+            # and all posts would wait for it. One too many does no harm.
+            self._wake(self._drain)
+            raise
+        if self._is_closed is not None and self._is_closed():
             self._posts.clear()
             return False
         return True
 
     def _drain(self) -> None:
-        self._on_its_way.release()
+        try:  # noqa: SIM105  # suppress() costs more than the rest of this
+            self._on_its_way.release()
+        except RuntimeError:  # none was
+            pass
         posts = self._posts
         # Up to the mark: what these post in turn has its own wake-up, so the loop gets to its
         # sockets in between.

@@ -131,8 +131,9 @@ class WorkerPool:
         self._clock = clock
         self._idle_seconds = idle_seconds
         # All below belongs to the lock, which is held for a few statements at a time: a loop may
-        # take it. Where each request passes, it is taken by acquire() and release(): half the price
-        # of `with`.
+        # take it. Where each worker passes, it is taken by acquire() and release(): half the price
+        # of `with`. A loop may run in the main thread, where Ctrl-C between acquire() and `try`
+        # would leave the lock held.
         self._lock = threading.Lock()
         self._jobs: OrderedDict[Job, None] = OrderedDict()
         self._idle: list[Worker] = []
@@ -154,8 +155,7 @@ class WorkerPool:
         all.
         """
         wake = None
-        self._lock.acquire()
-        try:
+        with self._lock:
             if self._closing:
                 raise BridgeClosed("the bridge is shutting down and takes no new requests")
             ahead = len(self._jobs)
@@ -167,8 +167,6 @@ class WorkerPool:
             self._jobs[job] = None
             if free > 0 and not self._waking:
                 wake = self._next_to_wake()
-        finally:
-            self._lock.release()
         if wake is not None:
             wake()
             if self._is_deserted() and self.withdraw(job):
@@ -357,8 +355,10 @@ class WorkerPool:
     def _begin_streaming(self, worker: Worker) -> None:
         now = self._clock()
         with self._lock:
-            worker.streaming_since = now
-            self._streams.add(worker)
+            # An app may begin in a thread of its own, after the job is over.
+            if worker.busy:
+                worker.streaming_since = now
+                self._streams.add(worker)
 
     def _leave(self, worker: Worker) -> int | None:
         """The number of the job that the worker left the count in, None when it did not leave."""

@@ -978,9 +978,10 @@ class _Exchange:
         self._aborted = True
         if self._job is not None:
             self._side.withdraw(self._job)
+        # First what tells the app that its client is gone: whoever wakes up in read() may ask.
+        self._out.break_in_loop(reason)
         if self._body is not None:
             self._body.break_in_loop(reason)
-        self._out.break_in_loop(reason)
 
     def _client_disconnected(self) -> bool:
         """`environ["wsgi_asgi_bridge.client_disconnected"]`: whether the client is known to be

@@ -39,6 +39,7 @@ from tests.support.asgi_driver import (
     settle,
 )
 from wsgi_asgi_bridge import BridgeClosed, ClientDisconnected, WSGIToASGI
+from wsgi_asgi_bridge._crossing.channel import LoopToThread
 
 Environ = dict[str, Any]
 BLOCK = b"x" * 1000
@@ -197,6 +198,37 @@ async def test_app_raises_in_close_as_well() -> None:
 
 
 # --- the client leaves
+
+
+async def test_an_app_whose_reading_raises_can_ask_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W-FLOW-3: the app is told that its client is gone no later than by the error; without a GIL
+    it may ask before the loop takes its next step.
+    """
+    reading, over = Gate(), Gate()
+    environs: list[Environ] = []
+    told: list[bool] = []
+    break_body = LoopToThread.break_in_loop
+
+    def ask_and_break(body: LoopToThread, reason: Any) -> None:
+        told.append(environs[0][GONE]())
+        break_body(body, reason)
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        environs.append(environ)
+        reading.open()
+        try:
+            environ["wsgi.input"].read()
+        finally:
+            over.open()
+        raise AssertionError("the body was cut")
+
+    monkeypatch.setattr(LoopToThread, "break_in_loop", ask_and_break)
+    client = Client(post_scope(None), [b"some"], body_ends=False)
+    async with row(app) as bridge, calling(bridge, client):
+        await reading.wait()
+        client.leave()
+        await over.wait()
+    assert told == [True]
 
 
 async def test_client_leaves_while_the_app_reads() -> None:

@@ -328,20 +328,20 @@ def test_a_job_is_freed_before_the_thread_sleeps(caller: Caller) -> None:
         def __call__(self) -> None:
             pass
 
-    job = Job()
-    kept = weakref.ref(job)
-    alive_at_sleep: list[bool] = []
-    lock = lying(caller)
-    caller.call_in_thread(job)
-    del job
+    freed = threading.Event()
 
-    def look_and_end() -> None:
-        alive_at_sleep.append(kept() is not None)
-        caller.put_in_loop(b"", last=True)
+    def post_and_take() -> None:
+        # Made in the thread that drops it last: without a GIL an object waits for its maker.
+        job = Job()
+        weakref.finalize(job, freed.set)
+        caller.call_in_thread(job)
+        del job
+        take(caller)
 
-    lock.after("take_from_thread", look_and_end, nth=2)
-    take(caller)
-    assert alive_at_sleep == [False]
+    waiting = Blocking(post_and_take)
+    must_happen(freed)  # while nothing has ended the wait
+    caller.put_in_loop(b"", last=True)
+    waiting.result()
 
 
 def test_a_job_that_comes_after_the_thread_has_left_is_refused(caller: Caller) -> None:

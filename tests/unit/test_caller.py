@@ -336,7 +336,7 @@ def test_a_job_is_freed_before_the_thread_sleeps(caller: Caller) -> None:
         weakref.finalize(job, freed.set)
         caller.call_in_thread(job)
         del job
-        take(caller)
+        caller.take_from_thread(None, None)
 
     waiting = Blocking(post_and_take)
     must_happen(freed)  # while nothing has ended the wait

@@ -590,7 +590,7 @@ def test_without_work_nothing_is_waited_for(caller: Caller) -> None:
 
 
 def test_the_thread_waits_for_all_the_work_that_was_begun(caller: Caller) -> None:
-    first, second = caller.begin_work(), caller.begin_work()
+    first, second = caller.begin_work(bool), caller.begin_work(bool)
     assert caller.has_unfinished_work()
     first.open()
     looked = threading.Event()
@@ -606,9 +606,19 @@ def test_a_glance_ends_the_wait_for_work(caller: Caller) -> None:
     def glance() -> None:
         raise BoredError
 
-    caller.begin_work()
+    caller.begin_work(bool)
     with pytest.raises(BoredError):
         ended(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, glance))
+
+
+def test_nobody_waits_for_work_that_is_given_up(caller: Caller) -> None:
+    given_up, looked = threading.Event(), threading.Event()
+    caller.begin_work(given_up.is_set)
+    waiting = Blocking(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, looked.set))
+    must_happen(looked)
+    assert not waiting.done()
+    given_up.set()
+    waiting.result()
 
 
 # --- signals

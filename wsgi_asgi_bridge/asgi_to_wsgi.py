@@ -413,7 +413,7 @@ class _Exchange(Iterator[bytes]):
         self._context = own_context()
         # A WSGI server's thread keeps its context from one request to the next, where a variable
         # that says who is logged in must not stay; a WSGIToASGI makes one for each request.
-        self._tells_changes = "asgi.scope" in environ
+        self._tells_changes = "asgi.scope" in environ and _is_below_a_task(environ)
         # The calling thread's.
         self._body = RequestBody(environ, length, bridge._request_buffer)
         self._client_is_gone = _disconnect_probe(environ)
@@ -478,6 +478,7 @@ class _Exchange(Iterator[bytes]):
         if self._last and self._caller.has_unfinished_work():
             with suppress(BridgeClosed):
                 self._caller.wait_for_work_from_thread(self._poll, self._check_loop)
+            if self._caller.last_changes is not None:
                 self._caller.changes = self._caller.last_changes
             self._repeat_changes()
 
@@ -516,7 +517,7 @@ class _Exchange(Iterator[bytes]):
         if by_thread is None and by_task is None:
             return
         if self._echo is None:
-            self._echo = Echo()
+            self._echo = Echo(context_lasts=True)
         self._echo.repeat({**(by_thread or {}), **(by_task or {})})
 
     def _leave(self) -> None:
@@ -746,6 +747,19 @@ def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
     if connection is not None:
         return partial(peer_has_closed, connection)
     return None
+
+
+def _is_below_a_task(environ: Environ) -> bool:
+    """Whether the outermost bridge of this request is a WSGIToASGI, so that no server's thread is
+    told what is told here.
+    """
+    scope = environ.get("asgi.scope")
+    while scope is not None:
+        outer = scope.get("wsgi_environ")
+        if outer is None:
+            return True
+        scope = outer.get("asgi.scope")
+    return False
 
 
 def _client_gone() -> ClientDisconnected:

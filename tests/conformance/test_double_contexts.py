@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from tests.support.asgi_driver import (
@@ -33,7 +34,6 @@ from tests.support.wsgi_driver import (
     finish,
     on_every_backend,
     respond,
-    serve,
     start,
     stream,
 )
@@ -454,15 +454,120 @@ async def test_the_next_request_of_the_same_task_sees_nothing_through_both(
 
 
 @on_every_backend
-def test_three_bridges_tell_it_from_the_innermost_to_the_outermost(backend: Backend) -> None:
-    """An async app behind three: its caller is a bridge, so it tells; the server's thread is
-    told by the bridge in the middle, for which that app is a WSGI app.
+def test_a_servers_thread_keeps_nothing_of_an_async_app_behind_three(backend: Backend) -> None:
+    """A-LOOP-3: its caller is a worker, but who hears it in the end is the server's thread, which
+    would hear nothing without the two bridges around.
     """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         user.set("set inside")
         await respond(send, b"ok")
 
-    with bridged(app, backend) as innermost, wsgi_twice(innermost, backend) as triple:
-        assert consumed(triple)[-1][0] == "set inside"
-        assert serve(triple).body == b"ok"
+    with bridged(app, backend) as innermost:
+        native = consumed(innermost)
+        with wsgi_twice(innermost, backend) as triple:
+            assert {who for who, _ in consumed(triple)} == {who for who, _ in native}
+    assert native[-1][0] == "set outside"
+
+
+async def test_three_bridges_tell_it_from_the_innermost_to_the_outermost(
+    anyio_backend: Any,
+) -> None:
+    """A WSGI app behind three, whose outermost caller is a task."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        assert user.get() == "set outside"
+        user.set("set inside")
+        return plain_app(environ, start_response)
+
+    async with (
+        serving(app) as innermost,
+        asgi_twice(innermost, like(anyio_backend)) as triple,
+    ):
+        user.set("set outside")
+        assert (await answered(triple)).body == b"hello"
+        assert user.get() == "set inside"
+        await anyio.to_thread.run_sync(innermost.close)
+
+
+# --- requests that share a context
+
+
+def naming_itself(seen: list[str]) -> Any:
+    """A WSGI app that notes which user it finds, and leaves its path there."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        seen.append(user.get())
+        user.set(environ["PATH_INFO"])
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"hello"
+
+    return app
+
+
+@on_every_backend
+def test_a_request_within_another_of_the_same_thread_leaves_nothing(backend: Backend) -> None:
+    """W-CALL-2: as a WSGI middleware makes it, for an error page. Who is closed last is not all
+    that there is to forget.
+    """
+    seen: list[str] = []
+
+    def caller() -> None:
+        first = double(environ_for("/first"), lambda *_: None)
+        second = double(environ_for("/second"), lambda *_: None)
+        assert b"".join(second) == b"hello"
+        second.close()
+        assert b"".join(first) == b"hello"
+        first.close()
+        assert b"".join(double(environ_for("/third"), lambda *_: None)) == b"hello"
+
+    with wsgi_twice(naming_itself(seen), backend) as double:
+        contextvars.copy_context().run(caller)
+    assert seen == ["nobody"] * 3
+
+
+@on_every_backend
+def test_a_response_that_is_closed_in_another_thread_leaves_nothing_there(
+    backend: Backend,
+) -> None:
+    """W-CALL-2: some servers do, and that thread's next request may be anybody's."""
+    seen: list[str] = []
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"hello"
+
+        def close(self) -> None:
+            user.set("who closed")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        seen.append(user.get())
+        user.set("who called")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return Body()
+
+    def elsewhere() -> None:
+        response.close()
+        assert user.get() == "who closed"
+        double(environ_for(), lambda *_: None).close()
+
+    with wsgi_twice(app, backend) as double:
+        response = double(environ_for(), lambda *_: None)
+        assert b"".join(response) == b"hello"
+        contextvars.Context().run(elsewhere)
+    assert seen == ["nobody"] * 2
+
+
+async def test_a_request_in_a_task_of_the_last_ones_task_sees_nothing() -> None:
+    """W-CALL-2: as a client makes several at once, after one that logged in; nor does the next in
+    the first task.
+    """
+    seen: list[str] = []
+
+    async with serving(naming_itself(seen)) as bridge:
+        await answered(bridge, Client(http_scope(path="/login")))
+        async with anyio.create_task_group() as group:
+            for path in ("/a", "/b"):
+                group.start_soon(answered, bridge, Client(http_scope(path=path)))
+        await answered(bridge, Client(http_scope(path="/logout")))
+    assert seen == ["nobody"] * 4

@@ -455,6 +455,8 @@ class _Exchange(Iterator[bytes]):
             self.close()
             raise
         if self._last and not self._caller.has_unfinished_work():
+            if self._changes is not None:
+                self._forget_changes()
             return list(blocks(chunks))
         self._blocks = iter(blocks(chunks))
         return self
@@ -481,6 +483,7 @@ class _Exchange(Iterator[bytes]):
             if self._caller.last_changes is not None:
                 self._caller.changes = self._caller.last_changes
             self._repeat_changes()
+        self._forget_changes()
 
     def _take(self) -> list[bytes]:
         """What the app has sent; serves it with this thread meanwhile.
@@ -491,6 +494,7 @@ class _Exchange(Iterator[bytes]):
             chunks, self._last = self._caller.take_from_thread(self._poll, self._glance)
         except BaseException:
             self._repeat_changes()
+            self._forget_changes()
             self._leave()
             raise
         if self._caller.changes is not None or self._changes is not None:
@@ -519,6 +523,12 @@ class _Exchange(Iterator[bytes]):
         if self._echo is None:
             self._echo = Echo(context_lasts=True)
         self._echo.repeat({**(by_thread or {}), **(by_task or {})})
+
+    def _forget_changes(self) -> None:
+        """What the app has set may refer to this exchange: neither is to wait for the garbage
+        collector.
+        """
+        self._changes = self._echo = None
 
     def _leave(self) -> None:
         if self._left:

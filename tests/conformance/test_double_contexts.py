@@ -8,7 +8,10 @@ keeps its context for the next request, which may go to another app.
 """
 
 import contextvars
+import gc
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -32,6 +35,7 @@ from tests.support.wsgi_driver import (
     bridged,
     environ_for,
     finish,
+    must_become,
     on_every_backend,
     respond,
     start,
@@ -571,3 +575,78 @@ async def test_a_request_in_a_task_of_the_last_ones_task_sees_nothing() -> None:
                 group.start_soon(answered, bridge, Client(http_scope(path=path)))
         await answered(bridge, Client(http_scope(path="/logout")))
     assert seen == ["nobody"] * 4
+
+
+# --- what is kept
+
+
+class Kept:
+    """What an app puts into a variable."""
+
+
+kept: ContextVar[Any] = ContextVar("kept")
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    """What is free in it was not in a cycle."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def test_what_an_app_set_is_free_with_the_context_of_its_request() -> None:
+    """As without a bridge: it need not wait for the garbage collector."""
+    values: list[weakref.ref[Kept]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        value = environ["test.kept"] = Kept()
+        values.append(weakref.ref(value))
+        kept.set((value, environ))
+        return plain_app(environ, start_response)
+
+    async with serving(app) as bridge:
+        with no_collector():
+            async with anyio.create_task_group() as group:
+                group.start_soon(answered, bridge)
+            # The worker lets go of its request a moment after the answer.
+            await anyio.to_thread.run_sync(
+                must_become, lambda: values[0]() is None, "the end of the value"
+            )
+
+
+@on_every_backend
+@pytest.mark.parametrize("ending", ["answers", "raises", "raises late"])
+def test_what_an_app_set_behind_both_is_free_after_the_next_request(
+    backend: Backend, ending: str
+) -> None:
+    values: list[weakref.ref[Kept]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        value = environ["test.kept"] = Kept()
+        values.append(weakref.ref(value))
+        kept.set((value, environ))
+        if ending == "raises":
+            raise AppFailure
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"hello"
+        if ending == "raises late":
+            raise AppFailure
+
+    def caller() -> None:
+        for _ in range(3):
+            exchange = None
+            try:
+                exchange = double(environ_for(), lambda *_: None)
+                b"".join(exchange)
+            except AppFailure:
+                pass
+            if exchange is not None:
+                exchange.close()
+        must_become(lambda: [value() for value in values[:2]] == [None] * 2, "their end")
+
+    with wsgi_twice(app, backend) as double, no_collector():
+        contextvars.copy_context().run(caller)

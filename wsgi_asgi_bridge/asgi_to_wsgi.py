@@ -473,16 +473,18 @@ class _Exchange(Iterator[bytes]):
         """The server is done with this response, finished or not.
 
         May be called again, and in another thread. After a whole response it returns when a WSGI
-        app behind both bridges has closed its own.
+        app behind both bridges has closed its own. Of an app that goes on, nobody knows what it
+        will take back, so the caller's context keeps nothing of it.
         """
         self._blocks = _NO_BLOCKS
         self._leave()
         if self._last and self._caller.has_unfinished_work():
             with suppress(BridgeClosed):
                 self._caller.wait_for_work_from_thread(self._poll, self._check_loop)
-            if self._caller.last_changes is not None:
-                self._caller.changes = self._caller.last_changes
+            self._caller.changes = self._caller.last_changes  # None of an app that was given up
             self._repeat_changes()
+        elif not self._last and self._echo is not None:
+            self._echo.repeat({})
         self._forget_changes()
 
     def _take(self) -> list[bytes]:
@@ -518,9 +520,9 @@ class _Exchange(Iterator[bytes]):
         both bridges, and by all of the app where the caller's context is this request's own.
         """
         by_thread, by_task = self._caller.changes, self._changes
-        if by_thread is None and by_task is None:
-            return
         if self._echo is None:
+            if by_thread is None and by_task is None:
+                return
             self._echo = Echo(context_lasts=True)
         self._echo.repeat({**(by_thread or {}), **(by_task or {})})
 

@@ -9,6 +9,7 @@ keeps its context for the next request, which may go to another app.
 
 import contextvars
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,13 +30,14 @@ from tests.support.asgi_driver import (
     plain_app,
     serving,
 )
-from tests.support.twice import asgi_twice, like, wsgi_twice
+from tests.support.twice import asgi_twice, like, plainly, wsgi_twice
 from tests.support.wsgi_driver import (
     Backend,
     bridged,
     environ_for,
     finish,
     must_become,
+    must_happen,
     on_every_backend,
     respond,
     start,
@@ -528,6 +530,59 @@ def test_a_request_within_another_of_the_same_thread_leaves_nothing(backend: Bac
     with wsgi_twice(naming_itself(seen), backend) as double:
         contextvars.copy_context().run(caller)
     assert seen == ["nobody"] * 3
+
+
+@on_every_backend
+@pytest.mark.parametrize("who", ["the server", "the middle"])
+def test_a_servers_thread_keeps_nothing_of_an_app_that_was_given_up(
+    backend: Backend, who: str
+) -> None:
+    """W-CALL-2: as of Flask's `stream_with_context`, which holds its request while it streams, and
+    lets go of it when it is closed; but nobody waits for that.
+    """
+    go_on, closed = threading.Event(), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        token = user.set("while streaming")
+        try:
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            yield b"first"
+            must_happen(go_on, "the end of the server's close()")
+            yield b"second"
+        finally:
+            user.reset(token)
+            closed.set()
+
+    def impatient(inner: Any) -> Any:
+        async def middleware(scope: Any, receive: Any, send: Any) -> None:
+            with anyio.CancelScope() as patience:
+
+                async def first_part(message: Any) -> None:
+                    await send(message | {"more_body": True})
+                    if message.get("body"):
+                        patience.cancel()
+
+                await inner(scope, receive, first_part)
+            await finish(send, b" is all")
+
+        return middleware
+
+    def caller() -> None:
+        result = double(environ_for(), lambda *_: None)
+        parts = iter(result)
+        body = next(parts)
+        assert user.get() == "while streaming"
+        if who == "the middle":
+            assert b"".join([body, *parts]) == b"first is all"
+        result.close()
+        assert user.get() == "nobody"
+
+    with wsgi_twice(app, backend, middle=impatient if who == "the middle" else plainly) as double:
+        try:
+            contextvars.copy_context().run(caller)
+        finally:
+            go_on.set()
+        must_happen(closed, "the end of the app")
 
 
 @on_every_backend

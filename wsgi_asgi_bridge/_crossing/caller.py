@@ -161,16 +161,16 @@ class Caller:
 
     # ------------------------------------------------------------ a thread that works for the app
 
-    def begin_work(self, given_up: Callable[[], bool]) -> ThreadGate:
+    def begin_work(self, matters: Callable[[], bool]) -> ThreadGate:
         """A thread begins to work for this exchange that its caller would have done itself without
         a loop in between; it opens the gate when that is done.
 
-        `given_up`, in the calling thread: whether the loop waits for that no more, by which nobody
-        else should.
+        `matters`, in the calling thread: whether the exchange had it to wait for. One that has
+        ended without it has given it up, or never needed it.
         """
         gate = ThreadGate()
         with self._lock:
-            self._unfinished.append((gate, given_up))
+            self._unfinished.append((gate, matters))
         return gate
 
     # ------------------------------------------------------------ the thread
@@ -179,15 +179,15 @@ class Caller:
         return bool(self._unfinished)
 
     def wait_for_work_from_thread(self, every: float, glance: Callable[[], None]) -> None:
-        """After the end: sleep until the work is done that was begun, or is given up; `glance` as
-        in `take_from_thread`.
+        """After the end: sleep until the work is done that was begun and still matters; `glance`
+        as in `take_from_thread`.
         """
         while True:
             with self._lock:
                 if not self._unfinished:
                     return
-                gate, given_up = self._unfinished.pop()
-            while not (given_up() or gate.wait(every)):
+                gate, matters = self._unfinished.pop()
+            while matters() and not gate.wait(every):
                 glance()
 
     def take_from_thread(

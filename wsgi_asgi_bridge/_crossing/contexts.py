@@ -124,8 +124,8 @@ class Echo:
             self._made[var] = token, known
 
     def _take_back(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Echoed]) -> None:
-        token, known = self._made.pop(var)
-        if var.get(_NOTHING) is not value:
+        token, known = self._made.pop(var, (None, None))
+        if token is None or var.get(_NOTHING) is not value:  # Ctrl-C came before it was set
             return
         if _set_back(var, token.old_value, token):
             if known is None:

@@ -413,7 +413,8 @@ class _Exchange(Iterator[bytes]):
         self._context = own_context()
         # A WSGI server's thread keeps its context from one request to the next, where a variable
         # that says who is logged in must not stay; a WSGIToASGI makes one for each request.
-        self._tells_changes = "asgi.scope" in environ and _is_below_a_task(environ)
+        self._is_inner = "asgi.scope" in environ
+        self._tells_changes = self._is_inner and _is_below_a_task(environ)
         # The calling thread's.
         self._body = RequestBody(environ, length, bridge._request_buffer)
         self._client_is_gone = _disconnect_probe(environ)
@@ -523,7 +524,7 @@ class _Exchange(Iterator[bytes]):
         if self._echo is None:
             if by_thread is None and by_task is None:
                 return
-            self._echo = Echo(context_lasts=True)
+            self._echo = Echo(context_lasts=not self._is_inner)
         self._echo.repeat({**(by_thread or {}), **(by_task or {})})
 
     def _forget_changes(self) -> None:
@@ -584,8 +585,10 @@ class _Exchange(Iterator[bytes]):
             ):
                 raise error
         finally:
-            # Its traceback leads to this frame: together they would wait for the garbage collector.
-            del error
+            # Its traceback leads to this frame, and the context to this exchange where the app has
+            # put its request there: together they would wait for the garbage collector.
+            del error, self._task
+            self._context = self._before = self._seen = _NO_CONTEXT
 
     def _note_changes(self) -> None:
         """What the app's first task has set, as its caller would see it in one context; its other
@@ -743,6 +746,7 @@ class _Exchange(Iterator[bytes]):
 
 
 _NO_BLOCKS: Iterator[bytes] = iter(())
+_NO_CONTEXT = contextvars.Context()
 
 
 def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:

@@ -12,7 +12,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -668,6 +668,47 @@ async def test_what_an_app_set_is_free_with_the_context_of_its_request() -> None
             async with anyio.create_task_group() as group:
                 group.start_soon(answered, bridge)
             # The worker lets go of its request a moment after the answer.
+            await anyio.to_thread.run_sync(
+                must_become, lambda: values[0]() is None, "the end of the value"
+            )
+
+
+@on_every_backend
+@pytest.mark.parametrize("ending", ["answers", "raises"])
+def test_what_an_async_app_set_is_free_with_its_request(backend: Backend, ending: str) -> None:
+    """Also where it is the request itself."""
+    values: list[weakref.ref[Kept]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        value = scope["test.kept"] = Kept()
+        values.append(weakref.ref(value))
+        kept.set((value, scope, receive, send))
+        if ending == "raises":
+            raise AppFailure
+        await respond(send, b"ok")
+
+    with bridged(app, backend) as bridge, no_collector():
+        with suppress(AppFailure):
+            assert b"".join(bridge(environ_for(), lambda *_: None)) == b"ok"
+        # The loop lets go of its task a moment after the answer.
+        must_become(lambda: values[0]() is None, "the end of the value")
+
+
+async def test_what_an_async_app_set_behind_both_is_free_with_the_context_of_its_request(
+    anyio_backend: Any,
+) -> None:
+    values: list[weakref.ref[Kept]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        value = scope["test.kept"] = Kept()
+        values.append(weakref.ref(value))
+        kept.set((value, scope, receive, send))
+        await respond(send, b"ok")
+
+    async with asgi_twice(app, like(anyio_backend)) as double:
+        with no_collector():
+            async with anyio.create_task_group() as group:
+                group.start_soon(answered, double)
             await anyio.to_thread.run_sync(
                 must_become, lambda: values[0]() is None, "the end of the value"
             )

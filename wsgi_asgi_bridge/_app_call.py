@@ -104,7 +104,7 @@ class AppCall:
     def run_for_caller(self, slot: Worker) -> None:
         """`run`, for a caller whose `close()` returns when it is over, as without bridges."""
         assert self.caller is not None
-        done = self.caller.begin_work()
+        done = self.caller.begin_work(self._out.ended)
         try:
             self.run(slot)
         finally:

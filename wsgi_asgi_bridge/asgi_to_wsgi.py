@@ -413,7 +413,8 @@ class _Exchange(Iterator[bytes]):
         self._context = own_context()
         # A WSGI server's thread keeps its context from one request to the next, where a variable
         # that says who is logged in must not stay; a WSGIToASGI makes one for each request.
-        self._tells_changes = "asgi.scope" in environ
+        self._is_inner = "asgi.scope" in environ
+        self._tells_changes = self._is_inner and _is_below_a_task(environ)
         # The calling thread's.
         self._body = RequestBody(environ, length, bridge._request_buffer)
         self._client_is_gone = _disconnect_probe(environ)
@@ -455,6 +456,8 @@ class _Exchange(Iterator[bytes]):
             self.close()
             raise
         if self._last and not self._caller.has_unfinished_work():
+            if self._changes is not None:
+                self._forget_changes()
             return list(blocks(chunks))
         self._blocks = iter(blocks(chunks))
         return self
@@ -471,15 +474,19 @@ class _Exchange(Iterator[bytes]):
         """The server is done with this response, finished or not.
 
         May be called again, and in another thread. After a whole response it returns when a WSGI
-        app behind both bridges has closed its own.
+        app behind both bridges has closed its own. Of an app that goes on, nobody knows what it
+        will take back, so the caller's context keeps nothing of it.
         """
         self._blocks = _NO_BLOCKS
         self._leave()
         if self._last and self._caller.has_unfinished_work():
             with suppress(BridgeClosed):
                 self._caller.wait_for_work_from_thread(self._poll, self._check_loop)
-                self._caller.changes = self._caller.last_changes
+            self._caller.changes = self._caller.last_changes  # None of an app that was given up
             self._repeat_changes()
+        elif not self._last and self._echo is not None:
+            self._echo.repeat({})
+        self._forget_changes()
 
     def _take(self) -> list[bytes]:
         """What the app has sent; serves it with this thread meanwhile.
@@ -490,6 +497,7 @@ class _Exchange(Iterator[bytes]):
             chunks, self._last = self._caller.take_from_thread(self._poll, self._glance)
         except BaseException:
             self._repeat_changes()
+            self._forget_changes()
             self._leave()
             raise
         if self._caller.changes is not None or self._changes is not None:
@@ -513,11 +521,17 @@ class _Exchange(Iterator[bytes]):
         both bridges, and by all of the app where the caller's context is this request's own.
         """
         by_thread, by_task = self._caller.changes, self._changes
-        if by_thread is None and by_task is None:
-            return
         if self._echo is None:
-            self._echo = Echo()
+            if by_thread is None and by_task is None:
+                return
+            self._echo = Echo(context_lasts=not self._is_inner)
         self._echo.repeat({**(by_thread or {}), **(by_task or {})})
+
+    def _forget_changes(self) -> None:
+        """What the app has set may refer to this exchange: neither is to wait for the garbage
+        collector.
+        """
+        self._changes = self._echo = None
 
     def _leave(self) -> None:
         if self._left:
@@ -571,8 +585,10 @@ class _Exchange(Iterator[bytes]):
             ):
                 raise error
         finally:
-            # Its traceback leads to this frame: together they would wait for the garbage collector.
-            del error
+            # Its traceback leads to this frame, and the context to this exchange where the app has
+            # put its request there: together they would wait for the garbage collector.
+            del error, self._task
+            self._context = self._before = self._seen = _NO_CONTEXT
 
     def _note_changes(self) -> None:
         """What the app's first task has set, as its caller would see it in one context; its other
@@ -730,6 +746,7 @@ class _Exchange(Iterator[bytes]):
 
 
 _NO_BLOCKS: Iterator[bytes] = iter(())
+_NO_CONTEXT = contextvars.Context()
 
 
 def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
@@ -746,6 +763,19 @@ def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
     if connection is not None:
         return partial(peer_has_closed, connection)
     return None
+
+
+def _is_below_a_task(environ: Environ) -> bool:
+    """Whether the outermost bridge of this request is a WSGIToASGI, so that no server's thread is
+    told what is told here.
+    """
+    scope = environ.get("asgi.scope")
+    while scope is not None:
+        outer = scope.get("wsgi_environ")
+        if outer is None:
+            return True
+        scope = outer.get("asgi.scope")
+    return False
 
 
 def _client_gone() -> ClientDisconnected:

@@ -567,7 +567,11 @@ class _Exchange:
                 self._companion = None
             # The call refers to the environ, which refers to this exchange: apart, neither waits
             # for the garbage collector.
-            self._call = self._job = None
+            self._call = self._job = self._echo = None
+            # Nor does what the app has set in its context, which may refer to the environ: it is in
+            # this task's context, and is told to the other bridge where both are here.
+            del self._cut
+            self._receive = self._send = _nobody
 
     async def _serve(self) -> None:
         settings, side = self._settings, self._side
@@ -1017,6 +1021,11 @@ _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
 def _disconnect() -> ClientDisconnected:
     return ClientDisconnected("the client disconnected before the exchange was over")
+
+
+async def _nobody(*_: object) -> Any:
+    """A server's `receive` and `send` once the exchange is over."""
+    raise _disconnect()
 
 
 def _refuse_asgi(app: Any) -> None:

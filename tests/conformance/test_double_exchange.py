@@ -255,6 +255,101 @@ def test_a_server_that_closes_early_does_not_wait_for_the_app(backend: Backend) 
 
 
 @on_every_backend
+@pytest.mark.parametrize("how", ["cancels it", "tells it that the client left"])
+def test_a_server_does_not_wait_for_an_app_that_the_middle_has_given_up(
+    backend: Backend, how: str
+) -> None:
+    """W-FLOW-6, W-OUT-5: as by a time limit, whose answer is whole while the app still hangs."""
+    begun, go_on, closed = asgi_driver.Gate(), threading.Event(), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        try:
+            start_response("200 OK", [])
+            yield b"first"
+            begun.open()
+            must_happen(go_on, "the end of the server's close()")
+            yield b"too late"
+        finally:
+            closed.set()
+
+    def giving_up(inner: Any) -> Any:
+        async def gone() -> dict[str, Any]:
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        async def dropped(message: Any) -> None:
+            await anyio.lowlevel.checkpoint()
+
+        async def middleware(scope: Any, receive: Any, send: Any) -> None:
+            if how == "cancels it":
+                async with anyio.create_task_group() as group:
+                    group.start_soon(inner, scope, receive, dropped)
+                    await begun.wait()
+                    group.cancel_scope.cancel()
+            else:
+                await inner(scope, gone, dropped)
+            await respond(send, b"gave up", status=504)
+
+        return middleware
+
+    with wsgi_twice(app, backend, middle=giving_up, workers=1) as double:
+        exchange = Exchange(double)
+        try:
+            assert exchange.body == b"gave up"
+            assert exchange.closed
+        finally:
+            go_on.set()
+        must_happen(closed, "the end of the app")
+
+
+@on_every_backend
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_server_does_not_wait_for_an_app_that_the_answer_did_not_wait_for(
+    backend: Backend, method: str
+) -> None:
+    """W-OUT-5: as Starlette's BaseHTTPMiddleware answers in the place of an app that it lets go on,
+    or as an endless stream answers HEAD, where the middle makes GET of it.
+    """
+    begun, go_on, closed = asgi_driver.Gate(), threading.Event(), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        try:
+            if method == "GET":
+                begun.open()
+                must_happen(go_on, "the end of the server's close()")
+            start_response("200 OK", [])
+            yield b"first"
+            must_happen(go_on, "the end of the server's close()")
+            yield b"second"
+        finally:
+            closed.set()
+
+    def middle(inner: Any) -> Any:
+        async def dropped(message: Any) -> None:
+            await anyio.lowlevel.checkpoint()
+
+        async def middleware(scope: Any, receive: Any, send: Any) -> None:
+            if method == "HEAD":
+                await inner(scope | {"method": "GET"}, receive, send)
+                return
+            async with anyio.create_task_group() as group:
+                group.start_soon(inner, scope, receive, dropped)
+                await begun.wait()
+                await respond(send, b"gave up", status=504)
+
+        return middleware
+
+    with wsgi_twice(app, backend, middle=middle, workers=1) as double:
+        exchange = Exchange(double, environ_for(method=method))
+        try:
+            assert exchange.body == (b"gave up" if method == "GET" else b"")
+            assert exchange.closed
+        finally:
+            go_on.set()
+        must_happen(closed, "the end of the app")
+
+
+@on_every_backend
 def test_a_client_that_leaves_a_silent_stream_is_noticed(backend: Backend) -> None:
     """A-IN-3, W-FLOW-3: what the server tells reaches the innermost app."""
     left, known = threading.Event(), threading.Event()

@@ -584,13 +584,17 @@ async def test_a_loop_streams_to_a_thread_and_has_it_run_jobs() -> None:
 # --- work of another thread
 
 
+def matters() -> bool:
+    return True
+
+
 def test_without_work_nothing_is_waited_for(caller: Caller) -> None:
     assert not caller.has_unfinished_work()
     ended(lambda: caller.wait_for_work_from_thread(WAIT_SECONDS, lambda: None))
 
 
 def test_the_thread_waits_for_all_the_work_that_was_begun(caller: Caller) -> None:
-    first, second = caller.begin_work(), caller.begin_work()
+    first, second = caller.begin_work(matters), caller.begin_work(matters)
     assert caller.has_unfinished_work()
     first.open()
     looked = threading.Event()
@@ -606,9 +610,19 @@ def test_a_glance_ends_the_wait_for_work(caller: Caller) -> None:
     def glance() -> None:
         raise BoredError
 
-    caller.begin_work()
+    caller.begin_work(matters)
     with pytest.raises(BoredError):
         ended(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, glance))
+
+
+def test_nobody_waits_for_work_that_is_given_up(caller: Caller) -> None:
+    given_up, looked = threading.Event(), threading.Event()
+    caller.begin_work(lambda: not given_up.is_set())
+    waiting = Blocking(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, looked.set))
+    must_happen(looked)
+    assert not waiting.done()
+    given_up.set()
+    waiting.result()
 
 
 # --- signals

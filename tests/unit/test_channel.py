@@ -173,6 +173,14 @@ def test_a_thread_that_has_yet_to_leave_has_not_left_in_time(
         assert leaving.step()
 
 
+def test_whether_the_body_is_over(out: ThreadToLoop) -> None:
+    assert not out.ended()
+    out.put_from_thread(b"one", last=True)
+    assert out.ended()
+    out.break_in_loop(GoneError)
+    assert not out.ended()
+
+
 def test_a_break_opens_what_was_expected(out: ThreadToLoop) -> None:
     gate: Any = out.expect_in_loop()
     out.break_in_loop(GoneError)

@@ -113,10 +113,58 @@ def test_what_the_caller_sets_meanwhile_stands() -> None:
 
 @run_in_empty_context
 def test_the_echo_of_a_request_is_gone_for_the_next() -> None:
-    Echo().repeat({first: 1})
+    Echo(context_lasts=True).repeat({first: 1})
     assert first.get() == 1
     assert first not in own_context()
     assert first not in copy_context()
+
+
+@run_in_empty_context
+def test_the_echo_in_a_tasks_context_is_gone_for_the_next_request_at_least() -> None:
+    first.set("mine")
+    Echo().repeat({first: 1, second: 2})
+    assert first.get() == 1
+    for _ in range(2):
+        own = own_context()
+        assert (own[first], second in own) == ("mine", False)
+    assert (first.get(), second.get()) == ("mine", 2)
+
+
+@run_in_empty_context
+def test_echoes_in_one_context_are_all_gone_for_the_next_request() -> None:
+    outer, inner = Echo(context_lasts=True), Echo(context_lasts=True)
+    outer.repeat({first: "outer"})
+    assert first not in own_context()
+    inner.repeat({first: "inner", second: "inner"})
+    outer.repeat({first: "outer at its end"})
+    inner.repeat({first: "inner", second: "inner at its end"})
+    assert first.get() == "outer at its end"
+    own = own_context()
+    assert first not in own
+    assert second not in own
+    assert first not in copy_context()
+    assert second not in copy_context()
+
+
+@run_in_empty_context
+def test_what_another_echo_had_set_is_what_a_later_one_goes_back_to() -> None:
+    Echo().repeat({first: "earlier"})
+    later = Echo()
+    later.repeat({first: "later"})
+    later.repeat({})
+    assert first.get() == "earlier"
+    assert first not in own_context()
+
+
+@run_in_empty_context
+def test_a_request_in_a_copy_of_the_context_takes_nothing_from_the_original() -> None:
+    """As of a task: neither sees the echo, whoever comes first."""
+    Echo(context_lasts=True).repeat({first: 1})
+    copy = copy_context()
+    assert first not in copy.run(own_context)
+    assert first.get() == 1
+    assert first not in own_context()
+    assert first not in copy.run(own_context)
 
 
 @run_in_empty_context
@@ -137,8 +185,10 @@ def test_an_echo_in_another_context_stays_where_it_is() -> None:
     elsewhere.run(echo.repeat, {second: 2})
     assert elsewhere[second] == 2
     assert first.get() == 1
-    elsewhere.run(echo.take_back)
+    elsewhere.run(echo.repeat, {})
     assert second not in elsewhere
+    assert first not in elsewhere.run(own_context)
+    assert first.get() == 1
 
 
 @pytest.mark.parametrize("value", [None, False, 0, ""])

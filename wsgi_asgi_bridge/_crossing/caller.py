@@ -72,7 +72,7 @@ class Caller:
         self._left = False
         self._parked: ThreadGate | None = None
         self._putters: list[Gate] = []  # an app may send from several tasks
-        self._unfinished: list[ThreadGate] = []
+        self._unfinished: list[tuple[ThreadGate, Callable[[], bool]]] = []
         self.changes: Changes | None = None
         """What another thread, which works for the app, set in its context, for this one to repeat;
         written before the chunk that it belongs to is put, and never changed in itself.
@@ -161,13 +161,16 @@ class Caller:
 
     # ------------------------------------------------------------ a thread that works for the app
 
-    def begin_work(self) -> ThreadGate:
+    def begin_work(self, matters: Callable[[], bool]) -> ThreadGate:
         """A thread begins to work for this exchange that its caller would have done itself without
         a loop in between; it opens the gate when that is done.
+
+        `matters`, in the calling thread: whether the exchange had it to wait for. One that has
+        ended without it has given it up, or never needed it.
         """
         gate = ThreadGate()
         with self._lock:
-            self._unfinished.append(gate)
+            self._unfinished.append((gate, matters))
         return gate
 
     # ------------------------------------------------------------ the thread
@@ -176,15 +179,15 @@ class Caller:
         return bool(self._unfinished)
 
     def wait_for_work_from_thread(self, every: float, glance: Callable[[], None]) -> None:
-        """After the end: sleep until the work is done that was begun; `glance` as in
-        `take_from_thread`.
+        """After the end: sleep until the work is done that was begun and still matters; `glance`
+        as in `take_from_thread`.
         """
         while True:
             with self._lock:
                 if not self._unfinished:
                     return
-                gate = self._unfinished.pop()
-            while not gate.wait(every):
+                gate, matters = self._unfinished.pop()
+            while matters() and not gate.wait(every):
                 glance()
 
     def take_from_thread(

@@ -158,6 +158,11 @@ class ThreadToLoop:
         with self._lock:
             return self._broken is not None
 
+    def ended(self) -> bool:
+        """Whether the body is over, and the loop has not broken off. Any thread."""
+        with self._lock:
+            return self._ended and self._broken is None
+
     def left(self) -> bool:
         """Whether the thread has left. Any thread; what it wrote before may be read then."""
         with self._lock:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Context, ContextVar, Token, copy_context
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 from asgiref.sync import AsyncToSync, SyncToAsync
@@ -53,7 +53,7 @@ def changes(before: Context, after: Context) -> Changes:
         for var, value in after.items()
         if value is not before.get(var, _NOTHING)
         and var not in _OF_ONE_THREAD
-        and var is not _latest
+        and var is not _echoed
         and var.name != _ASGIREF_LOCAL
     }
 
@@ -69,45 +69,82 @@ def notes_on(error: BaseException, told: Changes) -> Changes:
     }
 
 
+class _Echoed(NamedTuple):
+    """One variable of a context, as echoes have left it there."""
+
+    value: Any
+    before: Any
+    """Its value without them; Token.MISSING where it had none."""
+    token: "Token[Any] | None"
+    """What makes it unset again."""
+
+
 class Echo:
     """Repeats in one context what was set in another, and takes back what was taken back there.
 
     What the caller sets itself meanwhile stands. The echo of a request lasts until the next request
-    that is made in the same context: requests see nothing of each other, whoever makes them.
+    that is made in the same context, or in a copy of it: requests see nothing of each other,
+    whoever makes them, also where one is made within another.
+
+    `context_lasts`: as that of a server's thread does. Then the echo is gone for the caller too
+    with the next request. The context of a task goes with its request as a rule: it holds no token,
+    which would refer to the context in turn, and leave both to the garbage collector.
     """
 
-    __slots__ = ("_heard", "_made")
+    __slots__ = ("_context_lasts", "_heard", "_made")
 
-    def __init__(self) -> None:
+    def __init__(self, *, context_lasts: bool = False) -> None:
+        self._context_lasts = context_lasts
         self._heard: Changes = {}
-        self._made: dict[ContextVar[Any], tuple[Token[Any], Any]] = {}
+        self._made: dict[ContextVar[Any], tuple[Token[Any], _Echoed | None]] = {}
+        """How to take back what this echo has set, and what another one had left there."""
 
     def repeat(self, heard: Changes) -> None:
         """In the caller's context, each time with all that is different by now."""
         earlier, self._heard = self._heard, heard
-        if not earlier:
-            _latest.set(self)
-        for var in earlier:
+        here = dict(_echoed.get(None) or {})
+        for var, value in earlier.items():
             if var not in heard:
-                self._take_back(var)
+                self._take_back(var, value, here)
         for var, value in heard.items():
-            if earlier.get(var, _NOTHING) is not value:
-                token = var.set(value)
-                first, _ = self._made.get(var, (token, None))
-                self._made[var] = first, value
+            # What is not noted any more was taken back for another request, or is noted elsewhere.
+            if earlier.get(var, _NOTHING) is not value or var not in here:
+                self._set(var, value, here)
+        _echoed.set(here)
 
-    def take_back(self) -> None:
-        """Leave the caller's context as it would be without the echo."""
-        self._heard = {}
-        for var in list(self._made):
-            self._take_back(var)
+    def _set(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Echoed]) -> None:
+        token = var.set(value)
+        known = here.get(var)
+        if known is not None and known.value is token.old_value:
+            here[var] = known._replace(value=value)
+        else:  # the caller's own
+            known = None
+            here[var] = _Echoed(value, token.old_value, token if self._context_lasts else None)
+        if known is None or var not in self._made:
+            self._made[var] = token, known
 
-    def _take_back(self, var: "ContextVar[Any]") -> None:
-        token, value = self._made.pop(var)
-        if var.get(_NOTHING) is value:
-            # Elsewhere than where it was set, by a server that changes contexts, it stays.
-            with suppress(ValueError):
-                var.reset(token)
+    def _take_back(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Echoed]) -> None:
+        token, known = self._made.pop(var, (None, None))
+        if token is None or var.get(_NOTHING) is not value:  # Ctrl-C came before it was set
+            return
+        if _set_back(var, token.old_value, token):
+            if known is None:
+                here.pop(var, None)
+            else:
+                here[var] = known
+
+
+def _set_back(var: "ContextVar[Any]", before: Any, token: "Token[Any] | None") -> bool:
+    """Give `var` its old value. False where it had none, and the token is none of this context."""
+    if before is not Token.MISSING:
+        var.set(before)
+        return True
+    if token is not None:
+        # It was used already where this context is a copy of the one that it was used in.
+        with suppress(ValueError, RuntimeError):
+            var.reset(token)
+            return True
+    return False
 
 
 def own_context() -> Context:
@@ -117,11 +154,9 @@ def own_context() -> Context:
     `anyio.run` writes that name down. On the other side anyio would take a loop of asyncio for
     trio's by it, and refuse to run one in a thread that runs none.
     """
-    echo = _latest.get(None)
-    if echo is not None:
-        echo.take_back()
-        _latest.set(None)
-    context = copy_context()
+    echoed = _echoed.get(None)
+    left = _taken_back(echoed) if echoed else None
+    context = copy_context() if not left else _copy_without(left)
     # Where sniffio is not imported, or not yet, nobody has written the name.
     library = getattr(sys.modules.get("sniffio"), "current_async_library_cvar", None)
     if library is not None and context.get(library) is not None:
@@ -129,4 +164,32 @@ def own_context() -> Context:
     return context
 
 
-_latest: ContextVar[Echo | None] = ContextVar("wsgi_asgi_bridge_echo", default=None)
+def _taken_back(
+    echoed: "Mapping[ContextVar[Any], _Echoed]",
+) -> "Mapping[ContextVar[Any], _Echoed]":
+    """Leave the current context as it would be without its echoes; those that have to stay."""
+    left = {
+        var: echo
+        for var, echo in echoed.items()
+        if var.get(_NOTHING) is echo.value and not _set_back(var, echo.before, echo.token)
+    }
+    _echoed.set(left or None)
+    return left
+
+
+def _copy_without(left: "Mapping[ContextVar[Any], _Echoed]") -> Context:
+    """A copy of the current context in which `left` are not set."""
+    values = [
+        (var, value)
+        for var, value in copy_context().items()
+        if var not in left and var is not _echoed
+    ]
+    made = Context()
+    for var, value in values:
+        made.run(var.set, value)
+    return made
+
+
+_echoed: "ContextVar[Mapping[ContextVar[Any], _Echoed] | None]" = ContextVar(
+    "wsgi_asgi_bridge_echoed", default=None
+)

@@ -141,25 +141,6 @@ async def test_w_waiting_request_keeps_few_objects(anyio_backend_name: str) -> N
     assert kept / (REQUESTS - 1) <= (90 if anyio_backend_name == "trio" else 62)
 
 
-# --- context switches
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not count them")
-async def test_w_requests_in_flight_share_context_switches() -> None:
-    """Structure: many small requests at once put loop and workers to sleep less than once each."""
-    from resource import RUSAGE_SELF, getrusage
-
-    async with serving(app_returning(lambda environ: [b"hello"])) as bridge:
-        await answered(bridge)
-        clients = [Client() for _ in range(10 * REQUESTS)]
-        before = getrusage(RUSAGE_SELF).ru_nvcsw
-        async with calling(bridge, *clients):
-            pass
-        switches = getrusage(RUSAGE_SELF).ru_nvcsw - before
-    assert all(client.body == b"hello" for client in clients)
-    assert switches <= len(clients)
-
-
 # --- copies
 
 

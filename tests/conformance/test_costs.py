@@ -2,8 +2,8 @@
 keeps, and large bodies that are not copied. No seconds.
 
 The bounds stand above what was counted when they were set, by a tenth for calls and by a third for
-objects, of which the environment has its share. Whoever has to raise one says
-in the change what the request got for it.
+objects, of which the environment has its share. Whoever has to raise one says in the change what
+the request got for it.
 """
 
 import asyncio

@@ -30,6 +30,7 @@ from tests.support.asgi_driver import (
     plain_app,
     serving,
 )
+from tests.support.interpreter import frees_at_once
 from tests.support.twice import asgi_twice, like, plainly, wsgi_twice
 from tests.support.wsgi_driver import (
     Backend,
@@ -653,6 +654,7 @@ def no_collector() -> Iterator[None]:
         gc.enable()
 
 
+@frees_at_once
 async def test_what_an_app_set_is_free_with_the_context_of_its_request() -> None:
     """As without a bridge: it need not wait for the garbage collector."""
     values: list[weakref.ref[Kept]] = []
@@ -673,6 +675,7 @@ async def test_what_an_app_set_is_free_with_the_context_of_its_request() -> None
             )
 
 
+@frees_at_once
 @on_every_backend
 @pytest.mark.parametrize("ending", ["answers", "raises"])
 def test_what_an_async_app_set_is_free_with_its_request(backend: Backend, ending: str) -> None:
@@ -694,6 +697,7 @@ def test_what_an_async_app_set_is_free_with_its_request(backend: Backend, ending
         must_become(lambda: values[0]() is None, "the end of the value")
 
 
+@frees_at_once
 async def test_what_an_async_app_set_behind_both_is_free_with_the_context_of_its_request(
     anyio_backend: Any,
 ) -> None:
@@ -714,6 +718,7 @@ async def test_what_an_async_app_set_behind_both_is_free_with_the_context_of_its
             )
 
 
+@frees_at_once
 @on_every_backend
 @pytest.mark.parametrize("ending", ["answers", "raises", "raises late"])
 def test_what_an_app_set_behind_both_is_free_after_the_next_request(

@@ -280,7 +280,6 @@ class LoopToThread:
         "_budget",
         "_chunks",
         "_ended",
-        "_heard",
         "_held",
         "_lock",
         "_loop",
@@ -303,16 +302,14 @@ class LoopToThread:
 
     def has_room_in_loop(self) -> bool:
         """Whether `wait_for_room_in_loop` would return at once."""
-        self._lock.acquire()
-        has_room = self._held < self._budget or self._ended or self._broken is not None
-        self._lock.release()
-        return has_room
+        with self._lock:
+            return self._has_room()
 
     async def wait_for_room_in_loop(self) -> None:
         """Sleep while the budget is spent; bytes taken and not yet used up count."""
         while True:
             with self._lock:
-                if self._held < self._budget or self._ended or self._broken is not None:
+                if self._has_room():
                     return
                 gate = self._putter = self._loop.create_gate()
             await gate
@@ -323,11 +320,10 @@ class LoopToThread:
         """
         if not chunk:
             return
-        self._lock.acquire()
-        self._chunks.append(chunk)
-        self._held += len(chunk)
-        taker, self._taker = self._taker, None
-        self._lock.release()
+        with self._lock:
+            self._chunks.append(chunk)
+            self._held += len(chunk)
+            taker, self._taker = self._taker, None
         if taker is not None:
             taker.open()
 
@@ -383,15 +379,18 @@ class LoopToThread:
 
     def release_from_thread(self, size: int) -> None:
         """`size` of the bytes taken are used up: the task may put as many more."""
-        putter = None
-        self._lock.acquire()
-        self._held -= size
-        # Half, not a byte: the two meet twice a budget instead of once a read.
-        if self._putter is not None and self._held <= self._budget // 2:
-            putter, self._putter = self._putter, None
-        self._lock.release()
+        with self._lock:
+            self._held -= size
+            putter = None
+            # Half, not a byte: the two meet twice a budget instead of once a read.
+            if self._putter is not None and self._held <= self._budget // 2:
+                putter, self._putter = self._putter, None
         if putter is not None:
             self._loop.post(lambda: self._loop.open_gate(putter))
+
+    def _has_room(self) -> bool:
+        """Holding the lock."""
+        return self._held < self._budget or self._ended or self._broken is not None
 
     def _taken(self) -> list[bytes]:
         """Holding the lock."""

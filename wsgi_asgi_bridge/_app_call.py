@@ -126,12 +126,13 @@ class AppCall:
         error: BaseException | None = None
         try:
             iterable = app(environ, self._start_response)
-            if type(iterable) in (list, tuple) and self.head is None:
+            kind = type(iterable)
+            if (kind is list or kind is tuple) and self.head is None:
                 # These have no close().
                 self._give_whole(iterable, left=True)
                 return
             try:
-                if getattr(type(iterable), "__iter__", None) in _WHOLE and self.head is None:
+                if getattr(kind, "__iter__", None) in _WHOLE and self.head is None:
                     # By way of its iterator, which asks no `__len__` of the app's own. A plain list
                     # runs no code of the app where a lock is held.
                     self._give_whole(list(iter(iterable)), left=False)

@@ -32,7 +32,7 @@ from ._crossing.fork import reset_in_child
 from ._crossing.gate import ThreadGate
 from ._crossing.loops import Companion, Interrupt, running_loop, running_loop_handle
 from ._crossing.workers import Job, Prospect, QueueFull, WorkerPool
-from ._protocol.blocks import blocks
+from ._protocol.blocks import SPLIT_BYTES, blocks
 from ._protocol.environ import environ_from_scope, environ_template
 from .errors import (
     BadRequest,
@@ -188,8 +188,8 @@ class WSGIToASGI:
         self._past = _Counts()
         """Of loops that have ended."""
         self._lifespans = 0
-        self._here = threading.local()
-        """`.side`: the _LoopSide of the loop that ran last in this thread."""
+        self._last_side: _LoopSide | None = None
+        """Of the loop that was served last: nearly always the only one."""
 
     def reset_after_fork(self) -> None:
         """Forget the parent's threads and loops; the child starts its own on first use.
@@ -219,14 +219,11 @@ class WSGIToASGI:
             )
 
     def _side(self) -> "_LoopSide":
-        """This bridge's side in the running loop.
-
-        A thread runs one loop at a time, so the last one is nearly always it.
-        """
-        side: _LoopSide | None = getattr(self._here, "side", None)
+        """This bridge's side in the running loop."""
+        side = self._last_side
         loop = running_loop()
-        if side is None or side.handle.loop is not loop:
-            side = self._here.side = self._side_of(loop)
+        if side is None or side.loop is not loop:
+            side = self._last_side = self._side_of(loop)
         return side
 
     def _side_of(self, loop: object) -> "_LoopSide":
@@ -403,6 +400,7 @@ class _LoopSide:
 
     def __init__(self, bridge: WSGIToASGI) -> None:
         self.handle = running_loop_handle()
+        self.loop = self.handle.loop
         self.settings = bridge._settings
         self.app_setting = AppSetting(
             bridge._app, Ambient(self.handle), bridge._settings.stall_timeout
@@ -415,17 +413,16 @@ class _LoopSide:
         """
         self.pool: WorkerPool | None = None
         """The pool that this loop submitted to last."""
-        self._ticking = False
+        self.ticking = False
         self._beating = False
         self._beat = 0
         self.counts = _Counts()
 
-    def enter(self, exchange: "_Exchange") -> None:
-        self.exchanges.add(exchange)
-        if not self._ticking:
-            self._ticking = True
-            self.now = monotonic()
-            self.handle.call_later(self.settings.tick, self._tick)
+    def begin_ticking(self) -> None:
+        """While requests are in flight; the tick ends itself."""
+        self.ticking = True
+        self.now = monotonic()
+        self.handle.call_later(self.settings.tick, self._tick)
 
     def submit(self, job: Job) -> Prospect:
         """Give the job to the pool, as WorkerPool.submit does; a pool that was shut down meanwhile
@@ -453,8 +450,8 @@ class _LoopSide:
         count.
         """
         self.now = monotonic()
-        self._ticking = bool(self.exchanges)
-        if self._ticking:
+        self.ticking = bool(self.exchanges)
+        if self.ticking:
             self.handle.call_later(self.settings.tick, self._tick)
         # `now` may be a tick old when a wait begins, and nobody is to be given up early.
         patience = self.settings.stall_timeout + self.settings.tick
@@ -541,7 +538,9 @@ class _Exchange:
 
     async def run(self) -> None:
         side = self._side
-        side.enter(self)
+        side.exchanges.add(self)
+        if not side.ticking:
+            side.begin_ticking()
         cut = self._cut = side.handle.interrupt()
         try:
             with cut:
@@ -609,11 +608,12 @@ class _Exchange:
         except BridgeClosed as exc:
             await self._answer(503, str(exc), busy=True)
             return
-        # Who leaves now must not take a thread later (W-FLOW-4).
-        if prospect is Prospect.BUSY:
-            self.watch()
-        elif prospect is Prospect.BEHIND_OTHERS:
-            self.behind_since = side.beat_of_queue()
+        if prospect is not _NOW:
+            # Who leaves now must not take a thread later (W-FLOW-4).
+            if prospect is Prospect.BUSY:
+                self.watch()
+            else:
+                self.behind_since = side.beat_of_queue()
         await first
         await self._send_response(call)
         if call.error is not None or call.late_error is not None:
@@ -622,44 +622,25 @@ class _Exchange:
     async def _send_response(self, call: AppCall) -> None:
         """Send what the worker gives, until it has left."""
         out, send, side, types = self._out, self._send, self._side, self._types
-        unbroken = 0
-        ended = whole = False
+        chunks, ended = out.taken_in_loop() or await out.take_in_loop()
         try:
-            while not ended:
-                chunks, ended = out.taken_in_loop() or await out.take_in_loop()
-                whole = ended and call.error is None
-                if not self._sent_head and call.head is not None:
-                    self._sent_head = True
-                    if call.changes is not None:
-                        self._repeat(call, call.changes)
-                    status, headers = call.head
-                    self._waiting_since = side.now
-                    await send({"type": types.start, "status": status, "headers": headers})
-                if ended and call.last_changes is not None:
+            if ended and len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES and call.error is None:
+                # What most apps give, without the questions that only longer bodies raise.
+                assert call.head is not None, "a body has a head before it"
+                status, headers = call.head
+                whole = self._sent_head = True
+                if call.changes is not None:
+                    self._repeat(call, call.changes)
+                self._waiting_since = side.now
+                await send({"type": types.start, "status": status, "headers": headers})
+                if call.last_changes is not None:
                     self._repeat(call, call.last_changes)
-                pieces = blocks(chunks)
-                if whole and not pieces:
-                    pieces = _END
-                following = len(pieces)
-                for piece in pieces:
-                    following -= 1
-                    more = not whole or following > 0
-                    # With the last message the server may report a disconnect that only says that
-                    # all is over.
-                    self._answered = not more
-                    self._waiting_since = side.now
-                    await send({"type": types.body, "body": piece, "more_body": more})
-                    if not ended:
-                        out.release_in_loop(len(piece))
+                self._answered = True
+                self._waiting_since = side.now
+                await send({"type": types.body, "body": chunks[0], "more_body": False})
                 self._waiting_since = None
-                if not ended:
-                    self.watch()
-                    # A worker that gives as fast as the server takes would otherwise keep the loop
-                    # for itself.
-                    unbroken += sum(map(len, chunks))
-                    if unbroken > self._settings.response_buffer:
-                        unbroken = 0
-                        await side.handle.checkpoint()
+            else:
+                whole = await self._send_pieces(call, chunks, ended)
         except OSError as exc:
             # send() may be another bridge's, and its error one of this package's as well: only an
             # exchange that has been broken off already raised it here.
@@ -672,6 +653,47 @@ class _Exchange:
             await out.left_in_loop()
         if call.last_changes is not None:
             self._repeat(call, call.last_changes)
+
+    async def _send_pieces(self, call: AppCall, chunks: list[bytes], ended: bool) -> bool:
+        """Send a body that comes in pieces, `chunks` first. Whether it came to its end."""
+        out, send, side, types = self._out, self._send, self._side, self._types
+        unbroken = 0
+        while True:
+            whole = ended and call.error is None
+            if not self._sent_head and call.head is not None:
+                self._sent_head = True
+                if call.changes is not None:
+                    self._repeat(call, call.changes)
+                status, headers = call.head
+                self._waiting_since = side.now
+                await send({"type": types.start, "status": status, "headers": headers})
+            if ended and call.last_changes is not None:
+                self._repeat(call, call.last_changes)
+            pieces = blocks(chunks)
+            if whole and not pieces:
+                pieces = _END
+            following = len(pieces)
+            for piece in pieces:
+                following -= 1
+                more = not whole or following > 0
+                # With the last message the server may report a disconnect that only says that
+                # all is over.
+                self._answered = not more
+                self._waiting_since = side.now
+                await send({"type": types.body, "body": piece, "more_body": more})
+                if not ended:
+                    out.release_in_loop(len(piece))
+            self._waiting_since = None
+            if ended:
+                return whole
+            self.watch()
+            # A worker that gives as fast as the server takes would otherwise keep the loop for
+            # itself.
+            unbroken += sum(map(len, chunks))
+            if unbroken > self._settings.response_buffer:
+                unbroken = 0
+                await side.handle.checkpoint()
+            chunks, ended = out.taken_in_loop() or await out.take_in_loop()
 
     def _repeat(self, call: AppCall, changes: Changes) -> None:
         """Set in the context of the ASGI task what the app has set in its own, and let a WSGI
@@ -1013,6 +1035,7 @@ class _MessageTypes(NamedTuple):
 
 _HTTP = _MessageTypes("http.response.start", "http.response.body")
 _WEBSOCKET = _MessageTypes("websocket.http.response.start", "websocket.http.response.body")
+_NOW = Prospect.NOW
 _END: tuple[bytes, ...] = (b"",)
 """What is left to send when the body has no more bytes: its end."""
 

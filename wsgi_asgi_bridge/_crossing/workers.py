@@ -49,6 +49,10 @@ class Prospect(Enum):
     BUSY = "for an app: every thread runs one"
 
 
+_NOW, _BEHIND_OTHERS, _BUSY = Prospect
+"""By themselves: in 3.11 a member that is looked up costs as much as a call."""
+
+
 class QueueFull(Exception):
     """`max_queued` jobs wait already."""
 
@@ -172,8 +176,8 @@ class WorkerPool:
             if self._is_deserted() and self.withdraw(job):
                 raise BridgeClosed("no thread could be started to run this request")
         if free <= 0:
-            return Prospect.BUSY
-        return Prospect.NOW if ahead < free else Prospect.BEHIND_OTHERS
+            return _BUSY
+        return _NOW if ahead < free else _BEHIND_OTHERS
 
     def has_queued(self, job: Job) -> bool:
         """Whether no thread has taken the job yet."""

@@ -113,8 +113,10 @@ def header_name_from_app(name: str) -> bytes | None:
 
     None for one that is not the app's to set.
 
-    Raises AppError unless it is an RFC 9110 token.
+    Raises TypeError unless it is a str, AppError unless it is an RFC 9110 token.
     """
+    if not isinstance(name, str):
+        raise TypeError
     try:
         encoded = name.encode("latin-1")
     except UnicodeEncodeError:

@@ -205,11 +205,12 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
                 "expected a tuple of name and value (PEP 3333)"
             )
         name, value = pair
-        if not isinstance(name, str):
+        try:
+            raw_name = APP_HEADER_NAMES[name]
+        except TypeError:
             raise AppError(
                 f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)"
-            )
-        raw_name = APP_HEADER_NAMES[name]
+            ) from None
         # The usual value, without a call; the doubtful one is looked at closely.
         if type(value) is str and value.isascii() and value.isprintable():
             raw_value = value.encode()
@@ -218,20 +219,19 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
         if raw_name is None:
             continue
         if raw_name == b"content-length":
-            length = _length_from_app(raw_value.strip(b" \t"))
-            if declared is None:
-                declared = length
-            elif declared != length:
-                raise AppError(
-                    f"start_response: Content-Length is {declared} and {length} (RFC 9112 6.3)"
-                )
-            else:
+            before, declared = declared, _length_from_app(raw_value)
+            if before is not None:
+                if before != declared:
+                    raise AppError(
+                        f"start_response: Content-Length is {before} and {declared} (RFC 9112 6.3)"
+                    )
                 continue
         translated.append((raw_name, raw_value))
     return translated, declared
 
 
 def _length_from_app(value: bytes) -> int:
+    value = value.strip(b" \t")
     if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
         raise AppError(
             f"start_response: Content-Length is {value!r:.200}, "

@@ -33,6 +33,7 @@ class Case:
     method: str = "GET"
     part: bytes = b""  # the request body is this part, so many times
     parts: int = 0
+    request_buffer: int | None = None  # bytes that ours and the floor hold; None: our default
 
     @property
     def request_length(self) -> int:
@@ -170,14 +171,14 @@ def stream_case(name: str, count: int, chunk: bytes) -> Case:
     return Case(name, wsgi, asgi, count * len(chunk), crc, "stream", blocks)
 
 
-def upload_case(mebibytes: int) -> Case:
+def upload_case(mebibytes: int, request_buffer: int | None = None) -> Case:
     parts = mebibytes * 1024 * 1024 // PART_BYTES
     length, crc = 0, 0
     for _ in range(parts):
         length, crc = length + PART_BYTES, zlib.crc32(LARGE_CHUNK, crc)
     answer = upload_answer(length, crc)
     return Case(
-        f"upload {mebibytes} MiB",
+        f"upload {mebibytes} MiB" + (", buffered" if request_buffer else ""),
         wsgi_upload,
         asgi_upload,
         len(answer),
@@ -186,6 +187,7 @@ def upload_case(mebibytes: int) -> Case:
         method="POST",
         part=LARGE_CHUNK,
         parts=parts,
+        request_buffer=request_buffer,
     )
 
 

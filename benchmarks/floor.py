@@ -224,7 +224,8 @@ class FloorWSGIToASGI:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def upload(self, wakeups: Wakeups, scope: Any, receive: Any, send: Any) -> None:
-        window, side = Window(W_REQUEST_WINDOW_BYTES), LoopSide(wakeups)
+        window = Window(self.case.request_buffer or W_REQUEST_WINDOW_BYTES)
+        side = LoopSide(wakeups)
         future = wakeups.loop.create_future()
         with_crc = scope["query_string"] == b"crc"
         self.jobs.put((self.answer_upload, wakeups, future, window, with_crc))

@@ -46,10 +46,10 @@ def nothing() -> None:
 # A WSGI app under an ASGI server
 
 
-def our_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS) -> Bridge:
+def our_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS, **settings: Any) -> Bridge:
     from wsgi_asgi_bridge import WSGIToASGI
 
-    bridge = WSGIToASGI(app, workers=threads)
+    bridge = WSGIToASGI(app, workers=threads, **settings)
     return Bridge(bridge, bridge.close)
 
 

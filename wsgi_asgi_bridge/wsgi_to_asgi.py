@@ -496,33 +496,32 @@ class _Exchange:
     The worker's part is `AppCall`; the channels are all that the two share beside it.
     """
 
-    # What most requests never change.
-    _ahead: Sequence[bytes] = ()
-    """What arrived of a body before it was known to stream."""
-    _aborted = False
-    _answered = False
-    """The last message is on its way."""
-    _body: LoopToThread | None = None
-    """The request's body, where it streams."""
-    _call: AppCall | None = None
-    _collecting = False
-    _companion: Companion | None = None
-    _echo: Echo | None = None
-    """What the app's thread has set in its context, in this one."""
-    _gone = False
-    """The server reported a disconnect after the last message had been given to it."""
-    _length: int | None = None
-    """The Content-Length of the request."""
-    _job: Job | None = None
-    """`_call`, as the pool runs it."""
-    _holds_back = False
-    """The client waits for `100 Continue`."""
-    _polled = False
-    _sent_head = False
-    behind_since: int | None = None
-    """The beat of the queue in which it was put behind other requests, until it is watched."""
-    _waiting_since: float | None = None
-    """Since when a receive() or send() is pending: the client is waited for."""
+    __slots__ = (
+        "_aborted",
+        "_ahead",
+        "_answered",
+        "_body",
+        "_call",
+        "_collecting",
+        "_companion",
+        "_cut",
+        "_echo",
+        "_gone",
+        "_holds_back",
+        "_job",
+        "_length",
+        "_out",
+        "_polled",
+        "_receive",
+        "_scope",
+        "_send",
+        "_sent_head",
+        "_settings",
+        "_side",
+        "_types",
+        "_waiting_since",
+        "behind_since",
+    )
 
     def __init__(self, side: _LoopSide, scope: Any, receive: Any, send: Any) -> None:
         self._side = side
@@ -532,7 +531,36 @@ class _Exchange:
         self._send = send
         self._types = _HTTP if scope["type"] == "http" else _WEBSOCKET
         self._cut: Interrupt
+        # The app.
         self._out = ThreadToLoop(side.handle, side.settings.response_buffer)
+        self._call: AppCall | None = None
+        self._job: Job | None = None
+        """`_call`, as the pool runs it."""
+        self._echo: Echo | None = None
+        """What the app's thread has set in its context, in this one."""
+        self.behind_since: int | None = None
+        """The beat of the queue in which it was put behind other requests, until it is watched."""
+        # The request's body.
+        self._length: int | None = None
+        """The Content-Length of the request."""
+        self._body: LoopToThread | None = None
+        """The request's body, where it streams."""
+        self._ahead: Sequence[bytes] = ()
+        """What arrived of a body before it was known to stream."""
+        self._collecting = False
+        self._holds_back = False
+        """The client waits for `100 Continue`."""
+        # The client.
+        self._companion: Companion | None = None
+        self._waiting_since: float | None = None
+        """Since when a receive() or send() is pending: the client is waited for."""
+        self._polled = False
+        self._sent_head = False
+        self._answered = False
+        """The last message is on its way."""
+        self._gone = False
+        """The server reported a disconnect after the last message had been given to it."""
+        self._aborted = False
 
     # ------------------------------------------------------------ from the first step to the last
 

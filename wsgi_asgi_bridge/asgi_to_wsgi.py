@@ -408,7 +408,7 @@ class _Exchange(Iterator[bytes]):
         self._poll = bridge._disconnect_poll
         self._side = side
         self._caller = Caller(side.handle, bridge._response_buffer)
-        self._scope = scope_from_environ(environ, root_path=bridge._root_path, state=side.state)
+        self._scope = scope_from_environ(environ, bridge._root_path, side.state)
         self._response = ASGIResponse(self._scope["method"])
         self._context = own_context()
         # A WSGI server's thread keeps its context from one request to the next, where a variable

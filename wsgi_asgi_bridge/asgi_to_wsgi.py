@@ -452,7 +452,7 @@ class _Exchange(Iterator[bytes]):
         if self._last and not self._caller.has_unfinished_work():
             if self._changes is not None:
                 self._forget_changes()
-            return list(blocks(chunks))
+            return blocks(chunks)
         self._blocks = iter(blocks(chunks))
         return self
 

@@ -118,12 +118,12 @@ def _raw_path(environ: Environ, path: bytes) -> bytes:
 
 def _headers(environ: Environ) -> Headers:
     names = _header_names
+    headers: Headers = []
     try:
-        headers = [
-            (name, value.encode("latin-1"))
-            for key, value in environ.items()
-            if (name := names[key]) is not None
-        ]
+        for key in environ:
+            name = names[key]
+            if name is not None:
+                headers.append((name, environ[key].encode("latin-1")))
     except (KeyError, UnicodeEncodeError):  # a name that is new here, or what _octets forgives
         headers = [
             (name, _octets(value))

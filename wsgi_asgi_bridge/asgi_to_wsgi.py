@@ -396,6 +396,40 @@ class _LoopSide:
 class _Exchange(Iterator[bytes]):
     """One request in flight, and the iterable that the server gets."""
 
+    # Without slots each would get a dict of its own: instances share the names of their attributes
+    # only where the first one has set them all before there are many, and the loop sets some late.
+    __slots__ = (
+        "__weakref__",
+        "_before",
+        "_blocks",
+        "_body",
+        "_body_broken",
+        "_body_ended",
+        "_body_told",
+        "_bridge",
+        "_caller",
+        "_changes",
+        "_client_is_gone",
+        "_context",
+        "_echo",
+        "_environ",
+        "_gone",
+        "_is_inner",
+        "_last",
+        "_left",
+        "_over",
+        "_parts",
+        "_reading",
+        "_receivers",
+        "_response",
+        "_scope",
+        "_seen",
+        "_sending",
+        "_side",
+        "_task",
+        "_tells_changes",
+    )
+
     def __init__(
         self, bridge: ASGIToWSGI, side: _LoopSide, environ: Environ, length: int | None
     ) -> None:

@@ -678,7 +678,9 @@ class _Exchange(Iterator[bytes]):
             return
         if self._tells_changes:
             self._note_changes()
-        wait = self._put(body, last)
+        wait = self._caller.put_in_loop(body, last)
+        if wait is None:
+            raise self._found_gone()
         if last:
             self._note_end()
         elif wait:
@@ -688,19 +690,7 @@ class _Exchange(Iterator[bytes]):
             finally:
                 self._sending -= 1
             if self._caller.left() and not self._over:
-                self._note_gone()
-                raise _client_gone()
-
-    def _put(self, body: bytes, last: bool) -> bool:
-        """Give the caller a part of the body.
-
-        True when `wait_for_room_in_loop` has to follow.
-        """
-        wait = self._caller.put_in_loop(body, last)
-        if wait is None:
-            self._note_gone()
-            raise _client_gone()
-        return wait
+                raise self._found_gone()
 
     def _note_end(self) -> None:
         """The caller has the last part of the body."""
@@ -718,7 +708,8 @@ class _Exchange(Iterator[bytes]):
         if not self._over:
             if self._tells_changes:
                 self._note_changes()
-            self._put(b"", last=True)
+            if self._caller.put_in_loop(b"", last=True) is None:
+                raise self._found_gone()
             self._note_end()
         if not last:
             await self._side.handle.checkpoint()
@@ -774,6 +765,11 @@ class _Exchange(Iterator[bytes]):
             self._side.disconnected += 1
             if self._receivers:
                 self._open_receivers()
+
+    def _found_gone(self) -> ClientDisconnected:
+        """What `send()` raises once the calling thread has gone before the end (A-OUT-3)."""
+        self._note_gone()
+        return _client_gone()
 
     def shut_down_in_loop(self) -> None:
         """The bridge is closed: nobody waits any longer, neither the thread for the app nor the app

@@ -110,7 +110,7 @@ def test_a_small_request_takes_few_calls(backend: Any) -> None:
 
     with calls.installed():
         InThread(request, "the requests").result()
-    assert calls.a_request() <= 54, calls.names.most_common()
+    assert calls.a_request() <= 50, calls.names.most_common()
 
 
 # --- objects

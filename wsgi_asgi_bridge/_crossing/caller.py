@@ -233,8 +233,9 @@ class Caller:
 
         Gives the jobs that it has not run. May be called again.
         """
+        # Without the lock: once this is set, under it, nobody adds a job, and nobody sleeps here.
         if self._left and not self._jobs:
-            return []  # nobody adds one from there on, nor sleeps here: see _taken
+            return []
         with self._lock:
             self._left = True
             parked, self._parked = self._parked, None

@@ -148,16 +148,19 @@ def _header_name(key: str) -> bytes | None:
 
 
 def _remembered_name(key: str) -> bytes | None:
-    name = _header_name(key)
-    if len(_header_names) >= KNOWN_NAMES:
-        _header_names.clear()  # as in headers.Remembered
-    _header_names[key] = name
-    return name
+    try:
+        return _header_names[key]
+    except KeyError:
+        name = _header_name(key)
+        if len(_header_names) >= KNOWN_NAMES:
+            _header_names.clear()
+        _header_names[key] = name
+        return name
 
 
 _header_names: dict[str, bytes | None] = {}
-"""What `_header_name` said, as in headers.Remembered; a plain dict, since most of its subscripts
-are for keys that are no header, and those of a subclass cost a third more.
+"""What `_header_name` said, for any thread as in headers.Remembered. A plain dict, since each key
+of each environ is looked up here, and in a subclass that costs a third more.
 """
 
 

@@ -5,7 +5,7 @@ import logging
 
 from .typing import Environ
 
-__all__ = ["RequestBody"]
+__all__ = ["RequestBody", "request_body"]
 
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -13,19 +13,18 @@ logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 class RequestBody:
     """`wsgi.input` of one request.
 
-    `length` is its CONTENT_LENGTH, `block` the bytes that are read at a time.
+    `length` is how long it is, None where only its end will tell, `block` the bytes that are read
+    at a time.
     """
 
     __slots__ = ("_block", "_input", "_remaining", "empty", "small")
 
-    def __init__(self, environ: Environ, length: int | None, block: int) -> None:
-        self._input: io.BufferedIOBase | None = environ.get("wsgi.input")
+    def __init__(self, source: io.BufferedIOBase | None, length: int | None, block: int) -> None:
+        self._input = source
         self._block = block
         self._remaining = length
-        if length is None and not _has_undeclared_body(environ):
-            self._remaining = 0
-        self.empty = self._remaining == 0
-        self.small = self._remaining is not None and self._remaining <= block
+        self.empty = length == 0
+        self.small = length is not None and 0 < length <= block
         """Read before the app starts, since its first `receive()` then costs no hand-over
         (A-IN-1).
         """
@@ -58,6 +57,17 @@ class RequestBody:
             return b"", None
         self._remaining = remaining - len(part)
         return part, not self._remaining
+
+
+_NO_BODY = RequestBody(None, 0, 0)
+"""Of all requests that have none; reading it changes nothing in it."""
+
+
+def request_body(environ: Environ, length: int | None, block: int) -> RequestBody:
+    """The body of a request; `length` is its CONTENT_LENGTH."""
+    if length == 0 or (length is None and not _has_undeclared_body(environ)):
+        return _NO_BODY
+    return RequestBody(environ.get("wsgi.input"), length, block)
 
 
 def _has_undeclared_body(environ: Environ) -> bool:

@@ -35,7 +35,7 @@ from ._lifespan_task import LifespanTask
 from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import blocks
 from ._protocol.scope import declared_length, is_websocket, scope_from_environ
-from ._request_body import RequestBody
+from ._request_body import request_body
 from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
 from .typing import ASGIApp, Backend, Environ, LifespanMode, Message, StartResponse
 
@@ -283,7 +283,8 @@ class _LoopSide:
         self.exchanges: set[_Exchange] = set()
         self.background = self.completed = self.disconnected = self.failed = 0
         self._on_empty: Callable[[], None] | None = None
-        self._ending = False
+        self.takes_requests = True
+        """False once `close` has begun. The loop's own."""
         self.door = ThreadSensitiveDoor("wsgi_asgi_bridge-sync")
         self._closing = threading.RLock()
         """Held while the loop ends: whoever calls `close` meanwhile returns when it has.
@@ -374,12 +375,8 @@ class _LoopSide:
             return True
         return gate.wait(timeout)
 
-    def takes_requests(self) -> bool:
-        """In the loop: False once `close` has begun."""
-        return not self._ending
-
     def _when_empty(self, report: Callable[[], None]) -> None:
-        self._ending = True
+        self.takes_requests = False
         self._on_empty = report
         self.exchange_ended(None)
 
@@ -399,16 +396,48 @@ class _LoopSide:
 class _Exchange(Iterator[bytes]):
     """One request in flight, and the iterable that the server gets."""
 
+    # Without slots each would get a dict of its own: instances share the names of their attributes
+    # only where the first one has set them all before there are many, and the loop sets some late.
+    __slots__ = (
+        "__weakref__",
+        "_before",
+        "_blocks",
+        "_body",
+        "_body_broken",
+        "_body_ended",
+        "_body_told",
+        "_bridge",
+        "_caller",
+        "_changes",
+        "_client_is_gone",
+        "_context",
+        "_echo",
+        "_environ",
+        "_gone",
+        "_is_inner",
+        "_last",
+        "_left",
+        "_over",
+        "_parts",
+        "_reading",
+        "_receivers",
+        "_response",
+        "_scope",
+        "_seen",
+        "_sending",
+        "_side",
+        "_task",
+        "_tells_changes",
+    )
+
     def __init__(
         self, bridge: ASGIToWSGI, side: _LoopSide, environ: Environ, length: int | None
     ) -> None:
         # A bridge that only its responses hold is not to be collected under them.
         self._bridge = bridge
-        self._app = bridge._app
-        self._poll = bridge._disconnect_poll
         self._side = side
         self._caller = Caller(side.handle, bridge._response_buffer)
-        self._scope = scope_from_environ(environ, root_path=bridge._root_path, state=side.state)
+        self._scope = scope_from_environ(environ, bridge._root_path, side.state)
         self._response = ASGIResponse(self._scope["method"])
         self._context = own_context()
         # A WSGI server's thread keeps its context from one request to the next, where a variable
@@ -416,8 +445,9 @@ class _Exchange(Iterator[bytes]):
         self._is_inner = "asgi.scope" in environ
         self._tells_changes = self._is_inner and _is_below_a_task(environ)
         # The calling thread's.
-        self._body = RequestBody(environ, length, bridge._request_buffer)
-        self._client_is_gone = _disconnect_probe(environ)
+        self._body = request_body(environ, length, bridge._request_buffer)
+        self._environ = environ
+        self._client_is_gone: Callable[[], bool] | None = None
         self._blocks = _NO_BLOCKS
         self._echo: Echo | None = None
         self._last = False
@@ -429,7 +459,7 @@ class _Exchange(Iterator[bytes]):
         self._seen: contextvars.Context
         self._changes: Changes | None = None
         self._parts: list[bytes] = []  # one as a rule: the next is read when the app asks
-        self._body_ended = False
+        self._body_ended = self._body.empty
         self._body_told = False
         self._body_broken = False
         self._reading = False
@@ -437,9 +467,7 @@ class _Exchange(Iterator[bytes]):
         self._over = False
         self._receivers: list[Gate] = []  # tasks of the app that wait in receive()
         self._sending = 0  # tasks of the app that wait in send()
-        if self._body.empty:
-            self._body_ended = True
-        elif self._body.small:
+        if self._body.small:
             # Before the loop knows of this exchange, so this thread may.
             self._took_body(*self._body.read_all())
 
@@ -458,7 +486,7 @@ class _Exchange(Iterator[bytes]):
         if self._last and not self._caller.has_unfinished_work():
             if self._changes is not None:
                 self._forget_changes()
-            return list(blocks(chunks))
+            return blocks(chunks)
         self._blocks = iter(blocks(chunks))
         return self
 
@@ -481,7 +509,9 @@ class _Exchange(Iterator[bytes]):
         self._leave()
         if self._last and self._caller.has_unfinished_work():
             with suppress(BridgeClosed):
-                self._caller.wait_for_work_from_thread(self._poll, self._check_loop)
+                self._caller.wait_for_work_from_thread(
+                    self._bridge._disconnect_poll, self._check_loop
+                )
             self._caller.changes = self._caller.last_changes  # None of an app that was given up
             self._repeat_changes()
         elif not self._last and self._echo is not None:
@@ -494,7 +524,9 @@ class _Exchange(Iterator[bytes]):
         Raises what ended the exchange otherwise.
         """
         try:
-            chunks, self._last = self._caller.take_from_thread(self._poll, self._glance)
+            chunks, self._last = self._caller.take_from_thread(
+                self._bridge._disconnect_poll, self._glance
+            )
         except BaseException:
             self._repeat_changes()
             self._forget_changes()
@@ -508,7 +540,9 @@ class _Exchange(Iterator[bytes]):
 
     def _glance(self) -> None:
         """While the app is silent: is there anybody left to wait for?"""
-        if self._client_is_gone is not None and self._client_is_gone():
+        if self._client_is_gone is None:  # most requests are over before the first glance
+            self._client_is_gone = _disconnect_probe(self._environ)
+        if self._client_is_gone():
             raise _client_gone()
         self._check_loop()
 
@@ -553,13 +587,14 @@ class _Exchange(Iterator[bytes]):
     # ------------------------------------------------------------ the loop
 
     def _begin_in_loop(self) -> None:
-        if not self._side.takes_requests():
+        side = self._side
+        if not side.takes_requests:
             self._caller.fail_in_loop(
                 BridgeClosed("the bridge is being closed and takes no new requests")
             )
             return
-        self._side.exchanges.add(self)
-        self._task = self._side.handle.spawn(self.run, self._context)
+        side.exchanges.add(self)
+        self._task = side.handle.spawn(self.run, self._context)
 
     async def run(self) -> None:
         """All of the app's work, as one task in the caller's context (A-LOOP-3).
@@ -567,21 +602,23 @@ class _Exchange(Iterator[bytes]):
         Lets nothing escape but trio's cancellation.
         """
         error: BaseException | None = None
+        side = self._side
         try:
-            if self._side.handle.backend == "asyncio":
-                door = self._side.door
-                if not door.entered_in_loop(self._caller):
-                    await door.enter_own_in_loop()
+            if side.handle.backend == "asyncio":
+                if not side.door.entered_in_loop(self._caller):
+                    await side.door.enter_own_in_loop()
             else:
                 current_caller.set(self._caller)
             self._before = self._seen = contextvars.copy_context()
-            await self._app(self._scope, self._receive, self._send)
+            await self._bridge._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
         try:
             self._app_ended(error)
-            if self._side.handle.backend == "trio" and isinstance(
-                error, self._side.handle.cancelled
+            if (
+                error is not None
+                and side.handle.backend == "trio"
+                and isinstance(error, side.handle.cancelled)
             ):
                 raise error
         finally:
@@ -600,7 +637,7 @@ class _Exchange(Iterator[bytes]):
             self._changes = changes(self._before, now)
 
     def _app_ended(self, error: BaseException | None) -> None:
-        side, response = self._side, self._response
+        side = self._side
         if self._over:
             side.background -= 1
             if error is not None and not _is_consequence(error, (ClientDisconnected,)):
@@ -618,7 +655,9 @@ class _Exchange(Iterator[bytes]):
                 # another one, around the bridge, would report it again.
                 self._changes = None if error is None else notes_on(error, self._changes)
             self._caller.fail_in_loop(
-                AppError(f"the app returned {response.state.value}, without ending its response")
+                AppError(
+                    f"the app returned {self._response.state.value}, without ending its response"
+                )
                 if error is None
                 else presentable(error)
             )
@@ -639,28 +678,22 @@ class _Exchange(Iterator[bytes]):
             return
         if self._tells_changes:
             self._note_changes()
-        if last:
-            self._end_response(body)
-            return
-        wait = self._caller.put_in_loop(body, last=False)
+        wait = self._caller.put_in_loop(body, last)
         if wait is None:
-            self._note_gone()
-            raise _client_gone()
-        if wait:
+            raise self._found_gone()
+        if last:
+            self._note_end()
+        elif wait:
             self._sending += 1
             try:
                 await self._caller.wait_for_room_in_loop()
             finally:
                 self._sending -= 1
             if self._caller.left() and not self._over:
-                self._note_gone()
-                raise _client_gone()
+                raise self._found_gone()
 
-    def _end_response(self, body: bytes) -> None:
-        """Give the caller the last part of the body."""
-        if self._caller.put_in_loop(body, last=True) is None:
-            self._note_gone()
-            raise _client_gone()
+    def _note_end(self) -> None:
+        """The caller has the last part of the body."""
         self._side.completed += 1
         self._side.background += 1
         self._over = True
@@ -675,7 +708,9 @@ class _Exchange(Iterator[bytes]):
         if not self._over:
             if self._tells_changes:
                 self._note_changes()
-            self._end_response(b"")
+            if self._caller.put_in_loop(b"", last=True) is None:
+                raise self._found_gone()
+            self._note_end()
         if not last:
             await self._side.handle.checkpoint()
             if self._response.passed_over > PASSED_OVER_BYTES:
@@ -731,6 +766,11 @@ class _Exchange(Iterator[bytes]):
             if self._receivers:
                 self._open_receivers()
 
+    def _found_gone(self) -> ClientDisconnected:
+        """What `send()` raises once the calling thread has gone before the end (A-OUT-3)."""
+        self._note_gone()
+        return _client_gone()
+
     def shut_down_in_loop(self) -> None:
         """The bridge is closed: nobody waits any longer, neither the thread for the app nor the app
         for its background work.
@@ -749,7 +789,7 @@ _NO_BLOCKS: Iterator[bytes] = iter(())
 _NO_CONTEXT = contextvars.Context()
 
 
-def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
+def _disconnect_probe(environ: Environ) -> Callable[[], bool]:
     """How this server shows whether the client is still there, if it does (A-IN-3).
 
     The nearest first: a WSGIToASGI around this bridge carries what an outer server says.
@@ -762,7 +802,7 @@ def _disconnect_probe(environ: Environ) -> Callable[[], bool] | None:
     connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     if connection is not None:
         return partial(peer_has_closed, connection)
-    return None
+    return bool  # which says False
 
 
 def _is_below_a_task(environ: Environ) -> bool:

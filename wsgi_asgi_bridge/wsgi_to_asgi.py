@@ -697,7 +697,7 @@ class _Exchange:
                 await send({"type": types.start, "status": status, "headers": headers})
             if ended and call.last_changes is not None:
                 self._repeat(call, call.last_changes)
-            pieces = blocks(chunks)
+            pieces: Sequence[bytes] = blocks(chunks)
             if whole and not pieces:
                 pieces = _END
             following = len(pieces)

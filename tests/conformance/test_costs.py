@@ -110,7 +110,7 @@ def test_a_small_request_takes_few_calls(backend: Any) -> None:
 
     with calls.installed():
         InThread(request, "the requests").result()
-    assert calls.a_request() <= 54, calls.names.most_common()
+    assert calls.a_request() <= 50, calls.names.most_common()
 
 
 # --- objects
@@ -140,6 +140,22 @@ async def test_w_waiting_request_keeps_few_objects(anyio_backend_name: str) -> N
             kept = len(gc.get_objects()) - before
             gate.open()
     assert kept / (REQUESTS - 1) <= (115 if anyio_backend_name == "trio" else 80)
+
+
+def test_a_response_in_flight_keeps_no_dict_of_its_own() -> None:
+    """Structure: where instances do not share the names of their attributes any more, a dict each
+    costs more than the rest of making them.
+    """
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"hello")
+        await receive()  # until the client is gone
+
+    with bridged(app) as bridge:
+        blocks: Any = bridge(environ_for(), lambda *_: lambda data: None)
+        assert not hasattr(blocks, "__dict__")
+        blocks.close()
 
 
 # --- copies

@@ -383,6 +383,20 @@ def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(caller: 
 # --- leaving
 
 
+def test_with_the_end_in_its_hands_the_thread_has_left(caller: Caller) -> None:
+    """A-LOOP-4: what it was given before is still given back, and nothing is added to it."""
+
+    def job() -> None:
+        """Somebody else's to run."""
+
+    assert caller.call_in_thread(job) is True
+    caller.put_in_loop(b"x", last=True)
+    assert take(caller) == ([b"x"], True)
+    assert caller.left()
+    assert caller.call_in_thread(job) is False
+    assert caller.leave_from_thread() == [job]
+
+
 def test_after_the_thread_has_left_chunks_are_dropped(caller: Caller) -> None:
     caller.put_in_loop(b"x", last=False)
     caller.leave_from_thread()

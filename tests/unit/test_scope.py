@@ -9,7 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wsgi_asgi_bridge._protocol.environ import environ_from_scope, environ_template
-from wsgi_asgi_bridge._protocol.scope import declared_length, is_websocket, scope_from_environ
+from wsgi_asgi_bridge._protocol.headers import KNOWN_NAMES
+from wsgi_asgi_bridge._protocol.scope import (
+    _header_names,
+    declared_length,
+    is_websocket,
+    scope_from_environ,
+)
 from wsgi_asgi_bridge.errors import BadRequest, ServerError
 
 Environ = dict[str, Any]
@@ -225,6 +231,18 @@ def test_the_raw_path_covers_the_mount() -> None:
 def test_headers(overrides: Environ, headers: list[tuple[bytes, bytes]]) -> None:
     """A-SCOPE-1, A-SCOPE-2."""
     assert scope_with(**overrides)["headers"] == headers
+
+
+def test_a_client_that_invents_names_gets_them_all() -> None:
+    """A-SCOPE-1: more names than are remembered, and the well-known ones before and after."""
+    invented = {f"HTTP_X_{number}": "1" for number in range(KNOWN_NAMES + 5)}
+    for _ in range(2):
+        assert scope_with(HTTP_HOST="a.test")["headers"] == [(b"host", b"a.test")]
+        headers = scope_with(HTTP_HOST="a.test", **invented)["headers"]
+        assert [name for name, _ in headers[1:]] == [
+            b"x-%d" % number for number in range(len(invented))
+        ]
+    assert len(_header_names) <= KNOWN_NAMES
 
 
 # --- peers

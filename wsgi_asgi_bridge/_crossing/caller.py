@@ -82,13 +82,12 @@ class Caller:
 
     # ------------------------------------------------------------ the loop
 
-    def put_in_loop(self, chunk: bytes, *, last: bool) -> bool | None:
+    def put_in_loop(self, chunk: bytes, last: bool) -> bool | None:
         """Hand one chunk over; `last` ends the exchange with it.
 
         True when `wait_for_room_in_loop` has to follow. None when nobody takes it: the thread has
         left.
         """
-        parked = None
         self._lock.acquire()
         try:
             if self._left or self._ended:
@@ -97,11 +96,17 @@ class Caller:
             if size:
                 self._chunks.append(chunk)
                 self._held += size
-            self._ended = last
-            self._unbroken += size + LEAST_CHUNK_BYTES
-            wait = self._held > self._budget or self._unbroken > self._budget
-            if size or last:
-                parked, self._parked = self._parked, None
+            if last:
+                self._ended = True
+                wait = False
+            else:
+                self._unbroken += size + LEAST_CHUNK_BYTES
+                wait = self._held > self._budget or self._unbroken > self._budget
+            parked = self._parked
+            if parked is not None:
+                if not size and not last:
+                    return wait  # that is nothing to wake the thread for
+                self._parked = None
         finally:
             self._lock.release()
         if parked is not None:
@@ -197,7 +202,7 @@ class Caller:
 
         `glance` is called each `every` seconds while nothing happens; it may raise to stop waiting.
         Raises the error of `fail_in_loop`. Gives the end when another thread has left in this one's
-        place.
+        place. With the end the thread has left; its jobs are still `leave_from_thread`'s to give.
         """
         if self._passed_over:  # written by this thread, or by one that leaves in its place
             self._run_jobs_that_waited()
@@ -228,6 +233,9 @@ class Caller:
 
         Gives the jobs that it has not run. May be called again.
         """
+        # Without the lock: once this is set, under it, nobody adds a job, and nobody sleeps here.
+        if self._left and not self._jobs:
+            return []
         with self._lock:
             self._left = True
             parked, self._parked = self._parked, None
@@ -244,7 +252,11 @@ class Caller:
     # ------------------------------------------------------------
 
     def _taken(self) -> tuple[list[bytes], bool]:
-        """Holding the lock."""
+        """Holding the lock.
+
+        With the end the thread leaves. Nobody sleeps any more then who would have to be woken:
+        whoever set the end has opened the gate, and from then on none is parked.
+        """
         chunks, self._chunks = self._chunks, []
         if not chunks and self._error is not None:
             error, self._error = self._error, None
@@ -255,7 +267,9 @@ class Caller:
         self._held = 0
         if self._putters:
             self._wake_putters()
-        return chunks, self._left or (self._ended and self._error is None)
+        if self._ended and self._error is None:
+            self._left = True
+        return chunks, self._left
 
     def _run_jobs_that_waited(self) -> None:
         """Run the jobs that chunks went before the last time: an app that streams without a pause

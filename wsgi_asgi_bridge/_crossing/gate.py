@@ -26,4 +26,5 @@ class ThreadGate:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until opened. False after `timeout` seconds."""
-        return self._lock.acquire(timeout=-1 if timeout is None else timeout)
+        # By position: a keyword costs a dict each time.
+        return self._lock.acquire(True, -1 if timeout is None else timeout)

@@ -12,13 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from .event_bell import EventBell
 from .mailbox import Mailbox
-
-if TYPE_CHECKING:
-    import trio
 
 __all__ = [
     "Companion",
@@ -34,11 +31,13 @@ Gate = Awaitable[None]
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Companion(ABC):
-    """A task beside the one that spawned it; its owner cancels it, nobody awaits it."""
+class Companion(Protocol):
+    """A task beside the one that spawned it; its owner cancels it, nobody awaits it.
 
-    @abstractmethod
-    def cancel(self) -> None: ...
+    asyncio's own tasks are such.
+    """
+
+    def cancel(self) -> object: ...
 
 
 class Interrupt(ABC):
@@ -96,16 +95,6 @@ class LoopHandle(ABC):
 
 
 # ---------------------------------------------------------------- asyncio
-
-
-class _AsyncioCompanion(Companion):
-    __slots__ = ("_task",)
-
-    def __init__(self, task: "asyncio.Task[None]") -> None:
-        self._task = task
-
-    def cancel(self) -> None:
-        self._task.cancel()
 
 
 class _AsyncioInterrupt(Interrupt):
@@ -169,7 +158,7 @@ class _AsyncioHandle(LoopHandle):
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
         # Not by create_task: a task factory may run the first step at once, inside the step of the
         # task that spawns.
-        return _AsyncioCompanion(asyncio.Task(work(), loop=self.loop, context=context))
+        return asyncio.Task(work(), loop=self.loop, context=context)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback, context=contextvars.Context())
@@ -188,16 +177,6 @@ class _TrioGate:
 
     def __await__(self) -> Generator[Any, Any, None]:
         return self.event.wait().__await__()
-
-
-class _TrioCompanion(Companion):
-    __slots__ = ("_scope",)
-
-    def __init__(self, scope: "trio.CancelScope") -> None:
-        self._scope = scope
-
-    def cancel(self) -> None:
-        self._scope.cancel()
 
 
 class _TrioInterrupt(Interrupt):
@@ -259,7 +238,7 @@ class _TrioHandle(LoopHandle):
         trio.lowlevel.spawn_system_task(
             scoped, context=contextvars.copy_context() if context is None else context
         )
-        return _TrioCompanion(scope)
+        return scope
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         import trio

@@ -97,16 +97,13 @@ class ASGIResponse:
 
     def _start(self, message: Mapping[str, Any]) -> None:
         status = message.get("status")
-        if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 999:
-            raise AppError(
-                f"http.response.start: the status is {status!r}, expected an int from 100 to 999"
-            )
-        headers, declared = _native_headers(message.get("headers") or ())
-        self.status = _STATUS_LINES[int(status)]
-        self.headers = headers
-        self._declared = declared
+        if type(status) is not int:  # 200.0 would be found where 200 is remembered
+            status = _plain_status(status)
+        line = _STATUS_LINES[status]
+        self.headers, self._declared = _native_headers(message.get("headers") or ())
+        self.status = line
         self.bodyless = self._method == "HEAD" or status in BODYLESS_STATUSES
-        self._trailers = bool(message.get("trailers", False))
+        self._trailers = message.get("trailers", False)
         self.state = _STARTED
 
     def _body(self, message: Mapping[str, Any]) -> tuple[bytes, bool]:
@@ -122,33 +119,48 @@ class ASGIResponse:
         if self.bodyless:
             self.passed_over += len(body) + LEAST_PART_BYTES
             body = b""
-        elif self._declared is not None:
-            self._check_length(len(body), last)
-            self._sent += len(body)
+        elif (declared := self._declared) is not None:
+            sent = self._sent + len(body)
+            if sent != declared and (last or sent > declared):
+                raise _wrong_length(sent, declared)
+            self._sent = sent
         if last:
             self.state = _TRAILERS if self._trailers else _ENDED
         return body, last
 
-    def _check_length(self, size: int, last: bool) -> None:
-        declared, sent = self._declared, self._sent + size
-        assert declared is not None
-        if sent > declared:
-            raise AppError(
-                f"http.response.body: {sent} bytes make the body longer than its Content-Length "
-                f"{declared}"
-            )
-        if last and sent < declared:
-            raise AppError(
-                f"http.response.body: the body ends after {sent} bytes, "
-                f"short of its Content-Length {declared}"
-            )
+
+def _wrong_length(sent: int, declared: int) -> AppError:
+    if sent > declared:
+        return AppError(
+            f"http.response.body: {sent} bytes make the body longer than its Content-Length "
+            f"{declared}"
+        )
+    return AppError(
+        f"http.response.body: the body ends after {sent} bytes, "
+        f"short of its Content-Length {declared}"
+    )
+
+
+def _plain_status(status: Any) -> int:
+    """Of an IntEnum, for one."""
+    if isinstance(status, int) and not isinstance(status, bool):
+        return int(status)
+    raise _wrong_status(status)
 
 
 def _status_line(status: int) -> str:
+    if not 100 <= status <= 999:
+        raise _wrong_status(status)
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return f"{status} Unknown"
+
+
+def _wrong_status(status: Any) -> AppError:
+    return AppError(
+        f"http.response.start: the status is {status!r}, expected an int from 100 to 999"
+    )
 
 
 _STATUS_LINES = Remembered(_status_line)

@@ -1,7 +1,5 @@
 """Chunks as an app makes them, blocks as a server likes them."""
 
-from collections.abc import Sequence
-
 __all__ = ["JOIN_BYTES", "SPLIT_BYTES", "blocks"]
 
 JOIN_BYTES = 65536
@@ -16,27 +14,27 @@ within `stall_timeout`.
 """
 
 
-def blocks(chunks: Sequence[bytes]) -> Sequence[bytes]:
+def blocks(chunks: list[bytes]) -> list[bytes]:
     """The same bytes in the same order, in fewer and bounded pieces.
 
-    No empty ones unless the only chunk is empty.
+    No empty ones unless the only chunk is empty. May be `chunks` itself.
     """
     if not chunks or (len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES):
         return chunks
+    if not all(chunks):
+        chunks = [chunk for chunk in chunks if chunk]
     made: list[bytes] = []
-    small: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        if size and size + len(chunk) > JOIN_BYTES:
-            made.append(small[0] if len(small) == 1 else b"".join(small))
-            small, size = [], 0
-        if len(chunk) > SPLIT_BYTES:
-            made += (
-                chunk[start : start + SPLIT_BYTES] for start in range(0, len(chunk), SPLIT_BYTES)
-            )
-        elif chunk:
-            small.append(chunk)
-            size += len(chunk)
-    if small:
-        made.append(small[0] if len(small) == 1 else b"".join(small))
+    first = size = 0  # where the block begins that is being made, and how long it is
+    for place, chunk in enumerate(chunks):
+        size += len(chunk)
+        if size <= JOIN_BYTES:
+            continue
+        if first < place:
+            made.append(b"".join(chunks[first:place]))  # of one chunk, that very object
+        first, size = place, len(chunk)
+        if size > SPLIT_BYTES:
+            made += (chunk[start : start + SPLIT_BYTES] for start in range(0, size, SPLIT_BYTES))
+            first, size = place + 1, 0
+    if first < len(chunks):
+        made.append(b"".join(chunks[first:]))
     return made

@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from ..errors import ServerError
 from ..typing import Environ, Headers
 from .carried import scope_beside_the_message, state_of_both
-from .headers import Remembered, content_length
+from .headers import KNOWN_NAMES, content_length
 
 __all__ = ["declared_length", "is_websocket", "scope_from_environ"]
 
@@ -46,7 +46,7 @@ def is_websocket(environ: Environ) -> bool:
 
 
 def scope_from_environ(
-    environ: Environ, *, root_path: str, state: Mapping[str, Any]
+    environ: Environ, root_path: str, state: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The `http` scope of a request.
 
@@ -55,11 +55,13 @@ def scope_from_environ(
     `root_path` comes before SCRIPT_NAME. `state` is copied, not deeply (lifespan 2.0).
     """
     try:
-        script = _octets(environ.get("SCRIPT_NAME", ""))
-        path = script + _octets(environ.get("PATH_INFO", ""))
+        path = _octets(environ.get("PATH_INFO", ""))
+        root = root_path
+        if script := environ.get("SCRIPT_NAME"):
+            mount = _octets(script)
+            path = mount + path
+            root += mount.decode("utf-8", "replace").rstrip("/")
         raw_path = _raw_path(environ, path)
-        root = root_path + script.decode("utf-8", "replace").rstrip("/")
-        port = environ.get("SERVER_PORT")
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
@@ -73,8 +75,8 @@ def scope_from_environ(
             "query_string": _octets(environ.get("QUERY_STRING", "")),
             "root_path": root,
             "headers": _headers(environ),
-            "client": _address(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"), no_port=0),
-            "server": _address(environ.get("SERVER_NAME"), port, no_port=None),
+            "client": _address(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"), 0),
+            "server": _address(environ.get("SERVER_NAME"), environ.get("SERVER_PORT"), None),
             "state": dict(state),
             "extensions": {},
             "wsgi_environ": environ,
@@ -104,8 +106,9 @@ def _raw_path(environ: Environ, path: bytes) -> bytes:
     """
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if target:
-        authority = _AUTHORITY.match(target)
-        raw = _octets(target[authority.end() :] if authority else target).partition(b"?")[0]
+        if target[0] != "/" and (authority := _AUTHORITY.match(target)) is not None:
+            target = target[authority.end() :]
+        raw = _octets(target).partition(b"?")[0]
         if raw == path or unquote_to_bytes(raw) == path:
             return raw
     if _PLAIN_PATH.fullmatch(path) is not None:
@@ -114,43 +117,54 @@ def _raw_path(environ: Environ, path: bytes) -> bytes:
 
 
 def _headers(environ: Environ) -> Headers:
+    names = _header_names
     headers: Headers = []
-    for key, value in environ.items():
-        name = _HEADER_NAMES[key]
-        if name is None:
-            continue
-        if key in _CONTENT:
-            if not value:
-                continue  # servers write it where there is none
-            value = str(value)  # a few write a number
-        try:
-            octets = value.encode("latin-1")
-        except UnicodeEncodeError:
-            octets = _octets(value)
-        headers.append((name, octets))
+    try:
+        for key in environ:
+            name = names[key]
+            if name is not None:
+                headers.append((name, environ[key].encode("latin-1")))
+    except (KeyError, UnicodeEncodeError):  # a name that is new here, or what _octets forgives
+        headers = [
+            (name, _octets(value))
+            for key, value in environ.items()
+            if (name := _remembered_name(key)) is not None
+        ]
+    # Servers write these where there is none, and a few write a number.
+    if kind := environ.get("CONTENT_TYPE"):
+        headers.append((b"content-type", _octets(str(kind))))
+    if length := environ.get("CONTENT_LENGTH"):
+        headers.append((b"content-length", _octets(str(length))))
     return headers
-
-
-_CONTENT = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
 def _header_name(key: str) -> bytes | None:
     """`"HTTP_X_NAME"` as `b"x-name"`; None for what is no header, and for the twins of CONTENT_TYPE
     and CONTENT_LENGTH, which a few servers add.
     """
-    if key in _CONTENT:
-        name = key
-    elif key.startswith("HTTP_") and key[5:] not in _CONTENT:
-        name = key[5:]
-    else:
+    if not key.startswith("HTTP_") or key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
         return None
-    return name.lower().replace("_", "-").encode("latin-1", "replace")
+    return key[5:].lower().replace("_", "-").encode("latin-1", "replace")
 
 
-_HEADER_NAMES = Remembered(_header_name)
+def _remembered_name(key: str) -> bytes | None:
+    try:
+        return _header_names[key]
+    except KeyError:
+        name = _header_name(key)
+        if len(_header_names) >= KNOWN_NAMES:
+            _header_names.clear()
+        _header_names[key] = name
+        return name
 
 
-def _address(host: str | None, port: Any, *, no_port: int | None) -> tuple[str, int | None] | None:
+_header_names: dict[str, bytes | None] = {}
+"""What `_header_name` said, for any thread as in headers.Remembered. A plain dict, since each key
+of each environ is looked up here, and in a subclass that costs a third more.
+"""
+
+
+def _address(host: str | None, port: Any, no_port: int | None) -> tuple[str, int | None] | None:
     if not host:
         return None
     text = str(port) if port is not None else ""

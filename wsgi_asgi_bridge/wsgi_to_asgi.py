@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 from wsgiref.util import FileWrapper
 
 import anyio
@@ -649,7 +649,8 @@ class _Exchange:
 
     async def _send_response(self, call: AppCall) -> None:
         """Send what the worker gives, until it has left."""
-        out, send, side, types = self._out, self._send, self._side, self._types
+        out, send, side = self._out, self._send, self._side
+        start, body_part = self._types
         chunks, ended = out.taken_in_loop() or await out.take_in_loop()
         try:
             if ended and len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES and call.error is None:
@@ -660,12 +661,12 @@ class _Exchange:
                 if call.changes is not None:
                     self._repeat(call, call.changes)
                 self._waiting_since = side.now
-                await send({"type": types.start, "status": status, "headers": headers})
+                await send({"type": start, "status": status, "headers": headers})
                 if call.last_changes is not None:
                     self._repeat(call, call.last_changes)
                 self._answered = True
                 self._waiting_since = side.now
-                await send({"type": types.body, "body": chunks[0], "more_body": False})
+                await send({"type": body_part, "body": chunks[0], "more_body": False})
                 self._waiting_since = None
             else:
                 whole = await self._send_pieces(call, chunks, ended)
@@ -684,7 +685,8 @@ class _Exchange:
 
     async def _send_pieces(self, call: AppCall, chunks: list[bytes], ended: bool) -> bool:
         """Send a body that comes in pieces, `chunks` first. Whether it came to its end."""
-        out, send, side, types = self._out, self._send, self._side, self._types
+        out, send, side = self._out, self._send, self._side
+        start, body_part = self._types
         unbroken = 0
         while True:
             whole = ended and call.error is None
@@ -694,7 +696,7 @@ class _Exchange:
                     self._repeat(call, call.changes)
                 status, headers = call.head
                 self._waiting_since = side.now
-                await send({"type": types.start, "status": status, "headers": headers})
+                await send({"type": start, "status": status, "headers": headers})
             if ended and call.last_changes is not None:
                 self._repeat(call, call.last_changes)
             pieces: Sequence[bytes] = blocks(chunks)
@@ -708,7 +710,7 @@ class _Exchange:
                 # all is over.
                 self._answered = not more
                 self._waiting_since = side.now
-                await send({"type": types.body, "body": piece, "more_body": more})
+                await send({"type": body_part, "body": piece, "more_body": more})
                 if not ended:
                     out.release_in_loop(len(piece))
             self._waiting_since = None
@@ -766,7 +768,7 @@ class _Exchange:
     async def _answer(self, status: int, text: str, *, busy: bool = False) -> None:
         """The bridge's own answer; the app has not begun its."""
         self._side.counts.rejected += 1
-        types = self._types
+        start, body_part = self._types
         body = text.encode("utf-8", "replace") + b"\n"
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -778,8 +780,8 @@ class _Exchange:
             body = b""
         self._waiting_since = self._side.now
         try:
-            await self._send({"type": types.start, "status": status, "headers": headers})
-            await self._send({"type": types.body, "body": body, "more_body": False})
+            await self._send({"type": start, "status": status, "headers": headers})
+            await self._send({"type": body_part, "body": body, "more_body": False})
         except OSError as exc:
             raise self._disconnected() from exc
 
@@ -1056,13 +1058,8 @@ class _FileWrapper(FileWrapper):
         super().__init__(filelike, max(blksize, FILE_BLOCK_BYTES))
 
 
-class _MessageTypes(NamedTuple):
-    start: str
-    body: str
-
-
-_HTTP = _MessageTypes("http.response.start", "http.response.body")
-_WEBSOCKET = _MessageTypes("websocket.http.response.start", "websocket.http.response.body")
+_HTTP = ("http.response.start", "http.response.body")
+_WEBSOCKET = ("websocket.http.response.start", "websocket.http.response.body")
 _NOW = Prospect.NOW
 _END: tuple[bytes, ...] = (b"",)
 """What is left to send when the body has no more bytes: its end."""

@@ -35,6 +35,7 @@ from ._crossing.workers import Job, Prospect, QueueFull, WorkerPool
 from ._protocol.blocks import SPLIT_BYTES, blocks
 from ._protocol.environ import environ_from_scope, environ_template
 from .errors import (
+    AppError,
     BadRequest,
     BodyTooLarge,
     BridgeClosed,
@@ -63,6 +64,11 @@ usual.
 
 TICKS_PER_TIMEOUT = 8
 """Time-outs are looked at this often; one is noticed at most a quarter late, and never early."""
+
+READER_PATIENCE = 10
+"""How many times `stall_timeout` an app may leave its request's body alone while it responds, once
+it has begun to read: it may work on each line for long, and a buffer of lines is read as one.
+"""
 
 QUEUE_GRACE_SECONDS = 0.01
 """How long a request may wait behind others, while a thread is on its way, before its client is
@@ -407,10 +413,6 @@ class _LoopSide:
         )
         self._bridge = bridge
         self.exchanges: set[_Exchange] = set()
-        self.now = monotonic()
-        """A clock that is read once a tick: what a time-out is measured with, at no cost a
-        request.
-        """
         self.pool: WorkerPool | None = None
         """The pool that this loop submitted to last."""
         self.ticking = False
@@ -421,7 +423,6 @@ class _LoopSide:
     def begin_ticking(self) -> None:
         """While requests are in flight; the tick ends itself."""
         self.ticking = True
-        self.now = monotonic()
         self.handle.call_later(self.settings.tick, self._tick)
 
     def submit(self, job: Job) -> Prospect:
@@ -449,14 +450,12 @@ class _LoopSide:
         """While requests are in flight: who has stalled, and which streams leave the pool's
         count.
         """
-        self.now = monotonic()
+        now = monotonic()
         self.ticking = bool(self.exchanges)
         if self.ticking:
             self.handle.call_later(self.settings.tick, self._tick)
-        # `now` may be a tick old when a wait begins, and nobody is to be given up early.
-        patience = self.settings.stall_timeout + self.settings.tick
         for exchange in list(self.exchanges):
-            exchange.look_at_client(self.now, patience)
+            exchange.look_at_client(now)
         if self.pool is not None:
             self.pool.release_long_streams()
 
@@ -508,6 +507,8 @@ class _Exchange:
         "_echo",
         "_gone",
         "_holds_back",
+        "_is_cut_short",
+        "_is_slow",
         "_job",
         "_length",
         "_out",
@@ -519,6 +520,8 @@ class _Exchange:
         "_settings",
         "_side",
         "_types",
+        "_unread",
+        "_unread_since",
         "_waiting_since",
         "behind_since",
     )
@@ -547,6 +550,12 @@ class _Exchange:
         """The request's body, where it streams."""
         self._ahead: Sequence[bytes] = ()
         """What arrived of a body before it was known to stream."""
+        self._unread_since: float | None = None
+        """Since when there is no room for more of the body."""
+        self._unread = 0
+        """Bytes of the body that waited for the app when a tick saw that last."""
+        self._is_cut_short = False
+        """It ended before its Content-Length, with nobody known to have left."""
         self._collecting = False
         self._holds_back = False
         """The client waits for `100 Continue`."""
@@ -554,6 +563,8 @@ class _Exchange:
         self._companion: Companion | None = None
         self._waiting_since: float | None = None
         """Since when a receive() or send() is pending: the client is waited for."""
+        self._is_slow = False
+        """A tick has seen the app work."""
         self._polled = False
         self._sent_head = False
         self._answered = False
@@ -577,6 +588,8 @@ class _Exchange:
                 self._log_unraised_error()
                 await self._answer_cut(cut.reason)
         except ClientDisconnected:
+            if not self._aborted:
+                raise  # the app's own, whatever it means by it
             self._log_unraised_error()
         except BaseException:
             # The server cancelled this request, or its send() raised: the worker learns of it as of
@@ -595,6 +608,9 @@ class _Exchange:
             # The call refers to the environ, which refers to this exchange: apart, neither waits
             # for the garbage collector.
             self._call = self._job = self._echo = None
+            if self._body is not None:
+                # For a thread of the app's own that still reads.
+                self._body.break_in_loop(_exchange_over)
             # Nor does what the app has set in its context, which may refer to the environ: it is in
             # this task's context, and is told to the other bridge where both are here.
             del self._cut
@@ -660,12 +676,12 @@ class _Exchange:
                 whole = self._sent_head = True
                 if call.changes is not None:
                     self._repeat(call, call.changes)
-                self._waiting_since = side.now
+                self._waiting_since = _NOT_SEEN
                 await send({"type": start, "status": status, "headers": headers})
                 if call.last_changes is not None:
                     self._repeat(call, call.last_changes)
                 self._answered = True
-                self._waiting_since = side.now
+                self._waiting_since = _NOT_SEEN
                 await send({"type": body_part, "body": chunks[0], "more_body": False})
                 self._waiting_since = None
             else:
@@ -695,7 +711,7 @@ class _Exchange:
                 if call.changes is not None:
                     self._repeat(call, call.changes)
                 status, headers = call.head
-                self._waiting_since = side.now
+                self._waiting_since = _NOT_SEEN
                 await send({"type": start, "status": status, "headers": headers})
             if ended and call.last_changes is not None:
                 self._repeat(call, call.last_changes)
@@ -709,7 +725,7 @@ class _Exchange:
                 # With the last message the server may report a disconnect that only says that
                 # all is over.
                 self._answered = not more
-                self._waiting_since = side.now
+                self._waiting_since = _NOT_SEEN
                 await send({"type": body_part, "body": piece, "more_body": more})
                 if not ended:
                     out.release_in_loop(len(piece))
@@ -742,10 +758,15 @@ class _Exchange:
         # the garbage collector.
         call.error = call.late_error = None
         try:
-            if isinstance(error, ClientDisconnected):
+            if isinstance(error, ClientDisconnected) and self._aborted:
                 return
             if not self._sent_head and isinstance(error, BodyTooLarge):
                 await self._answer(413, str(error))
+            elif self._is_cut_short and isinstance(error, ClientDisconnected):
+                if self._sent_head:  # the server ends what has no end, as after any disconnect
+                    self._side.counts.disconnected += 1
+                else:
+                    await self._answer(400, str(error))
             elif not self._sent_head and isinstance(error, ClientStalled):
                 self._side.counts.stalled += 1
                 await self._answer(408, str(error))
@@ -778,7 +799,7 @@ class _Exchange:
             headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
         if self._scope.get("method") == "HEAD":
             body = b""
-        self._waiting_since = self._side.now
+        self._waiting_since = _NOT_SEEN
         try:
             await self._send({"type": start, "status": status, "headers": headers})
             await self._send({"type": body_part, "body": body, "more_body": False})
@@ -833,7 +854,7 @@ class _Exchange:
         size = 0
         self._collecting = True
         while True:
-            self._waiting_since = self._side.now
+            self._waiting_since = _NOT_SEEN
             message = await self._receive()
             if message["type"] != "http.request":
                 raise self._disconnected()
@@ -939,7 +960,8 @@ class _Exchange:
     async def _feed(self, body: LoopToThread) -> None:
         """Bring the whole body into the channel.
 
-        Raises ClientDisconnected when it breaks off before its end.
+        Raises ClientDisconnected when it breaks off before its end. What comes after the channel is
+        broken is received and dropped: the server reports a disconnect only behind it.
         """
         length, limit = self._length, self._settings.max_body_size
         size = 0
@@ -950,7 +972,9 @@ class _Exchange:
         unbroken = 0
         while True:
             if not body.has_room_in_loop():
+                self._unread_since = _NOT_SEEN
                 await body.wait_for_room_in_loop()
+                self._unread_since = None
             if unbroken > self._settings.request_buffer:
                 # A worker that reads as fast as the server gives would otherwise keep the loop for
                 # itself.
@@ -966,11 +990,11 @@ class _Exchange:
                 body.break_in_loop(
                     lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes")
                 )
-                return
             body.put_in_loop(part)
             if not message.get("more_body", False):
                 break
         if length is not None and size < length:
+            self._is_cut_short = True
             body.break_in_loop(
                 lambda: ClientDisconnected(
                     f"the body ended after {size} of the {length} bytes that Content-Length "
@@ -986,21 +1010,43 @@ class _Exchange:
         if self._companion is None and self._job is not None and self._side.has_queued(self._job):
             self.watch()
 
-    def look_at_client(self, now: float, patience: float) -> None:
+    def look_at_client(self, now: float) -> None:
         """The loop's tick: how long has this client been waited for?"""
+        if self._unread_since is not None and self._body is not None and self._sent_head:
+            self._look_at_unread_body(self._body, now)
         since = self._waiting_since
         if since is None:
-            self.watch_unless_begun()  # where the thread that it was promised was taken by others
-            return
-        if since >= now:
-            return
-        if self._gone:
+            # The app works. Whether its client is still there is worth a task for the slow ones.
+            if self._is_slow:
+                self.watch()
+            self._is_slow = True
+        elif since is _NOT_SEEN:
+            self._waiting_since = now
+        elif self._gone:
             self._end_for_disconnect()
-        elif since <= now - patience:
+        elif since <= now - self._settings.stall_timeout:
             self._stall("sent" if self._collecting else "read")
         elif not self._collecting:
             # A send() that hangs; some servers do not even end it when the client leaves.
             self.watch()
+
+    def _look_at_unread_body(self, body: LoopToThread, now: float) -> None:
+        """An app that streams its response and leaves its request unread hides its client's
+        leaving, which the server tells only behind the body: at last what is left of that is thrown
+        away (W-FLOW-3).
+        """
+        unread, begun = body.held_in_loop()
+        if self._unread_since is _NOT_SEEN or unread != self._unread:
+            self._unread_since, self._unread = now, unread
+            return
+        patience = self._settings.stall_timeout * (READER_PATIENCE if begun else 1)
+        if self._unread_since is not None and self._unread_since <= now - patience:
+            body.break_in_loop(
+                lambda: AppError(
+                    f"the app read nothing of the request's body for {patience:g} s while it sent "
+                    "its response; what was left of the body is gone"
+                )
+            )
 
     def _stall(self, what: str) -> None:
         if not self._aborted:
@@ -1061,6 +1107,10 @@ class _FileWrapper(FileWrapper):
 _HTTP = ("http.response.start", "http.response.body")
 _WEBSOCKET = ("websocket.http.response.start", "websocket.http.response.body")
 _NOW = Prospect.NOW
+_NOT_SEEN = float("inf")
+"""Since when a wait lasts that no tick has seen yet: its time begins with the first that does, so
+that nobody is given up early, however late a tick comes.
+"""
 _END: tuple[bytes, ...] = (b"",)
 """What is left to send when the body has no more bytes: its end."""
 
@@ -1069,6 +1119,10 @@ _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
 def _disconnect() -> ClientDisconnected:
     return ClientDisconnected("the client disconnected before the exchange was over")
+
+
+def _exchange_over() -> BridgeError:
+    return ClientDisconnected("the exchange is over, and with it the request's body")
 
 
 async def _nobody(*_: object) -> Any:

@@ -174,6 +174,22 @@ async def test_app_raises_after_the_headers() -> None:
     assert ending.closes == 1
 
 
+async def test_app_raises_what_a_client_that_left_would_raise() -> None:
+    """W-OUT-5, W-CALL-3, row 2: nobody has left, so it is the app's own error and travels out."""
+    error = ClientDisconnected("another client, of the app's own")
+
+    def failing(ending: Ending) -> Iterator[bytes]:
+        raise error
+        yield b""
+
+    ending, client = Ending(failing), Client()
+    async with row(ending) as bridge:
+        await client.run(bridge)
+        assert (bridge.stats().failed, bridge.stats().disconnected) == (1, 0)
+    assert client.error is error
+    assert (ending.closes, ending.gone_at_close) == (1, [False])
+
+
 async def test_app_raises_in_close_as_well() -> None:
     """W-OUT-5, rows 2 and 3: an exception of the iteration and one of close(): one close(), and the
     server gets one of them.
@@ -228,7 +244,7 @@ async def test_an_app_whose_reading_raises_can_ask_why(monkeypatch: pytest.Monke
         await reading.wait()
         client.leave()
         await over.wait()
-    assert told == [True]
+    assert told[0]
 
 
 async def test_client_leaves_while_the_app_reads() -> None:
@@ -270,16 +286,19 @@ async def test_client_leaves_while_the_app_computes() -> None:
 
 
 async def test_client_leaves_before_the_first_byte() -> None:
-    """W-OUT-5, row 5: a server that drops what is sent to a client that is gone: the app ends as if
-    it had been read.
+    """W-OUT-5, row 5: a server that drops what is sent to a client that is gone does not hide it
+    from a slow app, which is stopped at its next step.
     """
     ending, client = Ending(computing), Client()
     async with row(ending) as bridge, calling(bridge, client):
         await ending.entered.wait()
         client.leave()
+        await client.until_ended()
         ending.gate.open()
         await ending.until_closed()
-    assert ending.closes == 1
+    assert (ending.closes, ending.gone_at_close) == (1, [True])
+    assert ending.body is not None
+    assert ending.body.steps == 1
     assert client.error is None
     assert client.messages == []
 

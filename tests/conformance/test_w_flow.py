@@ -25,7 +25,7 @@ from tests.support.asgi_driver import (
     serving,
     settle,
 )
-from wsgi_asgi_bridge import ClientDisconnected, ClientStalled
+from wsgi_asgi_bridge import AppError, BodyTooLarge, ClientDisconnected, ClientStalled
 
 Environ = dict[str, Any]
 BLOCK = b"x" * 1000
@@ -277,6 +277,137 @@ async def test_write_raises_after_the_disconnect() -> None:
         await client.until(lambda c: c.body == b"first")
         client.leave()
     assert [type(error) for error in errors] == [ClientDisconnected] * 2
+
+
+@pytest.mark.parametrize("length", [20_000, None], ids=["declared", "undeclared"])
+@pytest.mark.parametrize("read_first", [0, 100], ids=["untouched", "begun"])
+async def test_unread_body_does_not_hide_that_the_client_left(
+    length: int | None, read_first: int
+) -> None:
+    """W-FLOW-3: the server reports the disconnect only behind the body; what the app leaves of that
+    while it streams is thrown away at last.
+    """
+    body = TrackedBody()
+    seen: list[type[BaseException]] = []
+
+    def app(environ: Environ, start_response: Any) -> TrackedBody:
+        start_response("200 OK", [])
+
+        def chunks() -> Iterator[bytes]:
+            try:
+                environ["wsgi.input"].read(read_first)
+                while True:
+                    yield b"tick"
+                    time.sleep(0.002)  # an app that streams for long
+            except BaseException as error:
+                seen.append(type(error))
+                raise
+
+        body._chunks = chunks()
+        return body
+
+    client = Client(post_scope(length), [b"x" * 1000] * 20)
+    async with (
+        serving(
+            app, request_buffer=1000, stall_timeout=STALL_SECONDS / 10 ** bool(read_first)
+        ) as bridge,
+        calling(bridge, client),
+    ):
+        await client.until(lambda c: c.started)
+        client.leave()
+        await client.until_ended()
+        await body.closed.wait()
+        assert (bridge.stats().disconnected, bridge.stats().stalled) == (1, 0)
+    assert (body.closes, seen, client.error) == (1, [], None)
+
+
+async def test_body_that_was_thrown_away_is_never_taken_for_whole() -> None:
+    """W-FLOW-3, W-IN-3: an app that turns to its request after all gets what had come, and then an
+    error that says why there is no more.
+    """
+    gate = Gate()
+    results: list[object] = []
+
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"first"
+        gate.wait_in_thread()
+        for _ in range(6):
+            try:
+                results.append(environ["wsgi.input"].read(1000))
+            except AppError as error:
+                results.append(str(error))
+
+    client = Client(post_scope(20_000), [b"x" * 1000] * 20)
+    async with (
+        serving(app, request_buffer=2000, stall_timeout=STALL_SECONDS) as bridge,
+        calling(bridge, client),
+    ):
+        await client.until(lambda c: c.fed_bytes_taken == 20_000)
+        gate.open()
+    given = [result for result in results if isinstance(result, bytes)]
+    assert given == [b"x" * 1000] * len(given)
+    assert len(given) < 4
+    assert set(results[len(given) :]) == {
+        "the app read nothing of the request's body for 0.15 s while it sent its response; "
+        "what was left of the body is gone"
+    }
+    assert (client.body, client.complete, client.error) == (b"first", True, None)
+
+
+async def test_body_over_its_limit_does_not_hide_that_the_client_left() -> None:
+    """W-FLOW-3, W-IN-6: the rest of it is received and dropped, however many parts it has."""
+    refused = Gate()
+    body = TrackedBody()
+
+    def app(environ: Environ, start_response: Any) -> TrackedBody:
+        with pytest.raises(BodyTooLarge):
+            environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        refused.open()
+
+        def chunks() -> Iterator[bytes]:
+            yield b"first"
+            wait_until_gone(environ)
+            yield b"never sent"
+
+        body._chunks = chunks()
+        return body
+
+    client = Client(post_scope(None), [b"x" * 20], body_ends=False)
+    async with serving(app, max_body_size=10) as bridge, calling(bridge, client):
+        await refused.wait()
+        for _ in range(20):
+            client.feed(b"more")
+        client.leave()
+        await client.until_ended()
+        assert bridge.stats().disconnected == 1
+    assert body.closes == 1
+
+
+async def test_thread_of_the_apps_own_that_reads_on_is_woken() -> None:
+    """W-FLOW-3: once the exchange is over nobody brings more of the request's body."""
+    reading, woken = Gate(), Gate()
+    errors: list[BaseException] = []
+
+    def read(file: Any) -> None:
+        reading.open()
+        try:
+            file.read()
+        except OSError as error:
+            errors.append(error)
+        woken.open()
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        threading.Thread(target=read, args=[environ["wsgi.input"]]).start()
+        reading.wait_in_thread()
+        return plain_app(environ, start_response)
+
+    client = Client(post_scope(None), [b"some"], body_ends=False)
+    async with serving(app) as bridge:
+        await answered(bridge, client)
+        await woken.wait()
+    assert [type(error) for error in errors] == [ClientDisconnected]
 
 
 async def test_read_raises_after_the_disconnect() -> None:
@@ -576,6 +707,33 @@ async def test_client_is_never_given_up_early() -> None:
         gate.open()
         assert bridge.stats().stalled == len(patience)
     assert min(patience) >= timeout, patience
+
+
+async def test_late_tick_gives_nobody_up_early() -> None:
+    """W-FLOW-5, W-IN-7: a loop that was held up for longer than `stall_timeout` has not waited for
+    its clients meanwhile.
+    """
+    entered, gate = Gate(), Gate()
+    timeout = 0.2
+
+    def hold(environ: Environ, start_response: Any) -> list[bytes]:
+        entered.open()
+        gate.wait_in_thread()
+        return plain_app(environ, start_response)
+
+    client = Client(post_scope(10), [b"some"], body_ends=False)
+    async with (
+        serving(routed(hold=hold), stall_timeout=timeout) as bridge,
+        calling(bridge, client_of("/hold")),
+    ):
+        await entered.wait()
+        time.sleep(2 * timeout)  # noqa: ASYNC251  # holds the loop up, and the tick with it
+        begin = anyio.current_time()
+        await client.run(bridge)
+        patience = anyio.current_time() - begin
+        gate.open()
+    assert patience >= timeout
+    assert client.status == 408
 
 
 async def test_silent_stream_is_not_a_stalled_client() -> None:

@@ -315,6 +315,33 @@ async def test_body_short_of_its_length_is_never_taken_for_whole(length: int) ->
         assert client.status == 400
 
 
+@pytest.mark.parametrize("length", [20, 200_000], ids=["collected", "streamed"])
+async def test_escaped_short_body_is_400(length: int) -> None:
+    """W-IN-3: nobody has left, so somebody waits for an answer."""
+    client = Client(post_scope(length), [b"some", b"thing"])
+    app = lambda environ, start_response: [environ["wsgi.input"].read()]  # noqa: E731
+    async with serving(app) as bridge:
+        await answered(bridge, client)
+        assert bridge.stats().rejected == 1
+    assert (client.status, client.complete) == (400, True)
+    assert b"9 of the %d bytes" % length in client.body
+
+
+async def test_short_body_breaks_a_response_that_has_begun() -> None:
+    """W-IN-3: then the response ends as for a client that has left."""
+
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"first"
+        yield environ["wsgi.input"].read()
+
+    client = Client(post_scope(200_000), [b"some", b"thing"])
+    async with serving(app) as bridge:
+        await client.run(bridge)
+        assert (bridge.stats().disconnected, bridge.stats().failed) == (1, 0)
+    assert (client.body, client.complete, client.error) == (b"first", False, None)
+
+
 async def test_bytes_before_the_cut_can_be_read() -> None:
     """W-IN-3: what came is given, only the end is refused."""
     gate = Gate()
@@ -583,6 +610,32 @@ async def test_stalled_upload_raises_in_the_app_and_frees_the_thread() -> None:
     assert type(results[0]) is ClientStalled
     assert isinstance(results[0], TimeoutError)
     assert results[1:] == [b"abc"]
+
+
+async def test_reading_on_after_a_stall_finds_no_gap() -> None:
+    """W-IN-7, W-IN-3: what a read had when it failed is lost, so none that follows it gives bytes,
+    however many come.
+    """
+    stalled, resumed = Gate(), Gate()
+    errors: list[BaseException] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        for _ in range(3):
+            with pytest.raises(ClientStalled) as caught:
+                environ["wsgi.input"].read(10_000)
+            errors.append(caught.value)
+            stalled.open()
+            resumed.wait_in_thread()
+        return plain_app(environ, start_response)
+
+    client = Client(post_scope(None), [b"x" * 9000], body_ends=False)
+    async with serving(app, stall_timeout=STALL_SECONDS) as bridge, calling(bridge, client):
+        await stalled.wait()
+        client.feed(b"y" * 20_000)
+        await client.until(lambda c: c.fed_bytes_taken == 29_000)
+        resumed.open()
+    assert len(errors) == 3
+    assert client.status == 200
 
 
 @pytest.mark.parametrize("length", [100_000, None], ids=["declared", "undeclared"])

@@ -35,6 +35,7 @@ class ChannelReader(io.RawIOBase):
         self._timeout = timeout
         self._waiting = waiting
         self._stalled = stalled
+        self._gave_up = False
         self._rest: list[memoryview] = []  # taken and not yet read, in reverse order
 
     def readable(self) -> bool:
@@ -71,8 +72,13 @@ class ChannelReader(io.RawIOBase):
         if self._begin is not None:
             begin, self._begin = self._begin, None
             begin()
-        chunks = self._channel.take_from_thread(self._timeout, self._waiting)
+        chunks = (
+            None if self._gave_up else self._channel.take_from_thread(self._timeout, self._waiting)
+        )
         if chunks is None:
+            # For ever: what BufferedReader had of the read that fails here is lost with it, and
+            # what came later would follow a gap (W-IN-3).
+            self._gave_up = True
             raise self._stalled()
         self._rest = [memoryview(chunk) for chunk in reversed(chunks)]
         return bool(chunks)

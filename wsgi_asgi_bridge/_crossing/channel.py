@@ -276,6 +276,7 @@ class LoopToThread:
     """
 
     __slots__ = (
+        "_begun",
         "_broken",
         "_budget",
         "_chunks",
@@ -293,6 +294,7 @@ class LoopToThread:
         self._lock = Lock()
         self._chunks: list[bytes] = []
         self._held = 0
+        self._begun = False
         self._ended = False
         self._broken: Broken | None = None
         self._taker: ThreadGate | None = None
@@ -305,6 +307,11 @@ class LoopToThread:
         with self._lock:
             return self._has_room()
 
+    def held_in_loop(self) -> tuple[int, bool]:
+        """Bytes that wait for the thread or are not used up yet, and whether it ever took any."""
+        with self._lock:
+            return self._held, self._begun
+
     async def wait_for_room_in_loop(self) -> None:
         """Sleep while the budget is spent; bytes taken and not yet used up count."""
         while True:
@@ -316,11 +323,13 @@ class LoopToThread:
 
     def put_in_loop(self, chunk: bytes) -> None:
         """Hand one chunk over, whatever the budget; an empty one would read as the end and is
-        dropped.
+        dropped, and so is all that comes after a break.
         """
         if not chunk:
             return
         with self._lock:
+            if self._broken is not None:
+                return
             self._chunks.append(chunk)
             self._held += len(chunk)
             taker, self._taker = self._taker, None
@@ -363,6 +372,7 @@ class LoopToThread:
         is entered around the sleep, if any.
         """
         with self._lock:
+            self._begun = True
             if self._chunks or self._ended or self._broken is not None:
                 return self._taken()
             gate = self._taker = ThreadGate()

@@ -508,6 +508,7 @@ class _Exchange:
         "_gone",
         "_holds_back",
         "_is_cut_short",
+        "_is_given_up",
         "_is_slow",
         "_job",
         "_length",
@@ -563,6 +564,8 @@ class _Exchange:
         self._companion: Companion | None = None
         self._waiting_since: float | None = None
         """Since when a receive() or send() is pending: the client is waited for."""
+        self._is_given_up = False
+        """A read of the body has timed out."""
         self._is_slow = False
         """A tick has seen the app work."""
         self._polled = False
@@ -767,7 +770,10 @@ class _Exchange:
                     self._side.counts.disconnected += 1
                 else:
                     await self._answer(400, str(error))
-            elif not self._sent_head and isinstance(error, ClientStalled):
+            elif not self._sent_head and (
+                isinstance(error, ClientStalled)
+                or (self._is_given_up and isinstance(error, ClientDisconnected))
+            ):
                 self._side.counts.stalled += 1
                 await self._answer(408, str(error))
             elif error is not None:
@@ -894,13 +900,26 @@ class _Exchange:
             begin=begin,
             timeout=settings.stall_timeout,
             waiting=self._waiting_worker,
-            stalled=lambda: ClientStalled(
-                f"the client sent nothing for stall_timeout={settings.stall_timeout} s"
-            ),
+            stalled=self._body_stalled,
+            given_up=self._body_given_up,
         )
         if not self._holds_back:
             self.watch()
         return io.BufferedReader(reader, kept)
+
+    def _body_stalled(self) -> ClientStalled:
+        """In the thread that reads."""
+        self._is_given_up = True  # the loop looks at it when the worker has left
+        return ClientStalled(
+            f"the client sent nothing for stall_timeout={self._settings.stall_timeout} s"
+        )
+
+    def _body_given_up(self) -> ClientDisconnected:
+        """In the thread that reads on after that."""
+        return ClientDisconnected(
+            "the client was given up before, since it sent nothing for "
+            f"stall_timeout={self._settings.stall_timeout} s"
+        )
 
     def _waiting_worker(self) -> AbstractContextManager[object]:
         return self._call.waiting() if self._call is not None else nullcontext()

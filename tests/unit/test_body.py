@@ -30,6 +30,10 @@ class GoneError(ConnectionError):
     """The client left."""
 
 
+class GivenUpError(ConnectionError):
+    """The client had stalled before."""
+
+
 def channel_of(*chunks: bytes, ended: bool = True) -> LoopToThread:
     """A body that has arrived already."""
     channel = LoopToThread(HandTurnedLoop(), 1_000_000)  # type: ignore[arg-type]
@@ -48,7 +52,12 @@ def reader_of(
     waiting: Any = nullcontext,
 ) -> ChannelReader:
     return ChannelReader(
-        channel, begin=begin, timeout=timeout, waiting=waiting, stalled=StalledError
+        channel,
+        begin=begin,
+        timeout=timeout,
+        waiting=waiting,
+        stalled=StalledError,
+        given_up=GivenUpError,
     )
 
 
@@ -245,9 +254,15 @@ def test_a_stall_after_some_bytes_is_no_short_read() -> None:
     """W-IN-3, W-IN-7: neither `read(n)` nor `read()` gives less than was asked for and calls it the
     end.
     """
-    body = io.BufferedReader(reader_of(channel_of(b"abc", ended=False)), 4)
+    channel = channel_of(b"abc", ended=False)
+    body = io.BufferedReader(reader_of(channel), 4)
     with pytest.raises(StalledError):
         body.read()
+    channel.put_in_loop(b"too late")
+    channel.end_in_loop()
+    for size in (None, 1, 100):
+        with pytest.raises(GivenUpError):
+            body.read(size)
 
 
 @pytest.mark.parametrize("size", [None, -1, 100])

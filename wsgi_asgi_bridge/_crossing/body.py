@@ -18,7 +18,7 @@ class ChannelReader(io.RawIOBase):
 
     `begin` is called once, before the first read: a body that nobody reads is never asked for
     (`Expect: 100-continue`). `waiting()` is entered around each sleep. `stalled` makes the error of
-    a read that got nothing for `timeout` seconds.
+    a read that got nothing for `timeout` seconds, `given_up` that of every read after it.
     """
 
     def __init__(
@@ -29,12 +29,14 @@ class ChannelReader(io.RawIOBase):
         timeout: float,
         waiting: Waiting,
         stalled: Callable[[], Exception],
+        given_up: Callable[[], Exception],
     ) -> None:
         self._channel = channel
         self._begin = begin
         self._timeout = timeout
         self._waiting = waiting
         self._stalled = stalled
+        self._given_up = given_up
         self._gave_up = False
         self._rest: list[memoryview] = []  # taken and not yet read, in reverse order
 
@@ -72,12 +74,13 @@ class ChannelReader(io.RawIOBase):
         if self._begin is not None:
             begin, self._begin = self._begin, None
             begin()
-        chunks = (
-            None if self._gave_up else self._channel.take_from_thread(self._timeout, self._waiting)
-        )
+        if self._gave_up:
+            # What BufferedReader had of the read that timed out was lost with it: what came later
+            # would follow a gap (W-IN-3). No time-out again: who tries once more after one is not
+            # to try for ever.
+            raise self._given_up()
+        chunks = self._channel.take_from_thread(self._timeout, self._waiting)
         if chunks is None:
-            # For ever: what BufferedReader had of the read that fails here is lost with it, and
-            # what came later would follow a gap (W-IN-3).
             self._gave_up = True
             raise self._stalled()
         self._rest = [memoryview(chunk) for chunk in reversed(chunks)]

@@ -86,3 +86,15 @@ def test_small_upload_stalls(served: Served) -> None:
             with pytest.raises(TimeoutError):
                 client.read_head()
         assert served.journal(token) == []
+
+
+def test_unread_upload_does_not_hide_that_its_client_left(served: Served) -> None:
+    """W-FLOW-3, W-OUT-5: a stream that leaves a large request body alone is closed all the same."""
+    token = f"unread-{served.server.name}"
+    before = served.stats()["disconnected"]
+    with served.connect() as client:
+        client.send_head("POST", f"/event_stream?id={token}", content_length=200_000)
+        client.send_body(b"x" * 200_000)
+        assert client.read_head().status == 200
+    assert served.wait_for_journal(token, CLOSED_ONCE) == ["opened", CLOSED_ONCE]
+    assert served.wait_until_idle()["disconnected"] == before + 1

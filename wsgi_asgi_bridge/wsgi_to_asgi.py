@@ -62,7 +62,13 @@ usual.
 """
 
 TICKS_PER_TIMEOUT = 8
-"""Time-outs are looked at this often; one is noticed at most a quarter late, and never early."""
+"""Time-outs are looked at this often; one is noticed at most a quarter late, and never early.
+
+Of very short ones see LEAST_TICK_SECONDS.
+"""
+
+LEAST_TICK_SECONDS = 0.001
+"""Time-outs are not looked at more often, however short they are: the loop has other work."""
 
 QUEUE_GRACE_SECONDS = 0.01
 """How long a request may wait behind others, while a thread is on its way, before its client is
@@ -172,7 +178,7 @@ class WSGIToASGI:
             max_body_size=max_body_size,
             max_header_repeats=count("max_header_repeats", max_header_repeats, least=1),
             stall_timeout=seconds("stall_timeout", stall_timeout),
-            tick=min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT,
+            tick=max(LEAST_TICK_SECONDS, min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT),
             template=environ_template(multithread=workers > 1, file_wrapper=_FileWrapper),
             extra_environ=_constant_pairs(environ),
         )

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,7 +34,7 @@ from ._crossing.sockets import peer_has_closed
 from ._crossing.thread_sensitive import ThreadSensitiveDoor
 from ._lifespan_task import LifespanTask
 from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
-from ._protocol.blocks import blocks
+from ._protocol.blocks import SPLIT_BYTES, blocks
 from ._protocol.scope import declared_length, is_websocket, scope_from_environ
 from ._request_body import request_body
 from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
@@ -48,6 +49,12 @@ LIFESPAN_MODES = ("auto", "on", "off")
 
 PASSED_OVER_BYTES = 1048576
 """How much of a body that may not be sent an app may make: more than a page, less than a stream."""
+
+LISTED_BLOCKS = 4
+"""A response that was whole at once and makes fewer blocks is given to the server as a list, which
+tells it that this is all. Of a longer one a server has no use for that, and each block is made when
+it is taken.
+"""
 
 CANCEL_SECONDS = 1.0
 """How long a cancelled app may clean up before the lifespan ends without it."""
@@ -486,8 +493,15 @@ class _Exchange(Iterator[bytes]):
         if self._last and not self._caller.has_unfinished_work():
             if self._changes is not None:
                 self._forget_changes()
-            return blocks(chunks)
-        self._blocks = iter(blocks(chunks))
+            if len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES:
+                return chunks
+            made = blocks(chunks)
+            listed = list(islice(made, LISTED_BLOCKS))
+            if len(listed) < LISTED_BLOCKS:
+                return listed
+            self._blocks = chain(listed, made)
+        else:
+            self._blocks = blocks(chunks)
         return self
 
     def __next__(self) -> bytes:
@@ -496,7 +510,7 @@ class _Exchange(Iterator[bytes]):
                 return block
             if self._left:
                 raise StopIteration
-            self._blocks = iter(blocks(self._take()))
+            self._blocks = blocks(self._take())
 
     def close(self) -> None:
         """The server is done with this response, finished or not.

@@ -693,6 +693,8 @@ class _Exchange:
         """Send a body that comes in pieces, `chunks` first. Whether it came to its end."""
         out, send, side = self._out, self._send, self._side
         start, body_part = self._types
+        # A server that takes as fast as a worker gives would let them keep the loop for themselves.
+        budget = self._settings.response_buffer
         unbroken = 0
         while True:
             whole = ended and call.error is None
@@ -705,28 +707,34 @@ class _Exchange:
                 await send({"type": start, "status": status, "headers": headers})
             if ended and call.last_changes is not None:
                 self._repeat(call, call.last_changes)
-            pieces: Sequence[bytes] = blocks(chunks)
-            if whole and not pieces:
-                pieces = _END
-            following = len(pieces)
-            for piece in pieces:
-                following -= 1
-                more = not whole or following > 0
+            sent = 0
+            pieces = blocks(chunks)
+            piece = next(pieces, _END)
+            while piece or whole:
+                following = next(pieces, _END)  # who sends one must know whether it is the last
+                more = not whole or following is not _END
                 # With the last message the server may report a disconnect that only says that
                 # all is over.
                 self._answered = not more
                 self._waiting_since = side.now
                 await send({"type": body_part, "body": piece, "more_body": more})
+                if not more:
+                    break
+                size = len(piece)
                 if not ended:
-                    out.release_in_loop(len(piece))
+                    out.release_in_loop(size)
+                piece = following
+                sent += size
+                if sent > budget:  # never of many chunks that had to wait for room
+                    unbroken = sent = 0
+                    self._waiting_since = None
+                    await side.handle.checkpoint()
             self._waiting_since = None
             if ended:
                 return whole
             self.watch()
-            # A worker that gives as fast as the server takes would otherwise keep the loop for
-            # itself.
-            unbroken += sum(map(len, chunks))
-            if unbroken > self._settings.response_buffer:
+            unbroken += sent
+            if unbroken > budget:
                 unbroken = 0
                 await side.handle.checkpoint()
             chunks, ended = out.taken_in_loop() or await out.take_in_loop()
@@ -1067,8 +1075,8 @@ class _FileWrapper(FileWrapper):
 _HTTP = ("http.response.start", "http.response.body")
 _WEBSOCKET = ("websocket.http.response.start", "websocket.http.response.body")
 _NOW = Prospect.NOW
-_END: tuple[bytes, ...] = (b"",)
-"""What is left to send when the body has no more bytes: its end."""
+_END = b""
+"""What is left to send when the body has no more bytes: its end. No block is empty."""
 
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 

@@ -33,7 +33,7 @@ from ._crossing.sockets import peer_has_closed
 from ._crossing.thread_sensitive import ThreadSensitiveDoor
 from ._lifespan_task import LifespanTask
 from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
-from ._protocol.blocks import blocks
+from ._protocol.blocks import SPLIT_BYTES, blocks
 from ._protocol.scope import declared_length, is_websocket, scope_from_environ
 from ._request_body import request_body
 from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
@@ -486,8 +486,12 @@ class _Exchange(Iterator[bytes]):
         if self._last and not self._caller.has_unfinished_work():
             if self._changes is not None:
                 self._forget_changes()
-            return blocks(chunks)
-        self._blocks = iter(blocks(chunks))
+            # A list tells the server that this is all. A long body is cut as the server takes it.
+            if len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES:
+                return chunks
+            if sum(map(len, chunks)) <= SPLIT_BYTES:
+                return list(blocks(chunks))
+        self._blocks = blocks(chunks)
         return self
 
     def __next__(self) -> bytes:
@@ -496,7 +500,7 @@ class _Exchange(Iterator[bytes]):
                 return block
             if self._left:
                 raise StopIteration
-            self._blocks = iter(blocks(self._take()))
+            self._blocks = blocks(self._take())
 
     def close(self) -> None:
         """The server is done with this response, finished or not.

@@ -63,7 +63,13 @@ usual.
 """
 
 TICKS_PER_TIMEOUT = 8
-"""Time-outs are looked at this often; one is noticed at most a quarter late, and never early."""
+"""Time-outs are looked at this often; one is noticed at most a quarter late, and never early.
+
+Of very short ones see LEAST_TICK_SECONDS.
+"""
+
+LEAST_TICK_SECONDS = 0.001
+"""Time-outs are not looked at more often, however short they are: the loop has other work."""
 
 READER_PATIENCE = 10
 """How many times `stall_timeout` an app may leave its request's body alone while it responds, once
@@ -178,7 +184,7 @@ class WSGIToASGI:
             max_body_size=max_body_size,
             max_header_repeats=count("max_header_repeats", max_header_repeats, least=1),
             stall_timeout=seconds("stall_timeout", stall_timeout),
-            tick=min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT,
+            tick=max(LEAST_TICK_SECONDS, min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT),
             template=environ_template(multithread=workers > 1, file_wrapper=_FileWrapper),
             extra_environ=_constant_pairs(environ),
         )
@@ -706,6 +712,8 @@ class _Exchange:
         """Send a body that comes in pieces, `chunks` first. Whether it came to its end."""
         out, send, side = self._out, self._send, self._side
         start, body_part = self._types
+        # A server that takes as fast as a worker gives would let them keep the loop for themselves.
+        budget = self._settings.response_buffer
         unbroken = 0
         while True:
             whole = ended and call.error is None
@@ -718,28 +726,34 @@ class _Exchange:
                 await send({"type": start, "status": status, "headers": headers})
             if ended and call.last_changes is not None:
                 self._repeat(call, call.last_changes)
-            pieces: Sequence[bytes] = blocks(chunks)
-            if whole and not pieces:
-                pieces = _END
-            following = len(pieces)
-            for piece in pieces:
-                following -= 1
-                more = not whole or following > 0
+            sent = 0
+            pieces = blocks(chunks)
+            piece = next(pieces, _END)
+            while piece or whole:
+                following = next(pieces, _END)  # who sends one must know whether it is the last
+                more = not whole or following is not _END
                 # With the last message the server may report a disconnect that only says that
                 # all is over.
                 self._answered = not more
                 self._waiting_since = _NOT_SEEN
                 await send({"type": body_part, "body": piece, "more_body": more})
+                if not more:
+                    break
+                size = len(piece)
                 if not ended:
-                    out.release_in_loop(len(piece))
+                    out.release_in_loop(size)
+                piece = following
+                sent += size
+                if sent > budget:  # never of many chunks that had to wait for room
+                    unbroken = sent = 0
+                    self._waiting_since = None
+                    await side.handle.checkpoint()
             self._waiting_since = None
             if ended:
                 return whole
             self.watch()
-            # A worker that gives as fast as the server takes would otherwise keep the loop for
-            # itself.
-            unbroken += sum(map(len, chunks))
-            if unbroken > self._settings.response_buffer:
+            unbroken += sent
+            if unbroken > budget:
                 unbroken = 0
                 await side.handle.checkpoint()
             chunks, ended = out.taken_in_loop() or await out.take_in_loop()
@@ -1130,8 +1144,8 @@ _NOT_SEEN = float("inf")
 """Since when a wait lasts that no tick has seen yet: its time begins with the first that does, so
 that nobody is given up early, however late a tick comes.
 """
-_END: tuple[bytes, ...] = (b"",)
-"""What is left to send when the body has no more bytes: its end."""
+_END = b""
+"""What is left to send when the body has no more bytes: its end. No block is empty."""
 
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 

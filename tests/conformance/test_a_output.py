@@ -5,6 +5,7 @@ import itertools
 import logging
 import threading
 import traceback
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -443,6 +444,34 @@ def test_large_stream_keeps_its_order(backend: dict[str, Any]) -> None:
     with bridged(app, backend, response_buffer=4096) as bridge:
         exchange = serve(bridge)
         assert exchange.body == b"".join(parts) + b"last"
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["at once", "streamed"])
+def test_a_huge_part_is_cut_as_the_server_takes_it(last: bool) -> None:
+    """A-OUT-2: it takes no second time its memory."""
+    body = bytes(range(256)) * 2**17
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await start(send)
+        await send({"type": "http.response.body", "body": body, "more_body": not last})
+        if not last:
+            await finish(send)
+
+    with bridged(app) as bridge:
+        serve(bridge)  # the loop runs
+        tracemalloc.start()
+        try:
+            response: Any = bridge(environ_for(), lambda *_: print)
+            taken = 0
+            for block in response:
+                assert block == body[taken : taken + len(block)]
+                taken += len(block)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        getattr(response, "close", bool)()
+    assert taken == len(body)
+    assert peak < len(body) / 4
 
 
 def test_any_parts_give_their_sum() -> None:

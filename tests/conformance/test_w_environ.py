@@ -17,6 +17,7 @@ from tests.support.asgi_driver import (
     ABSENT,
     Client,
     Scope,
+    WebSocketClient,
     answered,
     fetched,
     http_scope,
@@ -49,8 +50,8 @@ async def refusal_of(scope: Scope, **options: Any) -> Client:
 
 async def _asked(scope: Scope, **options: Any) -> tuple[Client, list[Environ]]:
     environs: list[Environ] = []
-    client = await fetched(_collecting(environs), Client(scope), **options)
-    return client, environs
+    client = WebSocketClient(scope) if scope["type"] == "websocket" else Client(scope)
+    return await fetched(_collecting(environs), client, **options), environs
 
 
 def _collecting(environs: list[Environ]) -> Callable[..., list[bytes]]:
@@ -540,6 +541,7 @@ VALUES = st.binary(max_size=12).map(
     lambda value: bytes(byte for byte in value if byte >= 0x20 and byte != 0x7F).strip()
 )
 HEADERS = st.lists(st.tuples(NAMES, VALUES), max_size=12)
+NOTHING = st.just(ABSENT)
 
 
 @st.composite
@@ -553,21 +555,27 @@ def scopes(draw: st.DrawFn) -> tuple[Scope, str]:
     path = unquote(raw.decode("ascii"))
     form = draw(st.sampled_from(["raw", "raw and query", "None", "absent"]))
     query = draw(st.binary(max_size=10))
+    websocket = draw(st.booleans())
     known_bytes = unquote_to_bytes(raw) if form.startswith("raw") else path.encode()
     scope = http_scope(
         draw(METHODS),
         path,
         raw_path={"raw": raw, "raw and query": raw + b"?" + query, "None": None}.get(form, ABSENT),
         root_path=root or draw(st.sampled_from(["", ABSENT])),
-        query_string=query,
+        query_string=query or (draw(st.sampled_from([b"", None, ABSENT])) if websocket else b""),
         client=draw(ADDRESSES),
         server=draw(ADDRESSES),
-        scheme=draw(st.sampled_from(["http", "https", ABSENT])),
+        scheme=draw(st.sampled_from(["ws", "wss"] if websocket else ["http", "https"]) | NOTHING),
         http_version=draw(st.sampled_from(["1.0", "1.1", "2", "3"])),
         extensions=draw(st.sampled_from([{}, None, ABSENT, {"tls": {}}, {"unknown": {}}])),
         asgi=draw(st.sampled_from([{"version": "3.0"}, {"version": "3.0", "spec_version": "2.1"}])),
     )
     headers = draw(HEADERS)
+    if websocket:
+        del scope["method"]
+        scope["type"] = "websocket"
+        scope["extensions"] = (scope.get("extensions") or {}) | {"websocket.http.response": {}}
+        scope["subprotocols"] = []
     kind = draw(st.sampled_from([list, tuple]))
     scope["headers"] = kind([list(pair) for pair in headers] if draw(st.booleans()) else headers)
     return scope, _cut(root_bytes, known_bytes).decode("latin-1")
@@ -613,7 +621,7 @@ async def test_any_scope_makes_a_valid_environ(case: tuple[Scope, str]) -> None:
     assert environ["SCRIPT_NAME"] == scope.get("root_path", "").rstrip("/").encode().decode(
         "latin-1"
     )
-    assert environ["QUERY_STRING"].encode("latin-1") == scope["query_string"]
+    assert environ["QUERY_STRING"].encode("latin-1") == (scope.get("query_string") or b"")
     assert {k: v for k, v in environ.items() if k.startswith("HTTP_")} == _header_model(
         scope["headers"]
     )

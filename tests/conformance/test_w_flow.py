@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from tests.support.asgi_driver import (
@@ -19,6 +21,7 @@ from tests.support.asgi_driver import (
     answered,
     app_returning,
     calling,
+    fetched,
     http_scope,
     plain_app,
     post_scope,
@@ -26,6 +29,7 @@ from tests.support.asgi_driver import (
     settle,
 )
 from wsgi_asgi_bridge import AppError, BodyTooLarge, ClientDisconnected, ClientStalled
+from wsgi_asgi_bridge._protocol.blocks import SPLIT_BYTES
 
 Environ = dict[str, Any]
 BLOCK = b"x" * 1000
@@ -968,6 +972,66 @@ async def test_busy_exchange_leaves_the_loop_to_others(direction: str) -> None:
         moved = client.body_bytes + client.fed_bytes_taken
     assert other.body == b"hello"
     assert moved < blocks * len(block), "the other request was answered after the transfer"
+
+
+class CountedChunk(bytes):
+    """Counts the pieces that are cut out of it."""
+
+    cuts = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.cuts += 1
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("how", ["one chunk", "many chunks", "small chunks", "yielded"])
+async def test_large_body_leaves_the_loop_to_others(how: str) -> None:
+    """W-FLOW-7: after `response_buffer` bytes at most that a server takes without waiting, other
+    tasks have their turn, for a body given whole too.
+    """
+    budget, size = 2**20, 2**25
+    bodies = {
+        "one chunk": [b"x" * size],
+        "many chunks": [b"x" * 2**16] * (size // 2**16),
+        "small chunks": [b"x" * 2**8] * (size // 2**8),
+        "yielded": iter([b"x" * size]),
+    }
+    turns: list[int] = []
+    client = EagerClient()
+
+    async def take_turns() -> None:
+        while not client.ended:
+            turns.append(client.body_bytes)
+            await anyio.lowlevel.checkpoint()
+        turns.append(client.body_bytes)
+
+    async with (
+        serving(app_returning(lambda environ: bodies[how]), response_buffer=budget) as bridge,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(take_turns)
+        await answered(bridge, client)
+    assert client.body_bytes == size
+    # Trio's tasks take turns in any order, so one may have two turns between those of another.
+    longest = max(after - before for before, after in pairwise(turns))
+    assert longest <= 2 * (budget + SPLIT_BYTES)
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+async def test_huge_chunk_is_cut_as_it_goes(kind: Any) -> None:
+    """W-FLOW-7: not at one go, while the loop waits and as many bytes again are taken."""
+    chunk = CountedChunk(40 * SPLIT_BYTES)
+    cuts: list[int] = []
+
+    class NotingClient(Client):
+        async def send(self, message: dict[str, Any]) -> None:
+            cuts.append(chunk.cuts)
+            await super().send(message)
+
+    client = await fetched(app_returning(lambda environ: kind([chunk])), NotingClient())
+    assert client.body == chunk
+    sent = range(len(cuts) - 1)
+    assert all(count <= number + 2 for number, count in zip(sent, cuts[1:], strict=True))
 
 
 # --- W-FLOW-8

@@ -9,6 +9,7 @@ import anyio.to_thread
 import pytest
 
 from tests.support.asgi_driver import (
+    ABSENT,
     DEADLINE_SECONDS,
     Client,
     Gate,
@@ -317,6 +318,22 @@ async def test_handshake_as_the_app_sees_it(scheme: str, url_scheme: str) -> Non
     assert environ["HTTP_UPGRADE"] == "websocket"
     assert environ["HTTP_SEC_WEBSOCKET_KEY"]
     assert environ["body"] == b""
+
+
+@pytest.mark.parametrize("query", [None, ABSENT], ids=["None", "absent"])
+async def test_handshake_without_a_query(query: Any) -> None:
+    """W-WS-1, W-ENV-4: ASGI WebSocket lets a server leave `query_string` out, or give None."""
+    queries: list[str] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        queries.append(environ["QUERY_STRING"])
+        return _refusing_list(environ, start_response)
+
+    client = WebSocketClient(websocket_scope(query_string=query, **HTTP_RESPONSE))
+    async with serving(app) as bridge:
+        await answered(bridge, client)
+    assert client.status == 426
+    assert queries == [""]
 
 
 async def test_handshake_whose_client_left() -> None:

@@ -27,6 +27,7 @@ from tests.support.asgi_driver import (
 )
 from wsgi_asgi_bridge._crossing.channel import ThreadToLoop
 from wsgi_asgi_bridge._crossing.workers import WorkerPool
+from wsgi_asgi_bridge.wsgi_to_asgi import LEAST_TICK_SECONDS
 
 Environ = dict[str, Any]
 RESPONSES = 20
@@ -241,6 +242,33 @@ async def test_chunks_that_wait_share_wake_ups(wake_ups: Callable[[], WakeUps]) 
             _wait_until(lambda: given)
     assert client.body == b"x" * 100_000
     assert counter.count <= 100
+
+
+# --- the tick
+
+
+async def test_a_tiny_time_out_does_not_spin_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W-FLOW-7: however small `stream_after` is, the loop looks at its time-outs now and then."""
+    gate = Gate()
+    delays: list[float] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        gate.wait_in_thread()
+        return plain_app(environ, start_response)
+
+    async with serving(app, stream_after=1e-6) as bridge:
+        handle = type(bridge._side().handle)
+        call_later = handle.call_later
+
+        def noting(self: Any, seconds: float, callback: Callable[[], None]) -> None:
+            delays.append(seconds)
+            if len(delays) == 3:
+                gate.open()
+            call_later(self, seconds, callback)
+
+        monkeypatch.setattr(handle, "call_later", noting)
+        assert (await answered(bridge)).body == b"hello"
+    assert min(delays) >= LEAST_TICK_SECONDS
 
 
 # --- linear time

@@ -1,5 +1,6 @@
 """_protocol/carried.py: which keys go past the translation, and which never do."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -346,3 +347,30 @@ def test_without_an_outer_state_it_is_a_copy_of_the_lifespans() -> None:
     state = inner_scope(outer_scope(), own)["state"]
     assert state == own
     assert state is not own
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("outermost", ["a WSGI server", "an ASGI server"])
+def test_nothing_of_a_clients_long_names_is_kept(outermost: str) -> None:
+    """W-ENV-5: once their request is over, whichever bridge they came through first."""
+
+    def serve(number: int) -> None:
+        name = f"X-{outermost.split()[1]}-{number}-" + "A" * 100_000
+        if outermost == "a WSGI server":
+            key = "HTTP_" + name.replace("-", "_")
+            assert inner_environ(outer_environ(**{key: "1"}))[key] == "1"
+        else:
+            header = (name.lower().encode(), b"1")
+            assert header in inner_scope(outer_scope(headers=[header]))["headers"]
+
+    serve(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 51):
+            serve(number)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000, "50 requests brought names of 100 kB each"

@@ -483,7 +483,6 @@ def test_every_cgi_value_is_a_native_str_of_latin_1_or_the_scope_is_refused(
         {"path": b"/bytes"},
         {"path": "/\ud800"},
         {"query_string": "str"},
-        {"query_string": None},
         {"headers": None},
         {"headers": [("str", "str")]},
         {"headers": [(b"one",)]},
@@ -501,7 +500,7 @@ def test_a_scope_that_makes_no_sense_is_the_servers_error_and_is_shown(overrides
     assert raised.value.__cause__ is not None
 
 
-@pytest.mark.parametrize("missing", ["path", "query_string", "headers"])
+@pytest.mark.parametrize("missing", ["path", "headers"])
 def test_a_scope_without_what_the_spec_requires_is_the_servers_error(missing: str) -> None:
     scope = scope_with()
     del scope[missing]
@@ -509,10 +508,14 @@ def test_a_scope_without_what_the_spec_requires_is_the_servers_error(missing: st
         environ_from_scope(scope, TEMPLATE, max_header_repeats=100)
 
 
-def test_only_what_the_spec_requires_is_needed() -> None:
-    scope = {"type": "http", "path": "/", "query_string": b"", "headers": []}
+@pytest.mark.parametrize("query", [{}, {"query_string": None}], ids=["absent", "None"])
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_only_what_the_spec_requires_is_needed(kind: str, query: Scope) -> None:
+    """W-ENV-4: of a websocket the query is optional, and it is not missed elsewhere either."""
+    scope = {"type": kind, "path": "/", "headers": [], **query}
     environ = environ_from_scope(scope, TEMPLATE, max_header_repeats=100)
     assert environ["REQUEST_METHOD"] == "GET"
+    assert environ["QUERY_STRING"] == ""
     assert environ["SERVER_PROTOCOL"] == "HTTP/1.1"
 
 

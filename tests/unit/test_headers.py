@@ -1,5 +1,6 @@
 """_protocol/headers.py: the header rules that both directions share."""
 
+import sys
 from typing import Any
 from wsgiref.util import is_hop_by_hop
 
@@ -11,7 +12,9 @@ from wsgi_asgi_bridge._protocol.headers import (
     BODYLESS_STATUSES,
     ENVIRON_KEYS,
     HOP_BY_HOP,
+    KNOWN_NAME_BYTES,
     KNOWN_NAMES,
+    Remembered,
     content_length,
     environ_key,
     header_name_from_app,
@@ -72,12 +75,35 @@ def test_names_that_no_server_should_let_through_spoof_nothing_either(
         assert environ_key(one) != environ_key(other)
 
 
-def test_a_client_that_invents_names_does_not_fill_the_memory() -> None:
-    """W-ENV-5."""
+@pytest.mark.parametrize("length", [1, KNOWN_NAME_BYTES // 2, KNOWN_NAME_BYTES, 10_000])
+def test_a_client_that_invents_names_does_not_fill_the_memory(length: int) -> None:
+    """W-ENV-5: neither by their number nor by their length."""
     ENVIRON_KEYS.clear()
     for number in range(2 * KNOWN_NAMES):
-        ENVIRON_KEYS[b"x-%d" % number]
+        name = b"x-%d-" % number + b"a" * length
+        assert ENVIRON_KEYS[name] == environ_key(name)
     assert len(ENVIRON_KEYS) <= KNOWN_NAMES
+    kept = sum(sys.getsizeof(name) + sys.getsizeof(key) for name, key in ENVIRON_KEYS.items())
+    assert kept <= 3 * KNOWN_NAMES * KNOWN_NAME_BYTES
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [(b"host", b"x" * 10_000), ("Host", "X" * 10_000), (200, 1 << 100_000)],
+    ids=["bytes", "str", "int"],
+)
+def test_a_short_name_is_translated_once_and_a_long_one_each_time(short: Any, long: Any) -> None:
+    """W-ENV-5: whatever type the names have."""
+    translated: list[Any] = []
+
+    def translate(name: Any) -> Any:
+        translated.append(name)
+        return name
+
+    remembered = Remembered(translate)
+    for name in (short, long, short, long):
+        assert remembered[name] == name
+    assert translated == [short, long, long]
 
 
 # --- content_length

@@ -1,5 +1,6 @@
 """_protocol/scope.py: environ -> scope, one clause a table, and the round trips with environ.py."""
 
+import sys
 from copy import copy
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -9,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wsgi_asgi_bridge._protocol.environ import environ_from_scope, environ_template
-from wsgi_asgi_bridge._protocol.headers import KNOWN_NAMES
+from wsgi_asgi_bridge._protocol.headers import KNOWN_NAME_BYTES, KNOWN_NAMES
 from wsgi_asgi_bridge._protocol.scope import (
     _header_names,
     declared_length,
@@ -243,6 +244,19 @@ def test_a_client_that_invents_names_gets_them_all() -> None:
             b"x-%d" % number for number in range(len(invented))
         ]
     assert len(_header_names) <= KNOWN_NAMES
+
+
+def test_names_that_a_client_made_long_are_not_kept() -> None:
+    """A-SCOPE-1: it gets them all the same, and the others beside them."""
+    for number in range(20):
+        name = f"X_{number}_" + "A" * 10_000
+        for _ in range(2):
+            headers = scope_with(HTTP_HOST="a.test", **{f"HTTP_{name}": "1"})["headers"]
+            translated = name.lower().replace("_", "-").encode()
+            assert headers == [(b"host", b"a.test"), (translated, b"1")]
+    kept = sum(sys.getsizeof(key) + sys.getsizeof(name) for key, name in _header_names.items())
+    assert kept <= 3 * KNOWN_NAMES * KNOWN_NAME_BYTES
+    assert max(map(len, _header_names)) < 10_000
 
 
 # --- peers

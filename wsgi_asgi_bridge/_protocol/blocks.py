@@ -1,5 +1,7 @@
 """Chunks as an app makes them, blocks as a server likes them."""
 
+from collections.abc import Iterator
+
 __all__ = ["JOIN_BYTES", "SPLIT_BYTES", "blocks"]
 
 JOIN_BYTES = 65536
@@ -14,27 +16,35 @@ within `stall_timeout`.
 """
 
 
-def blocks(chunks: list[bytes]) -> list[bytes]:
-    """The same bytes in the same order, in fewer and bounded pieces.
+def blocks(chunks: list[bytes]) -> Iterator[bytes]:
+    """The same bytes in the same order, in fewer and bounded pieces, none of them empty.
 
-    No empty ones unless the only chunk is empty. May be `chunks` itself.
+    Each is made when it is asked for: whoever has other work than this body, an event loop above
+    all, is kept for one block at a time, and has no second copy of a long chunk.
     """
-    if not chunks or (len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES):
-        return chunks
-    if not all(chunks):
-        chunks = [chunk for chunk in chunks if chunk]
-    made: list[bytes] = []
     first = size = 0  # where the block begins that is being made, and how long it is
     for place, chunk in enumerate(chunks):
         size += len(chunk)
         if size <= JOIN_BYTES:
             continue
         if first < place:
-            made.append(b"".join(chunks[first:place]))  # of one chunk, that very object
+            block = _joined(chunks[first:place]) if place - first > 1 else chunks[first]
+            if block:
+                yield block
         first, size = place, len(chunk)
         if size > SPLIT_BYTES:
-            made += (chunk[start : start + SPLIT_BYTES] for start in range(0, size, SPLIT_BYTES))
+            for start in range(0, size, SPLIT_BYTES):
+                yield chunk[start : start + SPLIT_BYTES]
             first, size = place + 1, 0
-    if first < len(chunks):
-        made.append(b"".join(chunks[first:]))
-    return made
+    rest = len(chunks) - first
+    if rest:
+        block = _joined(chunks[first:]) if rest > 1 else chunks[first]
+        if block:
+            yield block
+
+
+def _joined(chunks: list[bytes]) -> bytes:
+    """Of one chunk that is not empty, that very object."""
+    if not all(chunks):
+        chunks = [chunk for chunk in chunks if chunk]
+    return b"".join(chunks)

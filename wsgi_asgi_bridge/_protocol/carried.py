@@ -14,11 +14,10 @@ the app changes has changed for the middleware outside.
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from ..typing import Environ
-from .headers import KNOWN_NAMES
+from .headers import Remembered
 
 __all__ = ["environ_beside_the_message", "scope_beside_the_message", "state_of_both"]
 
@@ -90,17 +89,19 @@ def environ_beside_the_message(outer: Mapping[str, Any], environ: Environ) -> En
         key: value
         for key, value in outer.items()
         if key not in environ
-        and _is_beside_the_request(key)
+        and _BESIDE_THE_REQUEST[key]
         and (same_client or key not in _TOLD_OF_CLIENT)
         and not (own_tls and key.startswith("SSL_"))
     }
 
 
-@lru_cache(maxsize=KNOWN_NAMES)
 def _is_beside_the_request(key: object) -> bool:
     if not isinstance(key, str) or key in _REQUEST_KEYS:
         return False
     return key in _SERVERS_OWN or not key.startswith(_REQUEST_PREFIXES)
+
+
+_BESIDE_THE_REQUEST = Remembered(_is_beside_the_request)
 
 
 # ---------------------------------------------------------------- scope -> environ -> scope
@@ -156,7 +157,7 @@ def scope_beside_the_message(outer: Mapping[str, Any]) -> dict[str, Any]:
     `session`, `user`, `auth`, `path_params`, the keys of middleware and of the deployer, and of
     `extensions` those that still hold. For `state` see `state_of_both`.
     """
-    carried = {key: value for key, value in outer.items() if _is_beside_the_connection(key)}
+    carried = {key: value for key, value in outer.items() if _BESIDE_THE_CONNECTION[key]}
     extensions = outer.get("extensions")
     carried["extensions"] = {
         name: extensions[name] for name in _TRUE_IN_BOTH if extensions and name in extensions
@@ -180,10 +181,12 @@ def state_of_both(outer: dict[str, Any] | None, own: Mapping[str, Any]) -> dict[
     return outer
 
 
-@lru_cache(maxsize=KNOWN_NAMES)
 def _is_beside_the_connection(key: object) -> bool:
     return (
         isinstance(key, str)
         and key not in _CONNECTION_KEYS
         and not key.startswith(_FRAMEWORK_PREFIXES)
     )
+
+
+_BESIDE_THE_CONNECTION = Remembered(_is_beside_the_connection)

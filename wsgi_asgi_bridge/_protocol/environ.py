@@ -58,7 +58,9 @@ def environ_from_scope(
     try:
         environ["asgi.scope"] = scope
         environ["REQUEST_METHOD"] = scope.get("method", "GET")
-        environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
+        query = scope.get("query_string")
+        if query:  # a websocket's may be missing or None
+            environ["QUERY_STRING"] = query.decode("latin-1")
         version = scope.get("http_version", "1.1")
         environ["SERVER_PROTOCOL"] = "HTTP/1.1" if version == "1.1" else "HTTP/" + version
         scheme: str = scope.get("scheme", "http")

@@ -1,10 +1,11 @@
 """The header rules that both directions share.
 
-Names are few and come again with every request, so their translations are remembered. Values
-are new each time and are only checked.
+Names are few and come again with every request, so their translations are remembered, unless they
+are long. Values are new each time and are only checked.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,16 +17,24 @@ __all__ = [
     "ENVIRON_KEYS",
     "HOP_BY_HOP",
     "KNOWN_NAMES",
+    "KNOWN_NAME_BYTES",
     "MAX_LENGTH_DIGITS",
     "Remembered",
     "content_length",
     "environ_key",
     "header_name_from_app",
     "header_value_from_app",
+    "remember",
 ]
 
 KNOWN_NAMES = 1024
 """How many names are remembered; a client that invents names only makes itself slower."""
+
+KNOWN_NAME_BYTES = 256
+"""The memory of a name that is remembered, as sys.getsizeof() tells it. The longest registered
+header names take a third of it; a client may make one as long as its server allows, and another
+with each request.
+"""
 
 HOP_BY_HOP = frozenset(
     {
@@ -56,8 +65,17 @@ MAX_LENGTH_DIGITS = 18
 """More digits than any body has bytes; int() of a huge run of digits is quadratic."""
 
 
+def remember(known: dict[_Said, _Meant], name: _Said, meant: _Meant) -> None:
+    """Put `meant` into `known`, which stays within KNOWN_NAMES names of KNOWN_NAME_BYTES each."""
+    if sys.getsizeof(name) > KNOWN_NAME_BYTES:
+        return
+    if len(known) >= KNOWN_NAMES:
+        known.clear()  # of names that nobody uses twice; the others are soon back
+    known[name] = meant
+
+
 class Remembered(dict[_Said, _Meant]):
-    """`remembered[name]` is `translate(name)`, remembered for up to KNOWN_NAMES names.
+    """`remembered[name]` is `translate(name)`, remembered for up to KNOWN_NAMES short names.
 
     A subscript of a dict costs half of what a call of functools.lru_cache costs. Any thread: each
     step of a dict is atomic by itself (Python's "thread safety guarantees"), and two threads that
@@ -72,9 +90,7 @@ class Remembered(dict[_Said, _Meant]):
 
     def __missing__(self, name: _Said) -> _Meant:
         meant = self._translate(name)
-        if len(self) >= KNOWN_NAMES:
-            self.clear()  # of names that nobody uses twice; the others are soon back
-        self[name] = meant
+        remember(self, name, meant)
         return meant
 
 

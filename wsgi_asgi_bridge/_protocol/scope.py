@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from ..errors import ServerError
 from ..typing import Environ, Headers
 from .carried import scope_beside_the_message, state_of_both
-from .headers import KNOWN_NAMES, content_length
+from .headers import content_length, remember
 
 __all__ = ["declared_length", "is_websocket", "scope_from_environ"]
 
@@ -152,15 +152,15 @@ def _remembered_name(key: str) -> bytes | None:
         return _header_names[key]
     except KeyError:
         name = _header_name(key)
-        if len(_header_names) >= KNOWN_NAMES:
-            _header_names.clear()
-        _header_names[key] = name
+        remember(_header_names, key, name)
         return name
 
 
 _header_names: dict[str, bytes | None] = {}
-"""What `_header_name` said, for any thread as in headers.Remembered. A plain dict, since each key
-of each environ is looked up here, and in a subclass that costs a third more.
+"""What `_header_name` said, for any thread and bounded as in headers.Remembered.
+
+A plain dict, since each key of each environ is looked up here, and in a subclass that costs a third
+more.
 """
 
 

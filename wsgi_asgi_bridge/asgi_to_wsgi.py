@@ -179,12 +179,12 @@ class ASGIToWSGI:
         """
         if is_websocket(environ):
             return _plain_answer(
-                start_response, "501 Not Implemented", "WebSockets are not served here."
+                environ, start_response, "501 Not Implemented", "WebSockets are not served here."
             )
         try:
             length = declared_length(environ)
         except BadRequest as exc:
-            return _plain_answer(start_response, "400 Bad Request", str(exc))
+            return _plain_answer(environ, start_response, "400 Bad Request", str(exc))
         return _Exchange(self, self._running_side(), environ, length).respond(start_response)
 
     # ------------------------------------------------------------ the private loop
@@ -858,12 +858,19 @@ def _single_callable(app: Any) -> Any:
     return app
 
 
-def _plain_answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
+def _plain_answer(
+    environ: Environ, start_response: StartResponse, status: str, text: str
+) -> list[bytes]:
+    """An answer of the bridge's own.
+
+    To a HEAD without its body: most servers would send it, and the client would take it for the
+    head of the next response.
+    """
     body = text.encode() + b"\n"
     start_response(
         status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
     )
-    return [body]
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
 
 _after_fork: dict[int, threading.Lock] = {}

@@ -1,8 +1,10 @@
 """The request's body as the calling thread of an ASGIToWSGI reads it (A-IN-1)."""
 
+import errno
 import io
 import logging
 
+from .errors import BridgeError, ClientDisconnected
 from .typing import Environ
 
 __all__ = ["RequestBody", "request_body"]
@@ -30,7 +32,7 @@ class RequestBody:
         """
 
     def read_all(self) -> tuple[bytes, bool | None]:
-        """All that is left, as `read` gives it."""
+        """All that is left, as `read` gives it; raises what it raises."""
         parts: list[bytes] = []
         while True:
             part, ended = self.read()
@@ -39,8 +41,11 @@ class RequestBody:
                 return parts[0] if len(parts) == 1 else b"".join(parts), ended
 
     def read(self) -> tuple[bytes, bool | None]:
-        """The next part and whether it is the last; None for that when the client left before the
-        end.
+        """The next part and whether it is the last; None for that when the body breaks off before
+        its end.
+
+        Raises ClientDisconnected where the input raises: then the client has gone. Where the input
+        only ends early, the client may have shut down no more than its sending side.
         """
         remaining = self._remaining
         if remaining == 0:
@@ -48,9 +53,13 @@ class RequestBody:
         size = self._block if remaining is None else min(self._block, remaining)
         try:
             part = self._input.read(size) if self._input is not None else b""
-        except Exception:
+        except BridgeError:
+            raise  # a bridge around this one knows better: its client may have sent too much
+        except Exception as exc:
             logger.debug("wsgi.input.read() raised; taken for a disconnect", exc_info=True)
-            return b"", None
+            raise ClientDisconnected(
+                errno.EPIPE, "the client disconnected before the end of the request's body"
+            ) from exc
         if remaining is None:
             return part, not part
         if not part:

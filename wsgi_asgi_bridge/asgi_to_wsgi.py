@@ -36,7 +36,7 @@ from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import blocks
 from ._protocol.scope import declared_length, is_websocket, scope_from_environ
 from ._request_body import request_body
-from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
+from .errors import AppError, BadRequest, BridgeClosed, BridgeError, ClientDisconnected, presentable
 from .typing import ASGIApp, Backend, Environ, LifespanMode, Message, StartResponse
 
 __all__ = ["ASGIToWSGI", "ASGIToWSGIStats"]
@@ -469,7 +469,11 @@ class _Exchange(Iterator[bytes]):
         self._sending = 0  # tasks of the app that wait in send()
         if self._body.small:
             # Before the loop knows of this exchange, so this thread may.
-            self._took_body(*self._body.read_all())
+            try:
+                self._took_body(*self._body.read_all())
+            except BridgeError:  # nobody is there to call the app for
+                side.handle.post(self._note_gone)
+                raise
 
     # ------------------------------------------------------------ the calling thread
 
@@ -581,7 +585,11 @@ class _Exchange(Iterator[bytes]):
         """A job: the app waits for more of the request."""
         if self._left:
             return
-        part, ended = self._body.read()
+        try:
+            part, ended = self._body.read()
+        except BridgeError as exc:
+            self._side.handle.post(partial(self._lost_client_in_loop, exc))
+            return
         self._side.handle.post(lambda: self._took_body(part, ended))
 
     # ------------------------------------------------------------ the loop
@@ -638,6 +646,11 @@ class _Exchange(Iterator[bytes]):
 
     def _app_ended(self, error: BaseException | None) -> None:
         side = self._side
+        if self._body_broken and self._body_told:
+            # It was told that its client has left, and ends without having answered: it did what
+            # the spec asks for. Changes nothing where the response has ended.
+            self._note_gone()
+            self._caller.fail_in_loop(_client_gone())
         if self._over:
             side.background -= 1
             if error is not None and not _is_consequence(error, (ClientDisconnected,)):
@@ -718,7 +731,10 @@ class _Exchange(Iterator[bytes]):
 
     async def _receive(self) -> Message:
         while True:
-            if self._gone or self._over or (self._body_broken and not self._parts):
+            if self._gone or self._over:
+                return {"type": "http.disconnect"}
+            if self._body_broken and not self._parts:
+                self._body_told = True
                 return {"type": "http.disconnect"}
             if not self._body_told:
                 if self._parts or self._body_ended:
@@ -735,7 +751,11 @@ class _Exchange(Iterator[bytes]):
                 self._receivers.remove(gate)
 
     def _took_body(self, part: bytes, ended: bool | None) -> None:
-        """The thread has read `part`; `ended` None: the client left before the end."""
+        """The thread has read `part`; `ended` None: the body breaks off with it.
+
+        Then the app is told of a disconnect. It may answer all the same, since a client that has
+        shut down its sending side only still reads.
+        """
         self._reading = False
         if part:
             self._parts.append(part)
@@ -746,9 +766,19 @@ class _Exchange(Iterator[bytes]):
         if self._receivers:
             self._open_receivers()
 
+    def _lost_client_in_loop(self, error: BridgeError) -> None:
+        """The thread found its client gone as it read, and raises `error` once it has taken what
+        waits.
+
+        In the loop and not in the thread, so that nothing comes between: the app neither sends to
+        nobody nor ends as one that was never told. A response that has ended stays whole.
+        """
+        self._caller_left_in_loop()
+        self._caller.fail_in_loop(error)
+
     def _caller_left_in_loop(self) -> None:
-        """The calling thread has gone before the end: for the app that is the client's disconnect
-        (A-OUT-3).
+        """The calling thread has gone before the end, or is about to: for the app that is the
+        client's disconnect (A-OUT-3).
 
         An app that listens, or sends, learns of it. One that is silent in the middle of its
         response would not; it is cancelled, as frameworks do to their own streams where the server

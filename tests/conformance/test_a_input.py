@@ -31,6 +31,7 @@ from tests.support.wsgi_driver import (
     whole_body,
     with_turns,
 )
+from wsgi_asgi_bridge import BodyTooLarge, BridgeError, ClientDisconnected, ClientStalled
 
 BUFFER = 16_384
 LARGE = 4 * 1024 * 1024
@@ -243,6 +244,7 @@ def test_short_body_is_a_disconnect(
     with bridged(upload, backend, request_buffer=BUFFER) as bridge:
         exchange = Exchange(bridge, upload_environ(body, length=size + 50))
         exchange.finish()
+        must_become(lambda: bridge.stats().in_flight == 0, "the end of the app")
         assert all(m.get("more_body") for m in upload.messages[:-1])
         assert all(m["body"] for m in upload.messages[:-1])
         if size > BUFFER:
@@ -250,6 +252,7 @@ def test_short_body_is_a_disconnect(
         if upload.calls:
             assert upload.messages[-1] == {"type": "http.disconnect"}
         assert GeneratedInput(size).read().startswith(upload.body)
+        assert bridge.stats().failed == 0
 
 
 @on_every_backend
@@ -264,6 +267,47 @@ def test_broken_chunked_body_is_a_disconnect(backend: dict[str, Any], error: Exc
         serve(bridge, upload_environ(body)).finish()
     assert upload.calls == 1
     assert upload.messages[-1] == {"type": "http.disconnect"}
+
+
+@on_every_backend
+@pytest.mark.parametrize("size", [0, 100], ids=["nothing", "some"])
+def test_small_body_of_a_client_that_has_gone_calls_nobody(
+    backend: dict[str, Any], size: int
+) -> None:
+    """A-IN-1: it is read before the app starts, and the server hears why there is no answer."""
+    upload = Uploads()
+    reset = ConnectionResetError("reset by peer")
+    with bridged(upload, backend) as bridge:
+        environ = upload_environ(GeneratedInput(size, error=reset), length=size + 50)
+        error = serve(bridge, environ).raised()
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
+    assert isinstance(error, ClientDisconnected)
+    assert error.__cause__ is reset
+    assert upload.calls == 0
+
+
+@on_every_backend
+@pytest.mark.parametrize("size", [100, 3 * BUFFER], ids=["small", "large"])
+def test_answer_to_a_short_body_goes_out(backend: dict[str, Any], size: int) -> None:
+    """A-IN-1: the client may have shut down its sending side only, and still read."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await all_messages(receive)
+        await respond(send, b"where is the rest?", status=400)
+
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(GeneratedInput(size), length=size + 50))
+        assert (exchange.status, exchange.body) == (400, b"where is the rest?")
+        stats = bridge.stats()
+        assert (stats.completed, stats.disconnected, stats.failed) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("error", [BodyTooLarge("too large"), ClientStalled("stalled")], ids=repr)
+def test_error_of_a_bridge_around_is_passed_on(error: BridgeError) -> None:
+    """A-IN-1: the outer bridge answers 413 or 408 to the very error that it raised."""
+    body = GeneratedInput(3 * BUFFER, error=error)
+    with bridged(Uploads(), request_buffer=BUFFER) as bridge:
+        assert serve(bridge, upload_environ(body)).raised() is error
 
 
 # A-IN-2
@@ -512,6 +556,32 @@ def test_dead_descriptor_breaks_nothing() -> None:
         exchange = serve(bridge, environ_for() | {"gunicorn.socket": ClosedSocket()})
         assert exchange.error is None or isinstance(exchange.error, OSError)
         assert serve(bridge).body == b"fine"
+
+
+@on_every_backend
+def test_read_that_raised_is_seen_by_send_as_well(backend: dict[str, Any]) -> None:
+    """A-OUT-3: after the disconnect that `wsgi.input` showed, every `send()` raises an OSError."""
+    raised: list[BaseException] = []
+    over = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+        for answer in (start(send), stream(send, b"to nobody"), finish(send)):
+            try:
+                await answer
+            except OSError as error:
+                raised.append(error)
+        over.set()
+
+    body = GeneratedInput(3 * BUFFER, error=ConnectionResetError("reset by peer"))
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(body, length=10 * BUFFER))
+        assert isinstance(exchange.raised(), ClientDisconnected)
+        assert exchange.starts == []
+        must_happen(over, "the end of the app")
+        assert bridge.stats().disconnected == 1
+    assert len(raised) == 3
 
 
 @on_every_backend

@@ -420,6 +420,7 @@ class _Exchange(Iterator[bytes]):
         "_over",
         "_parts",
         "_reading",
+        "_reads_on",
         "_receivers",
         "_response",
         "_scope",
@@ -463,6 +464,7 @@ class _Exchange(Iterator[bytes]):
         self._body_told = False
         self._body_broken = False
         self._reading = False
+        self._reads_on = False  # whether the app's last receive() took a part of the body
         self._gone = False
         self._over = False
         self._receivers: list[Gate] = []  # tasks of the app that wait in receive()
@@ -730,6 +732,7 @@ class _Exchange(Iterator[bytes]):
                 raise _client_gone()
 
     async def _receive(self) -> Message:
+        asked = False
         while True:
             if self._gone or self._over:
                 return {"type": "http.disconnect"}
@@ -740,14 +743,27 @@ class _Exchange(Iterator[bytes]):
                 if self._parts or self._body_ended:
                     body = self._parts.pop(0) if self._parts else b""
                     self._body_told = self._body_ended and not self._parts
+                    self._reads_on = True
                     return {"type": "http.request", "body": body, "more_body": not self._body_told}
                 if not self._reading:
+                    if not (asked or self._reads_on):
+                        # A read may block for as long as the client likes, and holds the response
+                        # back meanwhile. Frameworks poll by a receive() that is cancelled as it
+                        # begins: that ends here, on any loop, before anything has been asked of
+                        # the thread. An app whose last receive() took a part does not poll, it
+                        # reads; a turn of the loop each time would cost it a third more.
+                        asked = True
+                        await self._side.handle.checkpoint()
+                        continue
                     self._reading = self._caller.call_in_thread(self._read_body)
             gate = self._side.handle.create_gate()
             self._receivers.append(gate)
             try:
                 await gate
-            finally:  # it may have been cancelled: frameworks poll this way
+            except BaseException:  # cancelled: frameworks poll this way
+                self._reads_on = False
+                raise
+            finally:
                 self._receivers.remove(gate)
 
     def _took_body(self, part: bytes, ended: bool | None) -> None:

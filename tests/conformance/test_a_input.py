@@ -1,14 +1,19 @@
 """A-IN-1..3: the request's body in parts, and when `receive()` says that the client left."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from tests.support.wsgi_driver import (
+    BACKENDS,
     BodyInput,
     Exchange,
     Gate,
@@ -32,6 +37,7 @@ from tests.support.wsgi_driver import (
     with_turns,
 )
 from wsgi_asgi_bridge import BodyTooLarge, BridgeError, ClientDisconnected, ClientStalled
+from wsgi_asgi_bridge._crossing.caller import current_caller
 
 BUFFER = 16_384
 LARGE = 4 * 1024 * 1024
@@ -148,6 +154,105 @@ def test_app_that_does_not_read_leaves_the_input_alone(backend: dict[str, Any]) 
         exchange = serve(bridge, upload_environ(body, length=LARGE))
         assert exchange.body == b"no thanks"
     assert body.consumed <= BUFFER
+
+
+async def poll_in_a_scope(receive: Any) -> None:
+    with anyio.CancelScope() as scope:  # as Starlette's request.is_disconnected()
+        scope.cancel()
+        await receive()
+
+
+async def poll_with_a_deadline(receive: Any) -> None:
+    with anyio.move_on_after(0):
+        await receive()
+
+
+async def poll_by_wait_for(receive: Any) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(receive(), 0)
+
+
+async def poll_by_a_task(receive: Any) -> None:
+    task = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def what_was_asked_of_the_caller() -> None:
+    """A turn of the loop, then a job for the calling thread: it comes behind those that were there
+    before.
+    """
+    await anyio.lowlevel.checkpoint()
+    done = threading.Event()
+    assert current_caller.get().call_in_thread(done.set)
+    await anyio.to_thread.run_sync(must_happen, done, "a job")
+
+
+ANY_POLLS = (poll_in_a_scope, poll_with_a_deadline)
+POLLS = [
+    pytest.param(backend, poll, id=f"{name}-{poll.__name__}")
+    for name, backend in BACKENDS.items()
+    for poll in ANY_POLLS + (() if name == "trio" else (poll_by_wait_for, poll_by_a_task))
+]
+
+
+@pytest.mark.parametrize(("backend", "poll"), POLLS)
+def test_poll_for_the_disconnect_begins_no_read(backend: dict[str, Any], poll: Any) -> None:
+    """A-IN-1: it would hold back the answer until the client has sent more, or anything at all."""
+    polled: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(3):
+            await poll(receive)
+            await what_was_asked_of_the_caller()
+        polled.append(len(body.reads))
+        await start(send, status=401)
+        await poll(receive)
+        await finish(send, b"denied")
+
+    body = UnreadableInput()
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        assert serve(bridge, upload_environ(body, length=LARGE)).body == b"denied"
+    assert (polled, body.reads) == ([0], [])
+
+
+@on_every_backend
+def test_polls_lose_nothing_of_the_body(backend: dict[str, Any]) -> None:
+    """A-IN-1: neither does a `receive()` that is given up in the middle of a read, nor one of
+    several at once.
+    """
+    received: list[bytes] = []
+    hold = Gate()
+    reading = threading.Event()
+
+    def read() -> None:
+        reading.set()
+        hold.wait_in_thread()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await poll_in_a_scope(receive)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.to_thread.run_sync(must_happen, reading, "the read")
+            tasks.cancel_scope.cancel()
+        await anyio.to_thread.run_sync(hold.open)
+
+        async def take() -> None:
+            received.append((await receive())["body"])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(take)
+        received.append(await whole_body(receive))
+        await respond(send)
+
+    body = GeneratedInput(10 * BUFFER, before_read=read)
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        serve(bridge, upload_environ(body, length=body.size)).finish()
+    assert b"".join(received) == GeneratedInput(body.size).read()
+    assert [len(part) for part in received] == [BUFFER] * 3 + [7 * BUFFER]
 
 
 @on_every_backend

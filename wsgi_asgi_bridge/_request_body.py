@@ -19,7 +19,7 @@ class RequestBody:
     at a time.
     """
 
-    __slots__ = ("_block", "_input", "_remaining", "empty", "small")
+    __slots__ = ("_at_once", "_block", "_input", "_remaining", "empty", "small")
 
     def __init__(self, source: io.BufferedIOBase | None, length: int | None, block: int) -> None:
         self._input = source
@@ -30,6 +30,12 @@ class RequestBody:
         """Read before the app starts, since its first `receive()` then costs no hand-over
         (A-IN-1).
         """
+        # The bare connection, as wsgiref and werkzeug give it, can give what has come instead of
+        # waiting for a whole block. Not what else has a read1(): PEP 3333 knows read() only, so a
+        # middleware that wraps an input, to count or to limit it, wraps no more than that.
+        self._at_once = (
+            source.read1 if type(source) is io.BufferedReader and not self.small else None
+        )
 
     def read_all(self) -> tuple[bytes, bool | None]:
         """All that is left, as `read` gives it; raises what it raises."""
@@ -52,7 +58,7 @@ class RequestBody:
             return b"", True
         size = self._block if remaining is None else min(self._block, remaining)
         try:
-            part = self._input.read(size) if self._input is not None else b""
+            part = self._part(size)
         except BridgeError:
             raise  # a bridge around this one knows better: its client may have sent too much
         except Exception as exc:
@@ -61,11 +67,22 @@ class RequestBody:
                 errno.EPIPE, "the client disconnected before the end of the request's body"
             ) from exc
         if remaining is None:
-            return part, not part
+            return (part, not part) if part is not None else (b"", None)
         if not part:
             return b"", None
         self._remaining = remaining - len(part)
         return part, not self._remaining
+
+    def _part(self, size: int) -> bytes | None:
+        """At most `size` bytes; b"" at the end. None, which is no end, of a connection that does
+        not block.
+        """
+        if self._at_once is not None:
+            part = self._at_once(size)
+            if part:
+                return part
+            # b"" is also what read1() gives where a connection would block; read() tells.
+        return self._input.read(size) if self._input is not None else b""
 
 
 _NO_BODY = RequestBody(None, 0, 0)

@@ -36,7 +36,7 @@ from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import SPLIT_BYTES, blocks
 from ._protocol.scope import declared_length, is_websocket, scope_from_environ
 from ._request_body import request_body
-from .errors import AppError, BadRequest, BridgeClosed, ClientDisconnected, presentable
+from .errors import AppError, BadRequest, BridgeClosed, BridgeError, ClientDisconnected, presentable
 from .typing import ASGIApp, Backend, Environ, LifespanMode, Message, StartResponse
 
 __all__ = ["ASGIToWSGI", "ASGIToWSGIStats"]
@@ -179,12 +179,12 @@ class ASGIToWSGI:
         """
         if is_websocket(environ):
             return _plain_answer(
-                start_response, "501 Not Implemented", "WebSockets are not served here."
+                environ, start_response, "501 Not Implemented", "WebSockets are not served here."
             )
         try:
             length = declared_length(environ)
         except BadRequest as exc:
-            return _plain_answer(start_response, "400 Bad Request", str(exc))
+            return _plain_answer(environ, start_response, "400 Bad Request", str(exc))
         return _Exchange(self, self._running_side(), environ, length).respond(start_response)
 
     # ------------------------------------------------------------ the private loop
@@ -420,6 +420,7 @@ class _Exchange(Iterator[bytes]):
         "_over",
         "_parts",
         "_reading",
+        "_reads_on",
         "_receivers",
         "_response",
         "_scope",
@@ -463,13 +464,18 @@ class _Exchange(Iterator[bytes]):
         self._body_told = False
         self._body_broken = False
         self._reading = False
+        self._reads_on = False  # whether the app's last receive() took a part of the body
         self._gone = False
         self._over = False
         self._receivers: list[Gate] = []  # tasks of the app that wait in receive()
         self._sending = 0  # tasks of the app that wait in send()
         if self._body.small:
             # Before the loop knows of this exchange, so this thread may.
-            self._took_body(*self._body.read_all())
+            try:
+                self._took_body(*self._body.read_all())
+            except BridgeError:  # nobody is there to call the app for
+                side.handle.post(self._note_gone)
+                raise
 
     # ------------------------------------------------------------ the calling thread
 
@@ -585,7 +591,11 @@ class _Exchange(Iterator[bytes]):
         """A job: the app waits for more of the request."""
         if self._left:
             return
-        part, ended = self._body.read()
+        try:
+            part, ended = self._body.read()
+        except BridgeError as exc:
+            self._side.handle.post(partial(self._lost_client_in_loop, exc))
+            return
         self._side.handle.post(lambda: self._took_body(part, ended))
 
     # ------------------------------------------------------------ the loop
@@ -642,6 +652,11 @@ class _Exchange(Iterator[bytes]):
 
     def _app_ended(self, error: BaseException | None) -> None:
         side = self._side
+        if self._body_broken and self._body_told:
+            # It was told that its client has left, and ends without having answered: it did what
+            # the spec asks for. Changes nothing where the response has ended.
+            self._note_gone()
+            self._caller.fail_in_loop(_client_gone())
         if self._over:
             side.background -= 1
             if error is not None and not _is_consequence(error, (ClientDisconnected,)):
@@ -721,25 +736,46 @@ class _Exchange(Iterator[bytes]):
                 raise _client_gone()
 
     async def _receive(self) -> Message:
+        asked = False
         while True:
-            if self._gone or self._over or (self._body_broken and not self._parts):
+            if self._gone or self._over:
+                return {"type": "http.disconnect"}
+            if self._body_broken and not self._parts:
+                self._body_told = True
                 return {"type": "http.disconnect"}
             if not self._body_told:
                 if self._parts or self._body_ended:
                     body = self._parts.pop(0) if self._parts else b""
                     self._body_told = self._body_ended and not self._parts
+                    self._reads_on = True
                     return {"type": "http.request", "body": body, "more_body": not self._body_told}
                 if not self._reading:
+                    if not (asked or self._reads_on):
+                        # A read may block for as long as the client likes, and holds the response
+                        # back meanwhile. Frameworks poll by a receive() that is cancelled as it
+                        # begins: that ends here, on any loop, before anything has been asked of
+                        # the thread. An app whose last receive() took a part does not poll, it
+                        # reads; a turn of the loop each time would cost it a third more.
+                        asked = True
+                        await self._side.handle.checkpoint()
+                        continue
                     self._reading = self._caller.call_in_thread(self._read_body)
             gate = self._side.handle.create_gate()
             self._receivers.append(gate)
             try:
                 await gate
-            finally:  # it may have been cancelled: frameworks poll this way
+            except BaseException:  # cancelled: frameworks poll this way
+                self._reads_on = False
+                raise
+            finally:
                 self._receivers.remove(gate)
 
     def _took_body(self, part: bytes, ended: bool | None) -> None:
-        """The thread has read `part`; `ended` None: the client left before the end."""
+        """The thread has read `part`; `ended` None: the body breaks off with it.
+
+        Then the app is told of a disconnect. It may answer all the same, since a client that has
+        shut down its sending side only still reads.
+        """
         self._reading = False
         if part:
             self._parts.append(part)
@@ -750,9 +786,19 @@ class _Exchange(Iterator[bytes]):
         if self._receivers:
             self._open_receivers()
 
+    def _lost_client_in_loop(self, error: BridgeError) -> None:
+        """The thread found its client gone as it read, and raises `error` once it has taken what
+        waits.
+
+        In the loop and not in the thread, so that nothing comes between: the app neither sends to
+        nobody nor ends as one that was never told. A response that has ended stays whole.
+        """
+        self._caller_left_in_loop()
+        self._caller.fail_in_loop(error)
+
     def _caller_left_in_loop(self) -> None:
-        """The calling thread has gone before the end: for the app that is the client's disconnect
-        (A-OUT-3).
+        """The calling thread has gone before the end, or is about to: for the app that is the
+        client's disconnect (A-OUT-3).
 
         An app that listens, or sends, learns of it. One that is silent in the middle of its
         response would not; it is cancelled, as frameworks do to their own streams where the server
@@ -862,12 +908,19 @@ def _single_callable(app: Any) -> Any:
     return app
 
 
-def _plain_answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
+def _plain_answer(
+    environ: Environ, start_response: StartResponse, status: str, text: str
+) -> list[bytes]:
+    """An answer of the bridge's own.
+
+    To a HEAD without its body: most servers would send it, and the client would take it for the
+    head of the next response.
+    """
     body = text.encode() + b"\n"
     start_response(
         status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
     )
-    return [body]
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
 
 _after_fork: dict[int, threading.Lock] = {}

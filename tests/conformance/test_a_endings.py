@@ -5,6 +5,7 @@ is left.
 """
 
 import asyncio
+import errno
 import gc
 import socket
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from tests.support.wsgi_driver import (
@@ -156,24 +158,126 @@ def test_app_raises_after_the_headers(backend: dict[str, Any]) -> None:
         assert b"".join(exchange.chunks) == b"part"
 
 
-def test_client_leaves_while_the_app_reads(backend: dict[str, Any]) -> None:
+CUTS = {"reset": ConnectionResetError("reset by peer"), "ends early": None}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("started", [False, True], ids=["before the headers", "in mid-stream"])
+def test_client_leaves_while_the_app_reads(
+    backend: dict[str, Any],
+    cut: Exception | None,
+    started: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Ending: client leaves while the app reads. The caller's failing read wakes the app with a
-    disconnect.
+    disconnect; an app that then returns is not to blame, and the server hears that its client left.
     """
     seen: list[Message] = []
 
     async def body(app: Watched, receive: Any, send: Any) -> None:
+        if started:
+            await start(send)
+            await stream(send, b"part")
         while not seen or seen[-1]["type"] == "http.request":
             seen.append(await receive())
 
     app = Watched(body)
-    upload = GeneratedInput(4 * BUFFER, error=ConnectionResetError("reset by peer"))
+    upload = GeneratedInput(4 * BUFFER, error=cut)
     with nothing_left(app, backend, request_buffer=BUFFER) as bridge:
         exchange = serve(bridge, upload_environ(upload, length=10 * BUFFER))
-        assert not exchange.complete or exchange.status >= 400
+        raised = exchange.raised()
+        assert isinstance(raised, ClientDisconnected)
+        assert raised.errno == errno.EPIPE
+        assert exchange.error_phase == ("iterate" if started else "call")
         must_happen(app.ended, "the end of the app")
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
+        assert bridge.stats().failed == 0
     assert seen[-1] == {"type": "http.disconnect"}
     assert sum(len(m["body"]) for m in seen[:-1]) <= 4 * BUFFER
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("known", [False, True], ids=["its own error", "of a cancellation"])
+def test_client_leaves_and_the_app_raises_of_it(
+    backend: dict[str, Any], cut: Exception | None, known: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ending: client leaves while the app reads. What the app raises then counts as a disconnect
+    too, and is logged unless it came of one.
+    """
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+        raise MarkedError("cut") from (ClientDisconnected() if known else None)
+
+    app = Watched(body)
+    upload = GeneratedInput(4 * BUFFER, error=cut)
+    with nothing_left(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(upload, length=10 * BUFFER))
+        assert isinstance(exchange.raised(), ClientDisconnected)
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
+        assert bridge.stats().failed == 0
+    logged = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert logged == ([] if known else app.ends)
+
+
+def test_client_leaves_while_an_app_reads_that_does_not_listen(backend: dict[str, Any]) -> None:
+    """Ending: client leaves while the app reads. One that has given up its `receive()`, and is
+    silent in mid-stream, is ended all the same.
+    """
+    reading, fail = threading.Event(), Gate()
+
+    def read() -> None:
+        reading.set()
+        fail.wait_in_thread()
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.to_thread.run_sync(must_happen, reading, "the read")
+            tasks.cancel_scope.cancel()
+        app.inside.set()
+        await anyio.sleep_forever()
+
+    app = Watched(body)
+    upload = GeneratedInput(0, error=ConnectionResetError("reset by peer"), before_read=read)
+    with nothing_left(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = Exchange(bridge, upload_environ(upload, length=10 * BUFFER))
+        must_happen(app.inside, "the app's silence")
+        fail.open()
+        assert isinstance(exchange.raised(), ClientDisconnected)
+        must_happen(app.ended, "the end of the app")
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
+
+
+def test_client_leaves_as_the_app_reads_but_the_answer_is_whole(backend: dict[str, Any]) -> None:
+    """Ending: client leaves while the app reads. What had been answered by then goes to the
+    server.
+    """
+    reading, answered = threading.Event(), Gate()
+
+    def read() -> None:
+        reading.set()
+        answered.wait_in_thread()
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.to_thread.run_sync(must_happen, reading, "the read")
+            await respond(send, b"denied", status=401)
+
+    app = Watched(body)
+    upload = GeneratedInput(0, error=ConnectionResetError("reset by peer"), before_read=read)
+    with nothing_left(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = Exchange(bridge, upload_environ(upload, length=10 * BUFFER))
+        must_happen(app.ended, "the end of the app")
+        answered.open()
+        assert (exchange.body, exchange.status) == (b"denied", 401)
+        assert bridge.stats().completed == 2  # with the one that counted the tasks
+        assert (bridge.stats().disconnected, bridge.stats().failed) == (0, 0)
 
 
 def test_client_leaves_while_the_app_computes(backend: dict[str, Any]) -> None:

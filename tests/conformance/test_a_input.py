@@ -1,14 +1,19 @@
 """A-IN-1..3: the request's body in parts, and when `receive()` says that the client left."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from tests.support.wsgi_driver import (
+    BACKENDS,
     BodyInput,
     Exchange,
     Gate,
@@ -31,6 +36,8 @@ from tests.support.wsgi_driver import (
     whole_body,
     with_turns,
 )
+from wsgi_asgi_bridge import BodyTooLarge, BridgeError, ClientDisconnected, ClientStalled
+from wsgi_asgi_bridge._crossing.caller import current_caller
 
 BUFFER = 16_384
 LARGE = 4 * 1024 * 1024
@@ -149,6 +156,105 @@ def test_app_that_does_not_read_leaves_the_input_alone(backend: dict[str, Any]) 
     assert body.consumed <= BUFFER
 
 
+async def poll_in_a_scope(receive: Any) -> None:
+    with anyio.CancelScope() as scope:  # as Starlette's request.is_disconnected()
+        scope.cancel()
+        await receive()
+
+
+async def poll_with_a_deadline(receive: Any) -> None:
+    with anyio.move_on_after(0):
+        await receive()
+
+
+async def poll_by_wait_for(receive: Any) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(receive(), 0)
+
+
+async def poll_by_a_task(receive: Any) -> None:
+    task = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def what_was_asked_of_the_caller() -> None:
+    """A turn of the loop, then a job for the calling thread: it comes behind those that were there
+    before.
+    """
+    await anyio.lowlevel.checkpoint()
+    done = threading.Event()
+    assert current_caller.get().call_in_thread(done.set)
+    await anyio.to_thread.run_sync(must_happen, done, "a job")
+
+
+ANY_POLLS = (poll_in_a_scope, poll_with_a_deadline)
+POLLS = [
+    pytest.param(backend, poll, id=f"{name}-{poll.__name__}")
+    for name, backend in BACKENDS.items()
+    for poll in ANY_POLLS + (() if name == "trio" else (poll_by_wait_for, poll_by_a_task))
+]
+
+
+@pytest.mark.parametrize(("backend", "poll"), POLLS)
+def test_poll_for_the_disconnect_begins_no_read(backend: dict[str, Any], poll: Any) -> None:
+    """A-IN-1: it would hold back the answer until the client has sent more, or anything at all."""
+    polled: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(3):
+            await poll(receive)
+            await what_was_asked_of_the_caller()
+        polled.append(len(body.reads))
+        await start(send, status=401)
+        await poll(receive)
+        await finish(send, b"denied")
+
+    body = UnreadableInput()
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        assert serve(bridge, upload_environ(body, length=LARGE)).body == b"denied"
+    assert (polled, body.reads) == ([0], [])
+
+
+@on_every_backend
+def test_polls_lose_nothing_of_the_body(backend: dict[str, Any]) -> None:
+    """A-IN-1: neither does a `receive()` that is given up in the middle of a read, nor one of
+    several at once.
+    """
+    received: list[bytes] = []
+    hold = Gate()
+    reading = threading.Event()
+
+    def read() -> None:
+        reading.set()
+        hold.wait_in_thread()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await poll_in_a_scope(receive)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.to_thread.run_sync(must_happen, reading, "the read")
+            tasks.cancel_scope.cancel()
+        await anyio.to_thread.run_sync(hold.open)
+
+        async def take() -> None:
+            received.append((await receive())["body"])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(take)
+        received.append(await whole_body(receive))
+        await respond(send)
+
+    body = GeneratedInput(10 * BUFFER, before_read=read)
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        serve(bridge, upload_environ(body, length=body.size)).finish()
+    assert b"".join(received) == GeneratedInput(body.size).read()
+    assert [len(part) for part in received] == [BUFFER] * 3 + [7 * BUFFER]
+
+
 @on_every_backend
 def test_input_is_read_by_the_caller_only(backend: dict[str, Any]) -> None:
     """A-IN-1: no server promises an input that other threads may read, nor one that outlives the
@@ -243,6 +349,7 @@ def test_short_body_is_a_disconnect(
     with bridged(upload, backend, request_buffer=BUFFER) as bridge:
         exchange = Exchange(bridge, upload_environ(body, length=size + 50))
         exchange.finish()
+        must_become(lambda: bridge.stats().in_flight == 0, "the end of the app")
         assert all(m.get("more_body") for m in upload.messages[:-1])
         assert all(m["body"] for m in upload.messages[:-1])
         if size > BUFFER:
@@ -250,6 +357,7 @@ def test_short_body_is_a_disconnect(
         if upload.calls:
             assert upload.messages[-1] == {"type": "http.disconnect"}
         assert GeneratedInput(size).read().startswith(upload.body)
+        assert bridge.stats().failed == 0
 
 
 @on_every_backend
@@ -264,6 +372,47 @@ def test_broken_chunked_body_is_a_disconnect(backend: dict[str, Any], error: Exc
         serve(bridge, upload_environ(body)).finish()
     assert upload.calls == 1
     assert upload.messages[-1] == {"type": "http.disconnect"}
+
+
+@on_every_backend
+@pytest.mark.parametrize("size", [0, 100], ids=["nothing", "some"])
+def test_small_body_of_a_client_that_has_gone_calls_nobody(
+    backend: dict[str, Any], size: int
+) -> None:
+    """A-IN-1: it is read before the app starts, and the server hears why there is no answer."""
+    upload = Uploads()
+    reset = ConnectionResetError("reset by peer")
+    with bridged(upload, backend) as bridge:
+        environ = upload_environ(GeneratedInput(size, error=reset), length=size + 50)
+        error = serve(bridge, environ).raised()
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
+    assert isinstance(error, ClientDisconnected)
+    assert error.__cause__ is reset
+    assert upload.calls == 0
+
+
+@on_every_backend
+@pytest.mark.parametrize("size", [100, 3 * BUFFER], ids=["small", "large"])
+def test_answer_to_a_short_body_goes_out(backend: dict[str, Any], size: int) -> None:
+    """A-IN-1: the client may have shut down its sending side only, and still read."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await all_messages(receive)
+        await respond(send, b"where is the rest?", status=400)
+
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(GeneratedInput(size), length=size + 50))
+        assert (exchange.status, exchange.body) == (400, b"where is the rest?")
+        stats = bridge.stats()
+        assert (stats.completed, stats.disconnected, stats.failed) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("error", [BodyTooLarge("too large"), ClientStalled("stalled")], ids=repr)
+def test_error_of_a_bridge_around_is_passed_on(error: BridgeError) -> None:
+    """A-IN-1: the outer bridge answers 413 or 408 to the very error that it raised."""
+    body = GeneratedInput(3 * BUFFER, error=error)
+    with bridged(Uploads(), request_buffer=BUFFER) as bridge:
+        assert serve(bridge, upload_environ(body)).raised() is error
 
 
 # A-IN-2
@@ -512,6 +661,32 @@ def test_dead_descriptor_breaks_nothing() -> None:
         exchange = serve(bridge, environ_for() | {"gunicorn.socket": ClosedSocket()})
         assert exchange.error is None or isinstance(exchange.error, OSError)
         assert serve(bridge).body == b"fine"
+
+
+@on_every_backend
+def test_read_that_raised_is_seen_by_send_as_well(backend: dict[str, Any]) -> None:
+    """A-OUT-3: after the disconnect that `wsgi.input` showed, every `send()` raises an OSError."""
+    raised: list[BaseException] = []
+    over = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+        for answer in (start(send), stream(send, b"to nobody"), finish(send)):
+            try:
+                await answer
+            except OSError as error:
+                raised.append(error)
+        over.set()
+
+    body = GeneratedInput(3 * BUFFER, error=ConnectionResetError("reset by peer"))
+    with bridged(app, backend, request_buffer=BUFFER) as bridge:
+        exchange = serve(bridge, upload_environ(body, length=10 * BUFFER))
+        assert isinstance(exchange.raised(), ClientDisconnected)
+        assert exchange.starts == []
+        must_happen(over, "the end of the app")
+        assert bridge.stats().disconnected == 1
+    assert len(raised) == 3
 
 
 @on_every_backend

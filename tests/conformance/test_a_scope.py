@@ -447,6 +447,14 @@ def test_malformed_content_length_is_400(length: str) -> None:
     assert body.reads == []
 
 
+def test_refusal_of_a_head_has_no_body() -> None:
+    """A-SCOPE-2, A-OUT-1: its client would take one for the head of the next response."""
+    with bridged(ScopeCapture()) as bridge:
+        exchange = serve(bridge, environ_for(method="HEAD") | {"CONTENT_LENGTH": "x"})
+        assert (exchange.status, exchange.body) == (400, b"")
+        assert int(exchange.header_values("content-length")[0]) > 0
+
+
 def test_environ_subclasses_and_extra_keys_are_accepted() -> None:
     """A-SCOPE-2: servers add keys of any type and of any case."""
     extra = {
@@ -795,6 +803,17 @@ def test_websocket_upgrade_is_501(spelling: str) -> None:
         assert exchange.status == 501
         assert exchange.header_values("content-type")[0].startswith("text/plain")
     assert capture.scopes == []
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST"])
+def test_upgrade_of_another_method_is_a_plain_request(method: str) -> None:
+    """A-WS-1: a handshake is a GET (RFC 6455 4.1)."""
+    capture = ScopeCapture()
+    with bridged(capture) as bridge:
+        exchange = serve(bridge, environ_for(method=method, headers=UPGRADE))
+        assert exchange.status == 200
+        assert exchange.body == (b"" if method == "HEAD" else b"captured")
+    assert capture.scope["method"] == method
 
 
 def test_other_upgrades_are_plain_requests() -> None:

@@ -30,6 +30,7 @@ from tests.support.asgi_driver import (
     settle,
 )
 from tests.support.wsgi_driver import (
+    GeneratedInput,
     InThread,
     bridged,
     environ_for,
@@ -41,6 +42,7 @@ from tests.support.wsgi_driver import (
     stream,
     upload_environ,
 )
+from wsgi_asgi_bridge._crossing.caller import current_caller
 
 Environ = dict[str, Any]
 PACKAGE = str(Path(wsgi_asgi_bridge.__file__).parent)
@@ -111,6 +113,37 @@ def test_a_small_request_takes_few_calls(backend: Any) -> None:
     with calls.installed():
         InThread(request, "the requests").result()
     assert calls.a_request() <= 50, calls.names.most_common()
+
+
+@on_every_backend
+def test_a_part_of_an_upload_crosses_once_each_way(backend: Any) -> None:
+    """Structure: one job for the calling thread and one post to the loop, whatever the loop does
+    before it asks for the next part.
+    """
+    parts, posts = 50, 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal posts
+        caller = current_caller.get()
+        post = caller.loop.post
+
+        def counting(callback: Any) -> bool:
+            nonlocal posts
+            posts += 1
+            return post(callback)
+
+        if scope["path"] == "/upload":
+            caller.loop.post = counting
+            while (await receive())["more_body"]:
+                pass
+            caller.loop.post = post
+        await respond(send)
+
+    with bridged(app, backend, request_buffer=LARGE) as bridge:
+        body = GeneratedInput(parts * LARGE)
+        environ = upload_environ(body, length=body.size) | {"PATH_INFO": "/upload"}
+        b"".join(bridge(environ, lambda *_: lambda data: None))
+    assert (posts, len(body.reads)) == (parts, parts)
 
 
 # --- objects

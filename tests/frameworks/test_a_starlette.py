@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.frameworks.apps_starlette import starlette_app
 from tests.frameworks.gates import WAIT_SECONDS, Gates, wait_for
 from tests.frameworks.payloads import payload
 from tests.frameworks.serving import SITE, caller_in_process, served_by_werkzeug
+from tests.support.raw_http import Connection
 from wsgi_asgi_bridge import ASGIToWSGI
 
 current_tenant = contextvars.ContextVar("current_tenant", default="nobody")
@@ -174,16 +176,31 @@ def test_an_error_after_its_page(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_view_that_streams_its_request_back(gates: Gates) -> None:
-    """A-IN-1, A-OUT-2: a response may stream while its request still comes in."""
+    """A-IN-1, A-OUT-2: a response streams while its request still comes in, on a server whose
+    `wsgi.input` gives what has come.
+    """
 
     async def echo(request: Request) -> Response:
         return StreamingResponse(request.stream())
 
     body = payload(2_000_000)
+    parts = (body[:1_000], body[1_000:30_000], body[30_000:])
     app = Starlette(routes=[Route("/", echo, methods=["POST"])])
-    with ASGIToWSGI(app) as bridge, served_by_werkzeug(bridge) as url:
-        response = httpx.post(url, content=body, timeout=WAIT_SECONDS)
-    assert response.content == body
+    with (
+        ASGIToWSGI(app) as bridge,
+        served_by_werkzeug(bridge) as url,
+        Connection((httpx.URL(url).host, httpx.URL(url).port or 80), WAIT_SECONDS) as client,
+    ):
+        client.send_head("POST", "/", content_length=len(body))
+        client.send_body(parts[0])
+        assert client.read_head().status == 200
+        assert client.read_body_exactly(len(parts[0])) == parts[0]
+        client.send_body(parts[1])
+        assert client.read_body_exactly(len(parts[1])) == parts[1]
+        sending = threading.Thread(target=client.send_body, args=(parts[2],))
+        sending.start()
+        assert client.read_body_exactly(len(parts[2])) == parts[2]
+        sending.join(WAIT_SECONDS)
 
 
 def test_a_cut_upload(gates: Gates) -> None:

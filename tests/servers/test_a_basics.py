@@ -123,6 +123,19 @@ def test_websocket_upgrade_is_refused(site: RunningSite) -> None:
     assert site.answers_hello()
 
 
+def test_head_that_asks_for_a_websocket_keeps_the_connection_in_step(
+    keep_alive_site: RunningSite,
+) -> None:
+    """A-OUT-1: what follows the head of one response is the head of the next."""
+    upgrade = [("host", "x"), ("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]
+    with keep_alive_site.connect() as client:
+        client.send(request_head("HEAD", "/hello", upgrade))
+        first = client.receive_until(b"\r\n\r\n")
+        assert first.endswith(b"\r\n\r\n")
+        client.send(request_head("GET", "/hello", [("host", "x"), ("connection", "close")]))
+        assert client.receive_until(b"world!").startswith(b"HTTP/1.1 200")
+
+
 def test_gunicorn_serves_an_import_string_with_no_file_written() -> None:
     """A-CALL-1"""
     target = 'wsgi_asgi_bridge:ASGIToWSGI("tests.support.asgi_apps:hello")'

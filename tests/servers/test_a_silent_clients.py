@@ -9,7 +9,7 @@ from tests.support.processes import shown_on_failure
 from tests.support.raw_http import request_head
 from tests.support.wsgi_servers import SILENT_LEAVE, servers_with
 
-LEAVE_SECONDS = 2.0
+LEAVE_SECONDS = 1.0
 STAY_SECONDS = 0.7
 
 

@@ -10,7 +10,7 @@ from tests.support.processes import shown_on_failure
 from tests.support.wsgi_servers import SERVERS
 
 EVENT_SECONDS = 5.0
-LEAVE_SECONDS = 2.0
+LEAVE_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module", params=on_each(SERVERS))

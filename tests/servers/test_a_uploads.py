@@ -70,6 +70,7 @@ def test_chunked_upload_never_hangs(site: RunningSite) -> None:
 def test_client_that_leaves_within_its_body_is_a_disconnect(streaming_site: RunningSite) -> None:
     """A-IN-1: a short body is a disconnect, never the end of the body."""
     site = streaming_site
+    before = site.process.output_size()
     tasks = site.describe()["tasks"]
     with site.connect() as client:
         client.send_head(
@@ -80,6 +81,8 @@ def test_client_that_leaves_within_its_body_is_a_disconnect(streaming_site: Runn
     site.witness.wait_for("cut left", LEAVE_SECONDS)
     assert not site.witness.is_noted("cut got a whole body")
     assert site.waiting_tasks_become(tasks, LEAVE_SECONDS)
+    # The app returned as it was told: nobody calls that an error of the app's.
+    assert "AppError" not in site.process.output(before)
 
 
 def test_small_body_that_is_cut_never_looks_whole(site: RunningSite) -> None:

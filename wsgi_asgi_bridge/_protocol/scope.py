@@ -37,9 +37,12 @@ def declared_length(environ: Environ) -> int | None:
 
 
 def is_websocket(environ: Environ) -> bool:
-    """Whether the client asks to speak RFC 6455 over this connection."""
+    """Whether the client asks to speak RFC 6455 over this connection, which a GET does only
+    (4.1).
+    """
     return (
         "HTTP_UPGRADE" in environ
+        and environ.get("REQUEST_METHOD") == "GET"
         and environ["HTTP_UPGRADE"].lower() == "websocket"
         and "upgrade" in environ.get("HTTP_CONNECTION", "").lower()
     )

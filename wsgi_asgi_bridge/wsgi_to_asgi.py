@@ -422,6 +422,9 @@ class _LoopSide:
         self.pool: WorkerPool | None = None
         """The pool that this loop submitted to last."""
         self.ticking = False
+        self._ticked = 0.0
+        self._waited = 0.0
+        """Seconds that this loop has waited for its clients; see `_tick`."""
         self._beating = False
         self._beat = 0
         self.counts = _Counts()
@@ -429,6 +432,7 @@ class _LoopSide:
     def begin_ticking(self) -> None:
         """While requests are in flight; the tick ends itself."""
         self.ticking = True
+        self._ticked = monotonic()
         self.handle.call_later(self.settings.tick, self._tick)
 
     def submit(self, job: Job) -> Prospect:
@@ -456,12 +460,15 @@ class _LoopSide:
         """While requests are in flight: who has stalled, and which streams leave the pool's
         count.
         """
-        now = monotonic()
+        now, before = monotonic(), self._ticked
+        self._ticked = now
+        # A loop that was held up has not waited meanwhile: what its clients did is still unseen.
+        self._waited += min(now - before, 2 * self.settings.tick)
         self.ticking = bool(self.exchanges)
         if self.ticking:
             self.handle.call_later(self.settings.tick, self._tick)
         for exchange in list(self.exchanges):
-            exchange.look_at_client(now)
+            exchange.look_at_client(self._waited)
         if self.pool is not None:
             self.pool.release_long_streams()
 
@@ -600,10 +607,12 @@ class _Exchange:
             if not self._aborted:
                 raise  # the app's own, whatever it means by it
             self._log_unraised_error()
-        except BaseException:
+        except BaseException as exc:
             # The server cancelled this request, or its send() raised: the worker learns of it as of
             # a disconnect (W-FLOW-6). Where the app raised, its worker has left already.
-            if not (self._aborted or self._out.left()):
+            if not self._aborted and (
+                isinstance(exc, side.handle.cancelled) or not self._out.left()
+            ):
                 side.counts.disconnected += 1
                 self._break_off(lambda: ClientDisconnected("the server gave this request up"))
             raise
@@ -822,6 +831,7 @@ class _Exchange:
         self._waiting_since = _NOT_SEEN
         try:
             await self._send({"type": start, "status": status, "headers": headers})
+            self._answered = True
             await self._send({"type": body_part, "body": body, "more_body": False})
         except OSError as exc:
             raise self._disconnected() from exc
@@ -845,6 +855,9 @@ class _Exchange:
         declared = environ.get("CONTENT_LENGTH")
         if self._types is _WEBSOCKET:
             return io.BytesIO()
+        expected = environ.get("HTTP_EXPECT")
+        if expected is not None:
+            self._holds_back = "100-continue" in expected.lower()
         if declared is None:
             length = None
             if _has_no_body(environ):
@@ -854,7 +867,6 @@ class _Exchange:
             if not length:
                 return io.BytesIO()
             self._refuse_large_body(length)
-        self._holds_back = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
         if (
             self._holds_back
             or "HTTP_TRANSFER_ENCODING" in environ
@@ -977,6 +989,10 @@ class _Exchange:
         except ClientDisconnected:
             pass
         except BaseException:
+            if not self._sent_head and self._body is None:
+                # Watched only since its app is slow, by a receive() that nobody else asked for.
+                logger.debug("the server's receive() raised; not asked again", exc_info=True)
+                return
             logger.debug("the server's receive() raised; taken for a disconnect", exc_info=True)
         if self._answered:
             # Either all is over, or the client left with the last message on its way. A server that
@@ -1044,13 +1060,15 @@ class _Exchange:
             self.watch()
 
     def look_at_client(self, now: float) -> None:
-        """The loop's tick: how long has this client been waited for?"""
+        """The loop's tick: how long has this client been waited for? `now` is in seconds that the
+        loop has waited for clients.
+        """
         if self._unread_since is not None and self._body is not None and self._sent_head:
             self._look_at_unread_body(self._body, now)
         since = self._waiting_since
         if since is None:
             # The app works. Whether its client is still there is worth a task for the slow ones.
-            if self._is_slow:
+            if self._is_slow and not self._answered:
                 self.watch()
             self._is_slow = True
         elif since is _NOT_SEEN:
@@ -1068,11 +1086,16 @@ class _Exchange:
         leaving, which the server tells only behind the body: at last what is left of that is thrown
         away (W-FLOW-3).
         """
+        if self._out.is_full():
+            self._unread_since = _NOT_SEEN  # the app sleeps for its client, and cannot read
+            return
         unread, begun = body.held_in_loop()
         if self._unread_since is _NOT_SEEN or unread != self._unread:
             self._unread_since, self._unread = now, unread
             return
-        patience = self._settings.stall_timeout * (READER_PATIENCE if begun else 1)
+        patience = self._settings.stall_timeout
+        if begun and not self._is_given_up:
+            patience *= READER_PATIENCE
         if self._unread_since is not None and self._unread_since <= now - patience:
             body.break_in_loop(
                 lambda: AppError(
@@ -1142,7 +1165,7 @@ _WEBSOCKET = ("websocket.http.response.start", "websocket.http.response.body")
 _NOW = Prospect.NOW
 _NOT_SEEN = float("inf")
 """Since when a wait lasts that no tick has seen yet: its time begins with the first that does, so
-that nobody is given up early, however late a tick comes.
+that nobody is given up early.
 """
 _END = b""
 """What is left to send when the body has no more bytes: its end. No block is empty."""

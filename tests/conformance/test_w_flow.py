@@ -198,6 +198,46 @@ async def test_one_receive_at_a_time() -> None:
     assert client.violations == []
 
 
+@pytest.mark.parametrize("length", [0, 3], ids=["no body", "collected body"])
+async def test_server_whose_receive_raises_keeps_the_answer_of_a_slow_app(length: int) -> None:
+    """W-FLOW-2: nobody but the bridge asked it."""
+    entered, gate, asked = Gate(), Gate(), Gate()
+
+    class Raising(Client):
+        async def receive(self) -> Any:
+            if self.receive_calls == bool(length):
+                asked.open()
+                raise RuntimeError("there is nothing more to receive")
+            return await super().receive()
+
+    def slow(environ: Environ, start_response: Any) -> list[bytes]:
+        entered.open()
+        gate.wait_in_thread()
+        return plain_app(environ, start_response)
+
+    client = Raising(post_scope(length), [b"abc"] if length else [])
+    async with serving(slow, stream_after=0.05) as bridge, calling(bridge, client):
+        await asked.wait()
+        gate.open()
+    assert (client.body, client.complete) == (b"hello", True)
+
+
+async def test_slow_app_does_not_ask_for_a_body_that_its_client_holds_back() -> None:
+    """W-IN-5, W-FLOW-2: `Expect: 100-continue`, even where there is no body to come."""
+    gate = Gate()
+
+    def slow(environ: Environ, start_response: Any) -> list[bytes]:
+        gate.wait_in_thread()
+        return plain_app(environ, start_response)
+
+    client = Client(http_scope(headers=[(b"expect", b"100-continue")]))
+    async with serving(slow, stream_after=0.02) as bridge, calling(bridge, client):
+        await anyio.sleep(0.1)  # many ticks
+        assert client.receive_calls == 0
+        gate.open()
+    assert client.body == b"hello"
+
+
 async def test_receive_is_not_called_for_a_response_that_is_over() -> None:
     """W-FLOW-2: no pump is left in receive() when the call returns."""
     client = Client()
@@ -357,6 +397,60 @@ async def test_body_that_was_thrown_away_is_never_taken_for_whole() -> None:
         "what was left of the body is gone"
     }
     assert (client.body, client.complete, client.error) == (b"first", True, None)
+
+
+async def test_app_that_sleeps_for_its_client_has_not_left_its_body_alone() -> None:
+    """W-FLOW-3, W-IN-1: it reads when the client has taken what comes before, however slowly."""
+    results: list[int] = []
+
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        for _ in range(12):
+            yield BLOCK
+        results.append(len(environ["wsgi.input"].read()))
+
+    client = Client(post_scope(20_000), [b"x" * 1000] * 20, reads=1)
+    async with (
+        serving(app, request_buffer=2000, response_buffer=2000, stall_timeout=0.4) as bridge,
+        calling(bridge, client),
+    ):
+        while not client.ended:
+            client.read_on(1)
+            await anyio.sleep(0.1)  # a client that is slow, but never for `stall_timeout`
+        assert bridge.stats().completed == 1
+    assert (results, client.error) == ([20_000], None)
+
+
+async def test_leaving_after_a_timed_out_read_is_seen_soon() -> None:
+    """W-FLOW-3: nobody reads on where every read raises."""
+    body = TrackedBody()
+
+    def app(environ: Environ, start_response: Any) -> TrackedBody:
+        def chunks() -> Iterator[bytes]:
+            with pytest.raises(ClientStalled):
+                environ["wsgi.input"].read()
+            while True:
+                yield b"tick"
+                time.sleep(0.002)  # an app that streams for long
+
+        start_response("200 OK", [])
+        body._chunks = chunks()
+        return body
+
+    client = Client(post_scope(20_000), [b"x" * 100], body_ends=False)
+    async with (
+        serving(app, request_buffer=2000, stall_timeout=2 * STALL_SECONDS) as bridge,
+        calling(bridge, client),
+    ):
+        await client.until(lambda c: c.started)
+        begin = anyio.current_time()
+        for number in range(19):
+            client.feed(b"x" * 1000, last=number == 18)
+        client.leave()
+        await client.until_ended()
+        assert anyio.current_time() - begin < 10 * STALL_SECONDS
+        assert bridge.stats().disconnected == 1
+    assert body.closes == 1
 
 
 async def test_body_over_its_limit_does_not_hide_that_the_client_left() -> None:
@@ -740,6 +834,21 @@ async def test_late_tick_gives_nobody_up_early() -> None:
     assert client.status == 408
 
 
+async def test_loop_that_is_held_up_gives_nobody_up() -> None:
+    """W-FLOW-5, W-IN-7: what a client did meanwhile is seen before its time is up."""
+    timeout = 0.4
+    client = Client(post_scope(10), [b"some"], body_ends=False)
+    async with (
+        serving(plain_app, stall_timeout=timeout) as bridge,
+        calling(bridge, client),
+    ):
+        await anyio.sleep(timeout / 3)  # a tick has seen it wait
+        time.sleep(2 * timeout)  # noqa: ASYNC251  # holds the loop up, and the tick with it
+        await settle()
+        client.feed(b"thing!", last=True)
+    assert (client.status, client.body) == (200, b"hello")
+
+
 async def test_silent_stream_is_not_a_stalled_client() -> None:
     """W-FLOW-5: a stream with nothing to say for longer than `stall_timeout` goes on."""
     gate = Gate()
@@ -822,6 +931,17 @@ async def test_task_cancelled_by_asyncio_itself(where: str, anyio_backend_name: 
             await asyncio.wait_for(task, DEADLINE_SECONDS)
         gate.open()
         assert (await answered(bridge)).body == b"hello"
+
+
+async def test_cancelled_task_whose_worker_has_left_is_counted() -> None:
+    """W-FLOW-6: the response was on its way, its thread free."""
+    client = Client(reads=1)
+    async with serving(plain_app) as bridge, calling(bridge, client):
+        await client.until(lambda c: c.started and c.blocked_in_send)
+        client.cancel()
+        await client.until_ended()
+        assert bridge.stats().disconnected == 1
+    assert not client.complete
 
 
 async def test_cancelled_app_sees_a_disconnect() -> None:

@@ -343,6 +343,39 @@ async def test_short_body_breaks_a_response_that_has_begun() -> None:
     assert (client.body, client.complete, client.error) == (b"first", False, None)
 
 
+class LateClient(Client):
+    """Its server lets go of the last message only after it has told of the disconnect."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.complete:
+            await settle()
+
+
+@pytest.mark.parametrize(
+    ("length", "ends", "options", "status"),
+    [
+        (None, True, {"max_body_size": 10}, 413),
+        (200_000, True, {}, 400),
+        (200_000, False, {"stall_timeout": 0.1}, 408),
+    ],
+    ids=["413", "400", "408"],
+)
+async def test_answer_of_the_bridge_is_counted_once(
+    length: int | None, ends: bool, options: dict[str, Any], status: int
+) -> None:
+    """W-IN-3, W-IN-6, W-IN-7: the disconnect that a server reports behind it says that all is
+    over.
+    """
+    client = LateClient(post_scope(length), [b"x" * 20], body_ends=ends)
+    app = lambda environ, start_response: [environ["wsgi.input"].read()]  # noqa: E731
+    async with serving(app, **options) as bridge:
+        await answered(bridge, client)
+        stats = bridge.stats()
+    assert (client.status, client.complete) == (status, True)
+    assert (stats.rejected, stats.disconnected, stats.failed) == (1, 0, 0)
+
+
 async def test_bytes_before_the_cut_can_be_read() -> None:
     """W-IN-3: what came is given, only the end is refused."""
     gate = Gate()

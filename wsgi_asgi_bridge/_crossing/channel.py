@@ -224,6 +224,11 @@ class ThreadToLoop:
                 gate = self._taker = self._loop.create_gate()
             await gate
 
+    def is_full(self) -> bool:
+        """Whether the thread sleeps until there is room. Any thread."""
+        with self._lock:
+            return self._putter is not None
+
     def release_in_loop(self, size: int) -> None:
         """`size` bytes have gone on: the thread may put as many more."""
         with self._lock:

@@ -219,10 +219,30 @@ def test_missing_headers_and_body(backend: dict[str, Any]) -> None:
         assert exchange.started.headers == []
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview], ids=lambda k: k.__name__)
+class MarkedBytes(bytes):
+    """As markupsafe has one of str: a page that says of itself that it is safe."""
+
+    def decode(self, *args: str) -> str:
+        return MarkedStr(super().decode(*args))
+
+    def lower(self) -> "MarkedBytes":
+        return MarkedBytes(super().lower())
+
+
+class MarkedStr(str):
+    """What is not a header for wsgiref."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, memoryview, MarkedBytes], ids=lambda k: k.__name__
+)
 @pytest.mark.parametrize("more", [False, True], ids=["whole", "streamed"])
 def test_bytes_likes_are_converted(kind: Callable[[bytes], Any], more: bool) -> None:
-    """A-OUT-1: bodies and headers of any bytes-like come out as bytes and str."""
+    """A-OUT-1: bodies and headers of any bytes-like come out as bytes and str, those of a subclass
+    of bytes too: wsgiref and its validator take no other.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         headers = [(kind(b"content-type"), kind(b"text/plain")), [kind(b"x-a"), kind(b"b")]]
@@ -236,6 +256,8 @@ def test_bytes_likes_are_converted(kind: Callable[[bytes], Any], more: bool) -> 
         exchange = serve(bridge)
         assert exchange.body == (b"body" if more else b"dy")
         assert exchange.started.headers == [("content-type", "text/plain"), ("x-a", "b")]
+    assert {type(chunk) for chunk in exchange.chunks} == {bytes}
+    assert {type(part) for pair in exchange.started.headers for part in pair} == {str}
 
 
 @on_every_backend

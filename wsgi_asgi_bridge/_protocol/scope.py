@@ -128,7 +128,8 @@ def _headers(environ: Environ) -> Headers:
         headers = [
             (name, _octets(value))
             for key, value in environ.items()
-            if (name := _remembered_name(key)) is not None
+            # A key of another type is none of CGI's; remembered, it would be kept for good.
+            if isinstance(key, str) and (name := _remembered_name(key)) is not None
         ]
     # Servers write these where there is none, and a few write a number.
     if kind := environ.get("CONTENT_TYPE"):

@@ -572,6 +572,11 @@ class _Exchange(Iterator[bytes]):
             return
         self._left = True
         jobs = self._caller.leave_from_thread()
+        # Whether the loop has to be told. One thread may close what another iterates, and write
+        # _last meanwhile, but it does not matter when it is read: it is set only by a thread that
+        # has taken the end, under the caller's lock, where the loop had put it, and so the loop
+        # knows. Leaving is no end: a thread that is woken by it takes nothing. Where the end was
+        # taken just now and is not seen here yet, the loop is told of what it knows.
         if not self._last:
             self._side.handle.post(self._caller_left_in_loop)
         for job in jobs:

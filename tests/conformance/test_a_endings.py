@@ -42,6 +42,7 @@ from tests.support.wsgi_driver import (
     whole_body,
 )
 from wsgi_asgi_bridge import AppError, ASGIToWSGI, BridgeClosed, ClientDisconnected
+from wsgi_asgi_bridge._crossing.caller import Caller
 
 pytestmark = on_every_backend
 
@@ -231,6 +232,53 @@ def test_client_leaves_while_the_app_is_silent(backend: dict[str, Any], how: str
         must_happen(app.ended, "the end of the app")
         must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
     assert not exchange.complete
+
+
+@pytest.mark.parametrize("first", ["the iteration", "close()"])
+def test_closed_in_one_thread_and_iterated_in_another(
+    backend: dict[str, Any], monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Ending: WSGI iterable closed early, in a thread of its own. A silent app is told, whichever
+    of the two threads goes on first once the closing one has left the exchange for both.
+    """
+    left_for_both, iterated = threading.Event(), threading.Event()
+    leave = Caller.leave_from_thread
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        app.inside.set()
+        await anyio.sleep_forever()
+
+    def leave_and_look_who_is_first(caller: Caller) -> list[Any]:
+        jobs = leave(caller)
+        left_for_both.set()
+        if first == "the iteration":
+            must_happen(iterated, "the end of the iteration")
+        return jobs
+
+    def iterate(result: Any) -> list[bytes]:
+        try:
+            return list(result)
+        finally:
+            iterated.set()
+
+    app = Watched(body)
+    with nothing_left(app, backend, disconnect_poll=60.0) as bridge:
+        result: Any = bridge(environ_for(), lambda *_: lambda data: None)
+        assert next(result) == b"part"
+        must_happen(app.inside, "the app's silence")
+        iterating = InThread(lambda: iterate(result), "the iteration")
+        must_become(
+            lambda: result._caller._parked is not None, "the sleep of the thread that iterates"
+        )
+        monkeypatch.setattr(Caller, "leave_from_thread", leave_and_look_who_is_first)
+        InThread(result.close, "close()").result()
+        assert left_for_both.is_set()
+        assert iterating.result() == []
+        monkeypatch.undo()
+        must_happen(app.ended, "the end of the app")
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
 
 
 def test_client_leaves_while_the_app_writes(backend: dict[str, Any]) -> None:

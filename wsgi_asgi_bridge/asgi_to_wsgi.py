@@ -145,6 +145,8 @@ class ASGIToWSGI:
         for that.
         """
         self._side: _LoopSide | None = None
+        self._private: PrivateLoop | None = None
+        """The loop that was started last, from before its lifespan's startup on."""
         self._process = os.getpid()
 
     def reset_after_fork(self) -> None:
@@ -174,8 +176,8 @@ class ASGIToWSGI:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI app.
 
-        In any thread. Raises what the app raised before its response, AppError, ServerError,
-        BridgeClosed.
+        In any thread but the loop's own, where it raises RuntimeError. Raises what the app raised
+        before its response, AppError, ServerError, BridgeClosed.
         """
         if is_websocket(environ):
             return _plain_answer(
@@ -185,13 +187,20 @@ class ASGIToWSGI:
             length = declared_length(environ)
         except BadRequest as exc:
             return _plain_answer(start_response, "400 Bad Request", str(exc))
-        return _Exchange(self, self._running_side(), environ, length).respond(start_response)
+        side = self._running_side("a request")
+        return _Exchange(self, side, environ, length).respond(start_response)
 
     # ------------------------------------------------------------ the private loop
 
-    def _running_side(self) -> "_LoopSide":
+    def _running_side(self, waits: str) -> "_LoopSide":
+        """Raises RuntimeError in the loop's own thread, for which `waits` would wait."""
         if self._process != os.getpid():
             self._notice_fork()
+        # Without a lock. The loop's own thread sees its number, and the loop itself here, since
+        # both were written before the app's first step in it. Another thread sees what it may, but
+        # never its own number.
+        if (private := self._private) is not None and private.thread_id == threading.get_ident():
+            raise _in_the_loops_own_thread(waits)
         # Without the lock, since a side stands here only once it is started; reading an attribute
         # is one step.
         side = self._side
@@ -205,20 +214,23 @@ class ASGIToWSGI:
         return side
 
     def startup(self) -> None:
-        """Start the private loop and run the lifespan's startup now. Any thread but the loop's own.
+        """Start the private loop and run the lifespan's startup now. Any thread but the loop's own,
+        where it raises RuntimeError.
 
         Raises BridgeClosed when the startup failed (A-LOOP-2).
         """
-        self._running_side()
+        self._running_side("startup()")
 
     def close(self) -> None:
         """End background work, the lifespan and the private loop, in that order.
 
-        Any thread but the loop's own.
+        Any thread but the loop's own, where it raises RuntimeError.
 
         A bridge used again afterwards starts a new loop.
         """
         self._notice_fork()
+        if (private := self._private) is not None and private.thread_id == threading.get_ident():
+            raise _in_the_loops_own_thread("close()")
         with self._lock:
             side = self._side
         if side is None:
@@ -226,7 +238,7 @@ class ASGIToWSGI:
         side.close()
         with self._lock:
             if self._side is side:
-                self._side = None
+                self._side = self._private = None
 
     def __enter__(self) -> Self:
         self.startup()
@@ -298,6 +310,7 @@ class _LoopSide:
     def started(cls, bridge: ASGIToWSGI) -> "_LoopSide":
         """With its loop running and the lifespan's startup over."""
         side = cls(bridge)
+        bridge._private = side.private
         closed_at_exit.add(side)
         try:
             if side._lifespan is not None:
@@ -321,10 +334,6 @@ class _LoopSide:
 
     def close(self) -> None:
         """Background work, lifespan, loop. In a thread."""
-        if threading.current_thread() is self.private.thread:
-            raise RuntimeError(
-                "close() was called from the private loop's own thread, which it has to wait for"
-            )
         if self._process != os.getpid():
             return  # a child's exit: the loop is its parent's
         with self._closing:
@@ -821,6 +830,13 @@ def _is_below_a_task(environ: Environ) -> bool:
             return True
         scope = outer.get("asgi.scope")
     return False
+
+
+def _in_the_loops_own_thread(waits: str) -> RuntimeError:
+    return RuntimeError(
+        f"{waits} waits for the private loop, and this is that loop's own thread, which would wait "
+        "for itself; call from another thread, for example by asyncio.to_thread()"
+    )
 
 
 def _client_gone() -> ClientDisconnected:

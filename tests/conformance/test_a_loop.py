@@ -187,6 +187,79 @@ def test_anyio_and_sniffio_know_the_backend(backend: str) -> None:
         assert serve(bridge).body == expected
 
 
+USES: dict[str, Callable[[ASGIToWSGI], object]] = {
+    "a request": lambda bridge: bridge(environ_for("/inner"), lambda *_: lambda data: None),
+    "startup()": ASGIToWSGI.startup,
+    "close()": ASGIToWSGI.close,
+}
+
+
+@on_every_backend
+@pytest.mark.parametrize("where", ["startup", "a request", "shutdown"])
+@pytest.mark.parametrize("use", USES)
+def test_the_loops_own_thread_is_told_that_it_would_wait_for_itself(
+    backend: dict[str, Any], use: str, where: str
+) -> None:
+    """A-LOOP-1: an app that uses its own bridge in the loop gets an error, and the loop goes on."""
+    told: list[str] = []
+
+    def attempt() -> None:
+        with pytest.raises(RuntimeError) as error:
+            USES[use](bridge)
+        told.append(str(error.value))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            if where == "a request":
+                attempt()
+            await respond(send, b"served")
+            return
+        for kind in ("startup", "shutdown"):
+            await receive()
+            if where == kind:
+                attempt()
+            await send({"type": f"lifespan.{kind}.complete"})
+
+    with bridged(app, backend, lifespan="on") as bridge:
+        assert serve(bridge).body == b"served"
+    assert len(told) == 1
+    assert told[0].startswith(f"{use} waits for the private loop")
+    assert "to_thread" in told[0]
+
+
+@on_every_backend
+def test_a_thread_may_use_the_bridge_that_its_own_app_runs_in(backend: dict[str, Any]) -> None:
+    """A-LOOP-1: what the error advises works."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/inner":
+            await respond(send, b"inner")
+        else:
+            await respond(send, await anyio.to_thread.run_sync(lambda: call_here(bridge, "/inner")))
+
+    with bridged(app, backend) as bridge:
+        assert serve(bridge).body == b"inner"
+
+
+def test_the_number_of_an_ended_loops_thread_is_forgotten() -> None:
+    """A-LOOP-1: the system gives it away again; whoever has it then may use the bridge."""
+    idents: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        idents.append(threading.get_ident())
+        await respond(send, b"served")
+
+    with bridged(app) as bridge:
+        serve(bridge)
+        side = bridge._side
+        assert side is not None
+        assert side.private.thread_id == idents[0]
+        assert side.private.stop(5)
+        assert side.private.thread_id is None
+        assert serve(bridge).body == b"served"
+        side.close()
+
+
 @on_every_backend
 def test_caller_with_a_loop_of_its_own(backend: dict[str, Any]) -> None:
     """A-LOOP-1: a server whose thread runs an asyncio loop may call as well."""
@@ -612,9 +685,9 @@ def test_contextvars_of_the_caller_reach_the_app_and_its_tasks(backend: dict[str
     assert seen == ["cs"] * 3
 
 
-def call_here(bridge: ASGIToWSGI) -> bytes:
+def call_here(bridge: ASGIToWSGI, target: str = "/") -> bytes:
     """One exchange in this thread and context."""
-    return b"".join(bridge(environ_for(), lambda *_: lambda data: None))
+    return b"".join(bridge(environ_for(target), lambda *_: lambda data: None))
 
 
 @on_every_backend

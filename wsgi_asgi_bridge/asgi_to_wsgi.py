@@ -847,23 +847,33 @@ def _client_gone() -> ClientDisconnected:
 
 
 def _is_consequence(error: BaseException, causes: tuple[type[BaseException], ...]) -> bool:
-    """Whether `error` is one of `causes`, or was raised because of one: frameworks translate
-    them.
+    """Whether `error` is one of `causes` or was raised because of one, as frameworks translate
+    them: `raise ... from` one, or a group of nothing else.
+
+    What was raised while one was being handled (`__context__`) is a bug in a `finally` as well as a
+    translation, so it counts only where its class says what it is: Starlette raises its
+    ClientDisconnect so.
     """
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        current = waiting.pop()
-        if id(current) in seen:  # an exception may be its own cause
-            continue
-        seen.add(id(current))
+    return _leads_to(error, causes, frozenset())
+
+
+def _leads_to(
+    error: BaseException, causes: tuple[type[BaseException], ...], above: frozenset[int]
+) -> bool:
+    """`above`: what has been looked at on the way, since an exception may be its own cause."""
+    current: BaseException | None = error
+    while current is not None and id(current) not in above:
         if isinstance(current, causes):
             return True
-        if isinstance(current, BaseExceptionGroup):
-            waiting += current.exceptions
-        waiting += (
-            linked for linked in (current.__cause__, current.__context__) if linked is not None
-        )
+        above |= {id(current)}
+        if isinstance(current, BaseExceptionGroup) and all(
+            _leads_to(member, causes, above) for member in current.exceptions
+        ):
+            return True
+        if current.__cause__ is None and "Disconnect" in type(current).__name__:
+            current = current.__context__
+        else:
+            current = current.__cause__
     return False
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
+import signal
 import sys
 import threading
 import weakref
@@ -16,6 +18,7 @@ import pytest
 import sniffio
 import uvloop
 
+from tests.support.interpreter import frees_at_once
 from tests.support.wsgi_driver import (
     BACKENDS,
     Exchange,
@@ -39,6 +42,7 @@ from tests.support.wsgi_driver import (
     with_turns,
 )
 from wsgi_asgi_bridge import ASGIToWSGI, BridgeClosed
+from wsgi_asgi_bridge._crossing.caller import Caller
 
 # A-LOOP-1
 
@@ -1033,3 +1037,112 @@ def test_a_loop_that_has_ended_by_itself_is_followed_by_another(backend: dict[st
         serve(bridge)
         assert len(set(loops)) == 2
         first.close()
+
+
+def test_a_loop_that_ends_before_it_has_begun_a_request_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A-LOOP-5: its task never runs a step, so nobody but the waiting thread can find out. Of the
+    loops only asyncio's own surely ends before that step.
+    """
+    blocked, waits, release = threading.Event(), threading.Event(), threading.Event()
+    take = Caller.take_from_thread
+
+    def noted(caller: Caller, *how: Any) -> Any:
+        waits.set()  # what it waits for is posted
+        return take(caller, *how)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/block":
+            blocked.set()
+            release.wait(10)
+        await respond(send)
+
+    with bridged(app, BACKENDS["asyncio"], disconnect_poll=0.01) as bridge:
+        blocking = Exchange(bridge, environ_for("/block"))
+        must_happen(blocked, "the blocked loop")
+        side = bridge._side
+        assert side is not None
+        side.handle.post(side.private._stop)
+        monkeypatch.setattr(Caller, "take_from_thread", noted)
+        late = Exchange(bridge)
+        must_happen(waits, "the request to a loop that ends")
+        release.set()
+        assert isinstance(late.raised(), BridgeClosed)
+        assert "while this request was in flight" in str(late.raised())
+        blocking.finish()
+
+
+@on_every_backend
+def test_ctrl_c_in_startup_ends_the_loop(backend: dict[str, Any]) -> None:
+    """A-LOOP-2: a deployer who loses patience with a startup leaves no thread; the next call starts
+    anew.
+    """
+    loops: list[threading.Thread] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        loops.append(threading.current_thread())
+        if len(loops) == 1:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            await anyio.sleep_forever()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    with bridged(app, backend, lifespan="on") as bridge:
+        with pytest.raises(KeyboardInterrupt):
+            bridge.startup()
+        assert not loops[0].is_alive()
+        assert bridge.stats().running is False
+        InThread(bridge.startup, "bridge.startup()").result()
+        assert loops[1].is_alive()
+
+
+@frees_at_once
+@on_every_backend
+def test_a_bridge_that_nobody_holds_ends_its_loop(backend: dict[str, Any]) -> None:
+    """A-LOOP-2: it is collected, and nobody could send requests any more. Its lifespan ends."""
+    app = Lifespan()
+    bridge = ASGIToWSGI(app, lifespan="on", **backend)
+    call_here(bridge)
+    assert bridge._side is not None
+    loop = bridge._side.private.thread
+    held = weakref.ref(bridge)
+    del bridge
+    gc.collect()
+    assert held() is None
+    loop.join(10)
+    assert not loop.is_alive()
+    assert app.log == WHOLE_LIFE
+
+
+@frees_at_once
+@on_every_backend
+def test_a_response_in_use_holds_its_bridge(backend: dict[str, Any]) -> None:
+    """A-LOOP-2: a server may hold a response only; its loop ends with it, not under it."""
+    gate = Gate()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"one ")
+        await gate.wait()
+        await finish(send, b"two")
+
+    bridge = ASGIToWSGI(app, lifespan="off", **backend)
+    response: Any = bridge(environ_for(), lambda *_: lambda data: None)
+    assert bridge._side is not None
+    loop = bridge._side.private.thread
+    held = weakref.ref(bridge)
+    del bridge
+    gc.collect()
+    assert held() is not None
+    gate.open()
+    assert b"".join(response) == b"one two"
+    response.close()
+    assert loop.is_alive()
+    del response
+    gc.collect()
+    assert held() is None
+    loop.join(10)
+    assert not loop.is_alive()

@@ -91,7 +91,7 @@ class ASGIToWSGI:
       per request (A-IN-1, A-OUT-2).
     - `disconnect_poll`: seconds between two looks at whether the client is still there, while the
       app is silent (A-IN-3).
-    - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix.
+    - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix; begins with a slash.
 
     Raises TypeError, ValueError or ImportError for arguments that make no sense.
     """
@@ -126,6 +126,8 @@ class ASGIToWSGI:
             )
         if root_path is not None and not isinstance(root_path, str):
             raise TypeError(f"root_path is {root_path!r}, expected a str")
+        if root_path and not root_path.startswith("/"):
+            raise ValueError(f"root_path is {root_path!r}, expected a path that begins with '/'")
         self._backend = backend
         self._loop_factory = loop_factory
         self._lifespan_mode = lifespan

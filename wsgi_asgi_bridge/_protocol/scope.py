@@ -59,8 +59,11 @@ def scope_from_environ(
         root = root_path
         if script := environ.get("SCRIPT_NAME"):
             mount = _octets(script)
-            path = mount + path
+            if path != b"*":
+                path = mount + path
             root += mount.decode("utf-8", "replace").rstrip("/")
+        if path == b"*":  # OPTIONS of the server as a whole, which no prefix is a part of
+            root_path = ""
         raw_path = _raw_path(environ, path)
         scope: dict[str, Any] = {
             "type": "http",

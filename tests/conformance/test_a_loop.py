@@ -1090,7 +1090,8 @@ def test_ctrl_c_in_startup_ends_the_loop(backend: dict[str, Any]) -> None:
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    with bridged(app, backend, lifespan="on") as bridge:
+    # A signal that comes just before the main thread sleeps is seen only after its wait.
+    with bridged(app, backend, lifespan="on", startup_timeout=2.0) as bridge:
         with pytest.raises(KeyboardInterrupt):
             bridge.startup()
         assert not loops[0].is_alive()

@@ -91,7 +91,7 @@ class ASGIToWSGI:
       per request (A-IN-1, A-OUT-2).
     - `disconnect_poll`: seconds between two looks at whether the client is still there, while the
       app is silent (A-IN-3).
-    - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix.
+    - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix; begins with a slash.
 
     Raises TypeError, ValueError or ImportError for arguments that make no sense.
     """
@@ -126,6 +126,8 @@ class ASGIToWSGI:
             )
         if root_path is not None and not isinstance(root_path, str):
             raise TypeError(f"root_path is {root_path!r}, expected a str")
+        if root_path and not root_path.startswith("/"):
+            raise ValueError(f"root_path is {root_path!r}, expected a path that begins with '/'")
         self._backend = backend
         self._loop_factory = loop_factory
         self._lifespan_mode = lifespan
@@ -145,6 +147,8 @@ class ASGIToWSGI:
         for that.
         """
         self._side: _LoopSide | None = None
+        self._private: PrivateLoop | None = None
+        """The loop that was started last, from before its lifespan's startup on."""
         self._process = os.getpid()
 
     def reset_after_fork(self) -> None:
@@ -174,8 +178,8 @@ class ASGIToWSGI:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI app.
 
-        In any thread. Raises what the app raised before its response, AppError, ServerError,
-        BridgeClosed.
+        In any thread but the loop's own, where it raises RuntimeError. Raises what the app raised
+        before its response, AppError, ServerError, BridgeClosed.
         """
         if is_websocket(environ):
             return _plain_answer(
@@ -185,13 +189,20 @@ class ASGIToWSGI:
             length = declared_length(environ)
         except BadRequest as exc:
             return _plain_answer(environ, start_response, "400 Bad Request", str(exc))
-        return _Exchange(self, self._running_side(), environ, length).respond(start_response)
+        side = self._running_side("a request")
+        return _Exchange(self, side, environ, length).respond(start_response)
 
     # ------------------------------------------------------------ the private loop
 
-    def _running_side(self) -> "_LoopSide":
+    def _running_side(self, waits: str) -> "_LoopSide":
+        """Raises RuntimeError in the loop's own thread, for which `waits` would wait."""
         if self._process != os.getpid():
             self._notice_fork()
+        # Without a lock. The loop's own thread sees its number, and the loop itself here, since
+        # both were written before the app's first step in it. Another thread sees what it may, but
+        # never its own number.
+        if (private := self._private) is not None and private.thread_id == threading.get_ident():
+            raise _in_the_loops_own_thread(waits)
         # Without the lock, since a side stands here only once it is started; reading an attribute
         # is one step.
         side = self._side
@@ -205,20 +216,23 @@ class ASGIToWSGI:
         return side
 
     def startup(self) -> None:
-        """Start the private loop and run the lifespan's startup now. Any thread but the loop's own.
+        """Start the private loop and run the lifespan's startup now. Any thread but the loop's own,
+        where it raises RuntimeError.
 
         Raises BridgeClosed when the startup failed (A-LOOP-2).
         """
-        self._running_side()
+        self._running_side("startup()")
 
     def close(self) -> None:
         """End background work, the lifespan and the private loop, in that order.
 
-        Any thread but the loop's own.
+        Any thread but the loop's own, where it raises RuntimeError.
 
         A bridge used again afterwards starts a new loop.
         """
         self._notice_fork()
+        if (private := self._private) is not None and private.thread_id == threading.get_ident():
+            raise _in_the_loops_own_thread("close()")
         with self._lock:
             side = self._side
         if side is None:
@@ -226,7 +240,7 @@ class ASGIToWSGI:
         side.close()
         with self._lock:
             if self._side is side:
-                self._side = None
+                self._side = self._private = None
 
     def __enter__(self) -> Self:
         self.startup()
@@ -298,6 +312,7 @@ class _LoopSide:
     def started(cls, bridge: ASGIToWSGI) -> "_LoopSide":
         """With its loop running and the lifespan's startup over."""
         side = cls(bridge)
+        bridge._private = side.private
         closed_at_exit.add(side)
         try:
             if side._lifespan is not None:
@@ -321,10 +336,6 @@ class _LoopSide:
 
     def close(self) -> None:
         """Background work, lifespan, loop. In a thread."""
-        if threading.current_thread() is self.private.thread:
-            raise RuntimeError(
-                "close() was called from the private loop's own thread, which it has to wait for"
-            )
         if self._process != os.getpid():
             return  # a child's exit: the loop is its parent's
         with self._closing:
@@ -582,6 +593,11 @@ class _Exchange(Iterator[bytes]):
             return
         self._left = True
         jobs = self._caller.leave_from_thread()
+        # Whether the loop has to be told. One thread may close what another iterates, and write
+        # _last meanwhile, but it does not matter when it is read: it is set only by a thread that
+        # has taken the end, under the caller's lock, where the loop had put it, and so the loop
+        # knows. Leaving is no end: a thread that is woken by it takes nothing. Where the end was
+        # taken just now and is not seen here yet, the loop is told of what it knows.
         if not self._last:
             self._side.handle.post(self._caller_left_in_loop)
         for job in jobs:
@@ -868,6 +884,13 @@ def _is_below_a_task(environ: Environ) -> bool:
     return False
 
 
+def _in_the_loops_own_thread(waits: str) -> RuntimeError:
+    return RuntimeError(
+        f"{waits} waits for the private loop, and this is that loop's own thread, which would wait "
+        "for itself; call from another thread, for example by asyncio.to_thread()"
+    )
+
+
 def _client_gone() -> ClientDisconnected:
     """With the number that a write to this client would have raised: servers know it and keep
     quiet.
@@ -876,23 +899,33 @@ def _client_gone() -> ClientDisconnected:
 
 
 def _is_consequence(error: BaseException, causes: tuple[type[BaseException], ...]) -> bool:
-    """Whether `error` is one of `causes`, or was raised because of one: frameworks translate
-    them.
+    """Whether `error` is one of `causes` or was raised because of one, as frameworks translate
+    them: `raise ... from` one, or a group of nothing else.
+
+    What was raised while one was being handled (`__context__`) is a bug in a `finally` as well as a
+    translation, so it counts only where its class says what it is: Starlette raises its
+    ClientDisconnect so.
     """
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        current = waiting.pop()
-        if id(current) in seen:  # an exception may be its own cause
-            continue
-        seen.add(id(current))
+    return _leads_to(error, causes, frozenset())
+
+
+def _leads_to(
+    error: BaseException, causes: tuple[type[BaseException], ...], above: frozenset[int]
+) -> bool:
+    """`above`: what has been looked at on the way, since an exception may be its own cause."""
+    current: BaseException | None = error
+    while current is not None and id(current) not in above:
         if isinstance(current, causes):
             return True
-        if isinstance(current, BaseExceptionGroup):
-            waiting += current.exceptions
-        waiting += (
-            linked for linked in (current.__cause__, current.__context__) if linked is not None
-        )
+        above |= {id(current)}
+        if isinstance(current, BaseExceptionGroup) and all(
+            _leads_to(member, causes, above) for member in current.exceptions
+        ):
+            return True
+        if current.__cause__ is None and "Disconnect" in type(current).__name__:
+            current = current.__context__
+        else:
+            current = current.__cause__
     return False
 
 

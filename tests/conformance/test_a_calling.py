@@ -340,6 +340,34 @@ def test_close_before_the_first_chunk_ends_the_exchange(backend: dict[str, Any])
         must_become(lambda: bridge.stats().in_flight == 0, "the end of the exchange")
 
 
+class RefusedError(Exception):
+    """What a server's start_response raises."""
+
+
+@on_every_backend
+def test_a_start_response_that_raises_ends_the_exchange(backend: dict[str, Any]) -> None:
+    """A-CALL-3: the server never gets the iterable that it would have to close."""
+    ended = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await start(send)
+            while True:
+                await stream(send, b"tick")
+        finally:
+            ended.set()
+
+    def refuse(*args: Any) -> Any:
+        raise RefusedError
+
+    with bridged(app, backend) as bridge:
+        with pytest.raises(RefusedError):
+            bridge(environ_for(), refuse)
+        must_happen(ended, "the end of the app")
+        must_become(lambda: bridge.stats().in_flight == 0, "the end of the exchange")
+        assert bridge.stats().disconnected == 1
+
+
 @on_every_backend
 def test_close_after_the_end_is_harmless(backend: dict[str, Any]) -> None:
     """A-CALL-3: every server closes after the last chunk; the exchange counts as completed once."""
@@ -506,6 +534,8 @@ WRONG_ARGUMENTS = {
     "loop_factory number": {"loop_factory": 5},
     "loop_factory with trio": {"loop_factory": asyncio.new_event_loop, "backend": "trio"},
     "root_path number": {"root_path": 5},
+    "root_path without a slash": {"root_path": "api"},
+    "root_path of a whole address": {"root_path": "http://example.org/api"},
     "unknown option": {"wait_time": 1},
 }
 
@@ -531,6 +561,18 @@ def test_root_path_of_the_deployer_goes_before_the_path() -> None:
         serve(bridge, environ_for("/x")).finish()
     assert capture.scope["root_path"] == "/api"
     assert capture.scope["path"] == "/api/x"
+
+
+@pytest.mark.parametrize("root_path", ["/api", "/api/", "", "/", None])
+@pytest.mark.parametrize("script", ["", "/mount"])
+def test_the_asterisk_of_options_is_below_no_prefix(root_path: str | None, script: str) -> None:
+    """A-SCOPE-1: `OPTIONS *` asks about the server as a whole (RFC 9110 9.3.7)."""
+    capture = ScopeCapture()
+    environ = environ_for("*", method="OPTIONS") | {"PATH_INFO": "*", "SCRIPT_NAME": script}
+    with bridged(capture, root_path=root_path) as bridge:
+        serve(bridge, environ).finish()
+    assert (capture.scope["path"], capture.scope["raw_path"]) == ("*", b"*")
+    assert capture.scope["root_path"] == (root_path or "").rstrip("/") + script
 
 
 # stats()

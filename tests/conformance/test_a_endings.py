@@ -43,7 +43,8 @@ from tests.support.wsgi_driver import (
     upload_environ,
     whole_body,
 )
-from wsgi_asgi_bridge import AppError, ASGIToWSGI, BridgeClosed, ClientDisconnected
+from wsgi_asgi_bridge import AppError, ASGIToWSGI, BridgeClosed, ClientDisconnected, asgi_to_wsgi
+from wsgi_asgi_bridge._crossing.caller import Caller
 
 pytestmark = on_every_backend
 
@@ -337,6 +338,78 @@ def test_client_leaves_while_the_app_is_silent(backend: dict[str, Any], how: str
     assert not exchange.complete
 
 
+def test_client_leaves_while_the_app_is_silent_after_a_poll(backend: dict[str, Any]) -> None:
+    """Ending: client leaves while the app computes in mid-stream, and has asked for the disconnect
+    before. A `receive()` that was cancelled listens no longer, so the app is ended as well.
+    """
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        await whole_body(receive)
+        with anyio.CancelScope() as poll:
+            poll.cancel()
+            await receive()
+        app.inside.set()
+        await anyio.sleep_forever()
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge:
+        exchange = Exchange(bridge, hold=True)
+        assert exchange.take() == b"part"
+        must_happen(app.inside, "the app's silence")
+        exchange.hang_up()
+        must_happen(app.ended, "the end of the app")
+    assert not exchange.complete
+
+
+@pytest.mark.parametrize("first", ["the iteration", "close()"])
+def test_closed_in_one_thread_and_iterated_in_another(
+    backend: dict[str, Any], monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Ending: WSGI iterable closed early, in a thread of its own. A silent app is told, whichever
+    of the two threads goes on first once the closing one has left the exchange for both.
+    """
+    left_for_both, iterated = threading.Event(), threading.Event()
+    leave = Caller.leave_from_thread
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"part")
+        app.inside.set()
+        await anyio.sleep_forever()
+
+    def leave_and_look_who_is_first(caller: Caller) -> list[Any]:
+        jobs = leave(caller)
+        left_for_both.set()
+        if first == "the iteration":
+            must_happen(iterated, "the end of the iteration")
+        return jobs
+
+    def iterate(result: Any) -> list[bytes]:
+        try:
+            return list(result)
+        finally:
+            iterated.set()
+
+    app = Watched(body)
+    with nothing_left(app, backend, disconnect_poll=60.0) as bridge:
+        result: Any = bridge(environ_for(), lambda *_: lambda data: None)
+        assert next(result) == b"part"
+        must_happen(app.inside, "the app's silence")
+        iterating = InThread(lambda: iterate(result), "the iteration")
+        must_become(
+            lambda: result._caller._parked is not None, "the sleep of the thread that iterates"
+        )
+        monkeypatch.setattr(Caller, "leave_from_thread", leave_and_look_who_is_first)
+        InThread(result.close, "close()").result()
+        assert left_for_both.is_set()
+        assert iterating.result() == []
+        monkeypatch.undo()
+        must_happen(app.ended, "the end of the app")
+        must_become(lambda: bridge.stats().disconnected == 1, "the count of the disconnect")
+
+
 def test_client_leaves_while_the_app_writes(backend: dict[str, Any]) -> None:
     """Ending: client leaves while the app writes. `close()` wakes the waiting `send()`."""
 
@@ -492,6 +565,70 @@ def test_loop_shut_down_in_mid_flight(backend: dict[str, Any], phase: str) -> No
         assert not exchange.complete
         assert app.ended.is_set()
     assert app.ends != [None]
+
+
+def test_cancelled_apps_clean_up_before_the_lifespan_ends(backend: dict[str, Any]) -> None:
+    """Ending: loop shut down in mid-flight. What a cancelled app still uses is there meanwhile."""
+    log: list[str] = []
+    inside = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan_with(receive, send, lambda: log.append("shutdown"))
+            return
+        inside.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(1000):
+                    await anyio.lowlevel.checkpoint()
+            log.append("cleaned up")
+
+    with bridged(app, backend, lifespan="on", shutdown_timeout=0.1) as bridge:
+        exchange = Exchange(bridge)
+        must_happen(inside, "the app's call")
+        close_bridge(bridge)
+        assert isinstance(exchange.raised(), BridgeClosed)
+    assert log == ["cleaned up", "shutdown"]
+
+
+def test_lifespan_does_not_wait_for_ever_for_cancelled_apps(
+    backend: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ending: loop shut down in mid-flight. An app that cleans up for longer than CANCEL_SECONDS
+    finds the lifespan ended.
+    """
+    monkeypatch.setattr(asgi_to_wsgi, "CANCEL_SECONDS", 0.01)
+    inside = threading.Event()
+    is_shut: list[anyio.Event] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            is_shut.append(anyio.Event())
+            await lifespan_with(receive, send, is_shut[0].set)
+            return
+        inside.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await is_shut[0].wait()
+
+    with bridged(app, backend, lifespan="on", shutdown_timeout=0.1) as bridge:
+        exchange = Exchange(bridge)
+        must_happen(inside, "the app's call")
+        close_bridge(bridge)
+        assert isinstance(exchange.raised(), BridgeClosed)
+    assert is_shut[0].is_set()
+
+
+async def lifespan_with(receive: Any, send: Any, shutdown: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    shutdown()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 def test_loop_shut_down_lets_requests_end(backend: dict[str, Any]) -> None:

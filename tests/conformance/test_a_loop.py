@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
+import signal
 import sys
 import threading
 import weakref
@@ -16,6 +18,7 @@ import pytest
 import sniffio
 import uvloop
 
+from tests.support.interpreter import frees_at_once
 from tests.support.wsgi_driver import (
     BACKENDS,
     Exchange,
@@ -39,6 +42,7 @@ from tests.support.wsgi_driver import (
     with_turns,
 )
 from wsgi_asgi_bridge import ASGIToWSGI, BridgeClosed
+from wsgi_asgi_bridge._crossing.caller import Caller
 
 # A-LOOP-1
 
@@ -185,6 +189,79 @@ def test_anyio_and_sniffio_know_the_backend(backend: str) -> None:
     expected = b"trio True" if backend == "trio" else b"asyncio True"
     with bridged(app, BACKENDS[backend]) as bridge:
         assert serve(bridge).body == expected
+
+
+USES: dict[str, Callable[[ASGIToWSGI], object]] = {
+    "a request": lambda bridge: bridge(environ_for("/inner"), lambda *_: lambda data: None),
+    "startup()": ASGIToWSGI.startup,
+    "close()": ASGIToWSGI.close,
+}
+
+
+@on_every_backend
+@pytest.mark.parametrize("where", ["startup", "a request", "shutdown"])
+@pytest.mark.parametrize("use", USES)
+def test_the_loops_own_thread_is_told_that_it_would_wait_for_itself(
+    backend: dict[str, Any], use: str, where: str
+) -> None:
+    """A-LOOP-1: an app that uses its own bridge in the loop gets an error, and the loop goes on."""
+    told: list[str] = []
+
+    def attempt() -> None:
+        with pytest.raises(RuntimeError) as error:
+            USES[use](bridge)
+        told.append(str(error.value))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            if where == "a request":
+                attempt()
+            await respond(send, b"served")
+            return
+        for kind in ("startup", "shutdown"):
+            await receive()
+            if where == kind:
+                attempt()
+            await send({"type": f"lifespan.{kind}.complete"})
+
+    with bridged(app, backend, lifespan="on") as bridge:
+        assert serve(bridge).body == b"served"
+    assert len(told) == 1
+    assert told[0].startswith(f"{use} waits for the private loop")
+    assert "to_thread" in told[0]
+
+
+@on_every_backend
+def test_a_thread_may_use_the_bridge_that_its_own_app_runs_in(backend: dict[str, Any]) -> None:
+    """A-LOOP-1: what the error advises works."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/inner":
+            await respond(send, b"inner")
+        else:
+            await respond(send, await anyio.to_thread.run_sync(lambda: call_here(bridge, "/inner")))
+
+    with bridged(app, backend) as bridge:
+        assert serve(bridge).body == b"inner"
+
+
+def test_the_number_of_an_ended_loops_thread_is_forgotten() -> None:
+    """A-LOOP-1: the system gives it away again; whoever has it then may use the bridge."""
+    idents: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        idents.append(threading.get_ident())
+        await respond(send, b"served")
+
+    with bridged(app) as bridge:
+        serve(bridge)
+        side = bridge._side
+        assert side is not None
+        assert side.private.thread_id == idents[0]
+        assert side.private.stop(5)
+        assert side.private.thread_id is None
+        assert serve(bridge).body == b"served"
+        side.close()
 
 
 @on_every_backend
@@ -612,9 +689,9 @@ def test_contextvars_of_the_caller_reach_the_app_and_its_tasks(backend: dict[str
     assert seen == ["cs"] * 3
 
 
-def call_here(bridge: ASGIToWSGI) -> bytes:
+def call_here(bridge: ASGIToWSGI, target: str = "/") -> bytes:
     """One exchange in this thread and context."""
-    return b"".join(bridge(environ_for(), lambda *_: lambda data: None))
+    return b"".join(bridge(environ_for(target), lambda *_: lambda data: None))
 
 
 @on_every_backend
@@ -960,3 +1037,113 @@ def test_a_loop_that_has_ended_by_itself_is_followed_by_another(backend: dict[st
         serve(bridge)
         assert len(set(loops)) == 2
         first.close()
+
+
+def test_a_loop_that_ends_before_it_has_begun_a_request_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A-LOOP-5: its task never runs a step, so nobody but the waiting thread can find out. Of the
+    loops only asyncio's own surely ends before that step.
+    """
+    blocked, waits, release = threading.Event(), threading.Event(), threading.Event()
+    take = Caller.take_from_thread
+
+    def noted(caller: Caller, *how: Any) -> Any:
+        waits.set()  # what it waits for is posted
+        return take(caller, *how)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/block":
+            blocked.set()
+            release.wait(10)
+        await respond(send)
+
+    with bridged(app, BACKENDS["asyncio"], disconnect_poll=0.01) as bridge:
+        blocking = Exchange(bridge, environ_for("/block"))
+        must_happen(blocked, "the blocked loop")
+        side = bridge._side
+        assert side is not None
+        side.handle.post(side.private._stop)
+        monkeypatch.setattr(Caller, "take_from_thread", noted)
+        late = Exchange(bridge)
+        must_happen(waits, "the request to a loop that ends")
+        release.set()
+        assert isinstance(late.raised(), BridgeClosed)
+        assert "while this request was in flight" in str(late.raised())
+        blocking.finish()
+
+
+@on_every_backend
+def test_ctrl_c_in_startup_ends_the_loop(backend: dict[str, Any]) -> None:
+    """A-LOOP-2: a deployer who loses patience with a startup leaves no thread; the next call starts
+    anew.
+    """
+    loops: list[threading.Thread] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        loops.append(threading.current_thread())
+        if len(loops) == 1:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            await anyio.sleep_forever()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # A signal that comes just before the main thread sleeps is seen only after its wait.
+    with bridged(app, backend, lifespan="on", startup_timeout=2.0) as bridge:
+        with pytest.raises(KeyboardInterrupt):
+            bridge.startup()
+        assert not loops[0].is_alive()
+        assert bridge.stats().running is False
+        InThread(bridge.startup, "bridge.startup()").result()
+        assert loops[1].is_alive()
+
+
+@frees_at_once
+@on_every_backend
+def test_a_bridge_that_nobody_holds_ends_its_loop(backend: dict[str, Any]) -> None:
+    """A-LOOP-2: it is collected, and nobody could send requests any more. Its lifespan ends."""
+    app = Lifespan()
+    bridge = ASGIToWSGI(app, lifespan="on", **backend)
+    call_here(bridge)
+    assert bridge._side is not None
+    loop = bridge._side.private.thread
+    held = weakref.ref(bridge)
+    del bridge
+    gc.collect()
+    assert held() is None
+    loop.join(10)
+    assert not loop.is_alive()
+    assert app.log == WHOLE_LIFE
+
+
+@frees_at_once
+@on_every_backend
+def test_a_response_in_use_holds_its_bridge(backend: dict[str, Any]) -> None:
+    """A-LOOP-2: a server may hold a response only; its loop ends with it, not under it."""
+    gate = Gate()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"one ")
+        await gate.wait()
+        await finish(send, b"two")
+
+    bridge = ASGIToWSGI(app, lifespan="off", **backend)
+    response: Any = bridge(environ_for(), lambda *_: lambda data: None)
+    assert bridge._side is not None
+    loop = bridge._side.private.thread
+    held = weakref.ref(bridge)
+    del bridge
+    gc.collect()
+    assert held() is not None
+    gate.open()
+    assert b"".join(response) == b"one two"
+    response.close()
+    assert loop.is_alive()
+    del response
+    gc.collect()
+    assert held() is None
+    loop.join(10)
+    assert not loop.is_alive()

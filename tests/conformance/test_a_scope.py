@@ -1,6 +1,8 @@
 """A-SCOPE-1..4 and A-WS-1: the scope that the app sees, for any environ that a server may make."""
 
+import gc
 import io
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -455,15 +457,44 @@ def test_refusal_of_a_head_has_no_body() -> None:
         assert int(exchange.header_values("content-length")[0]) > 0
 
 
+class ServersEnviron(dict[Any, Any]):
+    """As a few servers make theirs."""
+
+
 def test_environ_subclasses_and_extra_keys_are_accepted() -> None:
-    """A-SCOPE-2: servers add keys of any type and of any case."""
-    extra = {
+    """A-SCOPE-2: servers and middleware add keys of any type and of any case."""
+    extra: dict[Any, Any] = {
         "x-wsgiorg.developer_user": None,
         "uwsgi.node": b"host",
         "lower_case": "x",
         "HOME": "/",
+        "HTTP_X_NEW_TO_THE_BRIDGE": "y",
+        ("myserver", 1): 1,
+        b"HTTP_BYTES": "z",
+        7: None,
+        None: "nothing",
+        object(): object(),
     }
-    assert scope_of(environ_for() | extra)["path"] == "/"
+    for environ in (environ_for() | extra, ServersEnviron(environ_for() | extra)):
+        scope = scope_of(environ)
+        assert scope["path"] == "/"
+        assert header_map(scope) == {b"host": b"example.org", b"x-new-to-the-bridge": b"y"}
+        assert scope["wsgi_environ"] is environ
+
+
+def test_a_key_that_is_no_name_is_not_kept() -> None:
+    """A-SCOPE-2: what a middleware puts there for one request ends with it."""
+
+    class Key:
+        """Of a middleware."""
+
+    environ: dict[Any, Any] = environ_for() | {Key(): 1}
+    key = weakref.ref(next(k for k in environ if isinstance(k, Key)))
+    with bridged(hello, lifespan="off") as bridge:
+        assert serve(bridge, environ).body == b"hello"
+    environ.clear()
+    gc.collect()
+    assert key() is None
 
 
 # A-SCOPE-3

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import signal
 import threading
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_exceptions_of_sync_code_reach_the_app(backend: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt], ids=lambda k: k.__name__)
 def test_exit_of_sync_code_is_the_requests_own(backend: dict[str, Any], kind: Any) -> None:
     """A-LOOP-4, A-LOOP-5: `sys.exit()` in a sync view ends neither the server's thread nor the
-    loop.
+    loop; nor does a KeyboardInterrupt in a thread that Ctrl-C does not reach.
     """
 
     def fail() -> None:
@@ -177,6 +178,44 @@ def test_exit_of_sync_code_is_the_requests_own(backend: dict[str, Any], kind: An
     with bridged(with_turns(app), backend) as bridge:
         assert not isinstance(serve(bridge).raised(), kind)
         turn_the_loop(bridge)
+
+
+@pytest.mark.parametrize("phase", ["before the headers", "in mid-stream"])
+def test_ctrl_c_in_sync_code_of_the_main_thread_reaches_the_server(
+    backend: dict[str, Any], phase: str
+) -> None:
+    """A-LOOP-4, A-LOOP-5: a server that runs its app in the main thread stops; the app has got the
+    same exception, or its client's leaving, and the exchange is over.
+    """
+    ends: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            if phase == "in mid-stream":
+                await start(send)
+                await stream(send, b"part")
+            await sync_to_async(signal.raise_signal)(signal.SIGINT)
+        except BaseException as error:
+            ends.append(error)
+            raise
+
+    def serve_in_this_thread() -> None:
+        result: Any = bridge(environ_for(), lambda *_: lambda data: None)
+        try:
+            for _ in result:
+                pass
+        finally:
+            result.close()
+
+    with bridged(with_turns(app), backend, shutdown_timeout=30.0) as bridge:
+        with pytest.raises(KeyboardInterrupt):
+            serve_in_this_thread()
+        must_become(lambda: bridge.stats().in_flight == 0, "the end of the exchange")
+        turn_the_loop(bridge)
+    # In mid-stream the caller's leaving, which cancels a silent app, may be there first.
+    expected = (KeyboardInterrupt, *([asyncio.CancelledError] if phase == "in mid-stream" else []))
+    assert len(ends) == 1
+    assert isinstance(ends[0], expected)
 
 
 VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("VALUE", default="none")

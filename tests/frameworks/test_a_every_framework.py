@@ -1,6 +1,8 @@
 """One walk through five ASGI frameworks: page, form, upload, file, stream, error page."""
 
+import gc
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.frameworks.django_project import django_asgi_app
 from tests.frameworks.gates import WAIT_SECONDS, Gates, wait_for
 from tests.frameworks.payloads import UPLOAD_BYTES, blocks_of, multipart, payload, summary
 from tests.frameworks.serving import caller_in_process, served_by_werkzeug
+from tests.support.wsgi_driver import environ_for, must_become
 from wsgi_asgi_bridge import ASGIToWSGI
 
 FRAMEWORKS: dict[str, Callable[[Gates, Path], Any]] = {
@@ -164,6 +167,29 @@ def test_a_silent_stream_whose_client_leaves(client: httpx.Client, gates: Gates)
         assert next(response.iter_raw()).startswith(b"tick")
     wait_for(gates.stream_closed, "the generator did not end")
     assert client.get("/").status_code == 200
+
+
+# Django leaves its copy of the request's body open when send() raises.
+@pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.Spooled:ResourceWarning")
+@pytest.mark.parametrize("path", ["/endless", "/silent"])
+def test_an_ordinary_client_that_leaves_is_not_logged(
+    app: Any, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A-OUT-3: however the framework passes on what `send()` raises, or that it was cancelled."""
+    room = 1 if path == "/endless" else 1000
+    with caplog.at_level(logging.INFO), ASGIToWSGI(app, response_buffer=room) as bridge:
+        caplog.clear()  # what the lifespan has said
+        result: Any = bridge(environ_for(path), lambda *_: lambda data: None)
+        assert next(result).startswith(b"tick")
+        if path == "/endless":
+            must_become(lambda: result._sending > 0, "the wait in send()")
+        result.close()
+        must_become(lambda: bridge.stats().in_flight == 0, "the end of the exchange")
+        ours = [record for record in caplog.records if record.name == "wsgi_asgi_bridge"]
+        assert [logging.Formatter().format(record) for record in ours] == []
+        assert bridge.stats().disconnected == 1
+    result = None
+    gc.collect()  # while the warning above is expected
 
 
 def test_pages_one_after_another(client: httpx.Client, framework: str) -> None:

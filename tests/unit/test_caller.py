@@ -413,13 +413,22 @@ def test_put_says_that_the_thread_has_left(caller: Caller) -> None:
     assert caller.put_in_loop(b"", last=True) is None
 
 
-def test_a_thread_that_another_one_left_for_is_woken_with_the_end(caller: Caller) -> None:
-    """A-CALL-3: a server may close in one thread what it iterates in another."""
+def test_a_thread_that_another_one_left_for_is_woken_with_nothing(caller: Caller) -> None:
+    """A-CALL-3: a server may close in one thread what it iterates in another. That is not the end:
+    whoever took it for one would not tell the loop that the client has left.
+    """
     lock = lying(caller)
     lock.after("take_from_thread", caller.leave_from_thread)
-    assert take(caller) == ([], True)
+    assert take(caller) == ([], False)
     assert lock.told
     assert caller.left()
+    assert take(caller) == ([], False)
+
+
+def test_an_end_before_the_leaving_stays_the_end(caller: Caller) -> None:
+    """A-CALL-3: the loop has put it, so it need not be told that the thread has left."""
+    caller.put_in_loop(b"x", last=True)
+    caller.leave_from_thread()
     assert take(caller) == ([], True)
 
 

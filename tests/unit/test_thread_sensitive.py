@@ -244,6 +244,25 @@ def test_after_the_close_a_job_is_dropped_and_starts_no_thread(
     door.close()
 
 
+@on_asyncio_loops
+def test_the_close_leaves_nothing_in_asgirefs_table(run: Callable[[Work], Any]) -> None:
+    """A-OUT-5: a process that opens and closes bridges does not grow by what they used."""
+    table = SyncToAsync.context_to_thread_executor
+    before = len(table)
+    door = ThreadSensitiveDoor(NAME)
+
+    async def app() -> None:
+        with request() as ours:
+            await enter(door, ours.caller)
+            await current_thread()
+
+    run(app)
+    assert len(table) == before + 1
+    door.close()
+    assert len(table) == before
+    door.close()
+
+
 def test_the_close_ends_the_thread_after_the_job_at_hand(door: ThreadSensitiveDoor) -> None:
     """A-OUT-5."""
     threads: list[threading.Thread] = []

@@ -151,7 +151,7 @@ class Caller:
             return self._left
 
     def call_in_thread(self, job: Callable[[], None]) -> bool:
-        """Run `job`, which must not raise, in the calling thread.
+        """Run `job` in the calling thread; it raises nothing but what is to end that thread's wait.
 
         Any thread. False when that thread has left.
         """
@@ -201,8 +201,9 @@ class Caller:
         """All chunks that wait and whether they are the last; runs jobs until there are any.
 
         `glance` is called each `every` seconds while nothing happens; it may raise to stop waiting.
-        Raises the error of `fail_in_loop`. Gives the end when another thread has left in this one's
-        place. With the end the thread has left; its jobs are still `leave_from_thread`'s to give.
+        Raises the error of `fail_in_loop`, and what a job raises. Gives nothing, and no end, when
+        another thread has left in this one's place. With the end the thread has left; its jobs are
+        still `leave_from_thread`'s to give.
         """
         if self._passed_over:  # written by this thread, or by one that leaves in its place
             self._run_jobs_that_waited()
@@ -267,9 +268,10 @@ class Caller:
         self._held = 0
         if self._putters:
             self._wake_putters()
-        if self._ended and self._error is None:
+        last = self._ended and self._error is None
+        if last:
             self._left = True
-        return chunks, self._left
+        return chunks, last
 
     def _run_jobs_that_waited(self) -> None:
         """Run the jobs that chunks went before the last time: an app that streams without a pause

@@ -45,6 +45,10 @@ class PrivateLoop:
         self._stop: Callable[[], None]
         self.handle: LoopHandle
         self.ended = False
+        self.thread_id: int | None = None
+        """`threading.get_ident()` of the loop's thread, set and unset by that thread itself: after
+        its end the system gives the number to another.
+        """
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @classmethod
@@ -70,6 +74,7 @@ class PrivateLoop:
     # ------------------------------------------------------------ the loop's thread
 
     def _run(self) -> None:
+        self.thread_id = threading.get_ident()
         try:
             if self._backend == "trio":
                 self._run_trio()
@@ -83,6 +88,7 @@ class PrivateLoop:
                 logger.critical("the private event loop ended by an exception", exc_info=True)
         finally:
             self.ended = True
+            self.thread_id = None
 
     def _run_asyncio(self) -> None:
         with ExitStack() as ending, asyncio.Runner(loop_factory=self._loop_factory) as runner:

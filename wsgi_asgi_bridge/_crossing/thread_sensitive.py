@@ -106,6 +106,11 @@ class _CallerExecutor(Executor):
 
 
 def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """What `fn` gives or raises is the future's.
+
+    Raises KeyboardInterrupt in the main thread, once the future has it: there it is Ctrl-C as a
+    rule, which the server waits for, and nobody could tell one that the app has made.
+    """
     if not future.set_running_or_notify_cancel():
         return
     # asgiref notes in this thread which loop it works for, and leaves it so. The thread is not
@@ -120,6 +125,11 @@ def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: 
         future.set_exception(error)
     except BaseException as exc:  # SystemExit and Ctrl-C too: they end the request (A-LOOP-5)
         future.set_exception(exc)
+        if (
+            isinstance(exc, KeyboardInterrupt)
+            and threading.current_thread() is threading.main_thread()
+        ):
+            raise
     else:
         future.set_result(result)
     finally:

@@ -108,8 +108,8 @@ class ASGIResponse:
 
     def _body(self, message: Mapping[str, Any]) -> tuple[bytes, bool]:
         body = message.get("body", b"")
-        if not isinstance(body, bytes):
-            if not isinstance(body, bytearray | memoryview):
+        if type(body) is not bytes:
+            if not isinstance(body, bytes | bytearray | memoryview):
                 raise AppError(
                     f"http.response.body: the body is a {type(body).__name__}, expected bytes: "
                     f"{body!r:.100}"
@@ -225,8 +225,7 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
 
 
 def _as_bytes(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, bytearray | memoryview):
+    """Exactly bytes, of which every method gives what it should."""
+    if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise TypeError

@@ -62,8 +62,11 @@ def scope_from_environ(
         root = root_path
         if script := environ.get("SCRIPT_NAME"):
             mount = _octets(script)
-            path = mount + path
+            if path != b"*":
+                path = mount + path
             root += mount.decode("utf-8", "replace").rstrip("/")
+        if path == b"*":  # OPTIONS of the server as a whole, which no prefix is a part of
+            root_path = ""
         raw_path = _raw_path(environ, path)
         scope: dict[str, Any] = {
             "type": "http",
@@ -131,7 +134,8 @@ def _headers(environ: Environ) -> Headers:
         headers = [
             (name, _octets(value))
             for key, value in environ.items()
-            if (name := _remembered_name(key)) is not None
+            # A key of another type is none of CGI's; remembered, it would be kept for good.
+            if isinstance(key, str) and (name := _remembered_name(key)) is not None
         ]
     # Servers write these where there is none, and a few write a number.
     if kind := environ.get("CONTENT_TYPE"):

@@ -126,7 +126,10 @@ SERVERS = (
             "--enable-threads",
             "--threads",
             str(THREADS),
-            "--die-on-term",
+            # Not --die-on-term: then a worker that is busy, be it with the last step of a request
+            # that is answered already, ends without Python's exit hooks.
+            "--hook-master-start",
+            "unix_signal:15 gracefully_kill_them_all",
             "--need-app",
         ),
         lacks={

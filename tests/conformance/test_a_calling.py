@@ -296,10 +296,8 @@ def test_start_response_is_called_once_by_the_caller(backend: dict[str, Any]) ->
         assert exchange.starts[0].exc_info is None
 
 
-@on_every_backend
-def test_close_ends_the_exchange(backend: dict[str, Any]) -> None:
-    """A-CALL-3: `close()` in mid-stream ends the app's request, and a second one is harmless."""
-    ended = threading.Event()
+def endless(ended: threading.Event) -> Any:
+    """An app that streams until it is stopped, and tells when."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -309,7 +307,14 @@ def test_close_ends_the_exchange(backend: dict[str, Any]) -> None:
         finally:
             ended.set()
 
-    with bridged(app, backend) as bridge:
+    return app
+
+
+@on_every_backend
+def test_close_ends_the_exchange(backend: dict[str, Any]) -> None:
+    """A-CALL-3: `close()` in mid-stream ends the app's request, and a second one is harmless."""
+    ended = threading.Event()
+    with bridged(endless(ended), backend) as bridge:
         exchange = Exchange(bridge, hold=True)
         assert exchange.take().startswith(b"tick")
         exchange.hang_up()
@@ -323,16 +328,7 @@ def test_close_ends_the_exchange(backend: dict[str, Any]) -> None:
 def test_close_before_the_first_chunk_ends_the_exchange(backend: dict[str, Any]) -> None:
     """A-CALL-3: a server may close an iterable that it never asked (HEAD, a filter)."""
     ended = threading.Event()
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await start(send)
-            while True:
-                await stream(send, b"tick")
-        finally:
-            ended.set()
-
-    with bridged(app, backend) as bridge:
+    with bridged(endless(ended), backend) as bridge:
         exchange = Exchange(bridge, hold=True)
         must_happen(exchange.returned, "the iterable")
         exchange.hang_up()
@@ -349,18 +345,10 @@ def test_a_start_response_that_raises_ends_the_exchange(backend: dict[str, Any])
     """A-CALL-3: the server never gets the iterable that it would have to close."""
     ended = threading.Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await start(send)
-            while True:
-                await stream(send, b"tick")
-        finally:
-            ended.set()
-
     def refuse(*args: Any) -> Any:
         raise RefusedError
 
-    with bridged(app, backend) as bridge:
+    with bridged(endless(ended), backend) as bridge:
         with pytest.raises(RefusedError):
             bridge(environ_for(), refuse)
         must_happen(ended, "the end of the app")

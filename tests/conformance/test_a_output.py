@@ -657,7 +657,7 @@ async def raise_in_except(step: Any) -> None:
         raise MarkedError("in the handling")  # noqa: B904
 
 
-async def raise_from_a_helper(step: Any) -> None:
+async def raise_from_another_function(step: Any) -> None:
     try:
         await step()
     except BaseException:
@@ -722,7 +722,7 @@ async def go_in_a_circle(step: Any) -> None:
 BUGS = [
     raise_in_finally,
     raise_in_except,
-    raise_from_a_helper,
+    raise_from_another_function,
     raise_while_a_translation_is_handled,
     raise_beside_it,
     go_in_a_circle,

@@ -463,7 +463,8 @@ class _LoopSide:
         now, before = monotonic(), self._ticked
         self._ticked = now
         # A loop that was held up has not waited meanwhile: what its clients did is still unseen.
-        self._waited += min(now - before, 2 * self.settings.tick)
+        usual = max(2 * self.settings.tick, 2 * self.settings.stall_timeout / TICKS_PER_TIMEOUT)
+        self._waited += min(now - before, usual)
         self.ticking = bool(self.exchanges)
         if self.ticking:
             self.handle.call_later(self.settings.tick, self._tick)
@@ -855,9 +856,6 @@ class _Exchange:
         declared = environ.get("CONTENT_LENGTH")
         if self._types is _WEBSOCKET:
             return io.BytesIO()
-        expected = environ.get("HTTP_EXPECT")
-        if expected is not None:
-            self._holds_back = "100-continue" in expected.lower()
         if declared is None:
             length = None
             if _has_no_body(environ):
@@ -867,6 +865,7 @@ class _Exchange:
             if not length:
                 return io.BytesIO()
             self._refuse_large_body(length)
+        self._holds_back = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
         if (
             self._holds_back
             or "HTTP_TRANSFER_ENCODING" in environ
@@ -989,10 +988,6 @@ class _Exchange:
         except ClientDisconnected:
             pass
         except BaseException:
-            if not self._sent_head and self._body is None:
-                # Watched only since its app is slow, by a receive() that nobody else asked for.
-                logger.debug("the server's receive() raised; not asked again", exc_info=True)
-                return
             logger.debug("the server's receive() raised; taken for a disconnect", exc_info=True)
         if self._answered:
             # Either all is over, or the client left with the last message on its way. A server that

@@ -198,46 +198,6 @@ async def test_one_receive_at_a_time() -> None:
     assert client.violations == []
 
 
-@pytest.mark.parametrize("length", [0, 3], ids=["no body", "collected body"])
-async def test_server_whose_receive_raises_keeps_the_answer_of_a_slow_app(length: int) -> None:
-    """W-FLOW-2: nobody but the bridge asked it."""
-    entered, gate, asked = Gate(), Gate(), Gate()
-
-    class Raising(Client):
-        async def receive(self) -> Any:
-            if self.receive_calls == bool(length):
-                asked.open()
-                raise RuntimeError("there is nothing more to receive")
-            return await super().receive()
-
-    def slow(environ: Environ, start_response: Any) -> list[bytes]:
-        entered.open()
-        gate.wait_in_thread()
-        return plain_app(environ, start_response)
-
-    client = Raising(post_scope(length), [b"abc"] if length else [])
-    async with serving(slow, stream_after=0.05) as bridge, calling(bridge, client):
-        await asked.wait()
-        gate.open()
-    assert (client.body, client.complete) == (b"hello", True)
-
-
-async def test_slow_app_does_not_ask_for_a_body_that_its_client_holds_back() -> None:
-    """W-IN-5, W-FLOW-2: `Expect: 100-continue`, even where there is no body to come."""
-    gate = Gate()
-
-    def slow(environ: Environ, start_response: Any) -> list[bytes]:
-        gate.wait_in_thread()
-        return plain_app(environ, start_response)
-
-    client = Client(http_scope(headers=[(b"expect", b"100-continue")]))
-    async with serving(slow, stream_after=0.02) as bridge, calling(bridge, client):
-        await anyio.sleep(0.1)  # many ticks
-        assert client.receive_calls == 0
-        gate.open()
-    assert client.body == b"hello"
-
-
 async def test_receive_is_not_called_for_a_response_that_is_over() -> None:
     """W-FLOW-2: no pump is left in receive() when the call returns."""
     client = Client()

@@ -616,6 +616,7 @@ class _Exchange:
             ):
                 side.counts.disconnected += 1
                 self._break_off(lambda: ClientDisconnected("the server gave this request up"))
+            self._log_unraised_error()
             raise
         finally:
             self._aborted = True  # nothing is begun any more

@@ -893,6 +893,32 @@ async def test_task_cancelled_by_asyncio_itself(where: str, anyio_backend_name: 
         assert (await answered(bridge)).body == b"hello"
 
 
+async def test_cancelling_does_not_swallow_the_apps_error(caplog: pytest.LogCaptureFixture) -> None:
+    """W-FLOW-6, W-CALL-3: nobody raises it any more, so it is logged."""
+    left = Gate()
+
+    def app(environ: Environ, start_response: Any) -> TrackedBody:
+        def chunks() -> Iterator[bytes]:
+            yield b"first"
+            raise ValueError("the app's own")
+
+        start_response("200 OK", [])
+        return TrackedBody(chunks(), on_close=left.open)
+
+    client = Client(reads=1)
+    async with serving(app) as bridge, calling(bridge, client):
+        await client.until(lambda c: c.started and c.blocked_in_send)
+        await left.wait()
+        with anyio.fail_after(DEADLINE_SECONDS):
+            while bridge.stats().busy:  # noqa: ASYNC110  # no event tells of it
+                await anyio.sleep(0.001)
+        client.cancel()
+        await client.until_ended()
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [
+        "the app's own"
+    ]
+
+
 async def test_cancelled_task_whose_worker_has_left_is_counted() -> None:
     """W-FLOW-6: the response was on its way, its thread free."""
     client = Client(reads=1)

@@ -170,7 +170,7 @@ def test_a_name_that_is_no_token_is_an_error_that_shows_it(name: str) -> None:
 @example("caf\xe9 \xa0 end")
 def test_latin_1_text_is_a_header_value(value: str) -> None:
     """W-OUT-1."""
-    assert header_value_from_app("X-A", value) == value.encode("latin-1")
+    assert header_value_from_app("X-A", value) == value.encode("latin-1").strip(b" ")
 
 
 @pytest.mark.parametrize("control", [*map(chr, range(0x20)), "\x7f"], ids=ascii)
@@ -178,7 +178,10 @@ def test_latin_1_text_is_a_header_value(value: str) -> None:
     ("before", "after"), [("", ""), ("x", ""), ("", "x"), ("caf\xe9 ", "\xa0")], ids=ascii
 )
 def test_a_control_character_anywhere_is_an_error(before: str, control: str, after: str) -> None:
-    """W-OUT-1: no response splitting."""
+    """W-OUT-1: no response splitting; a tab around a value is dropped."""
+    if control == "\t" and not (before and after):
+        assert header_value_from_app("X-A", before + control + after) == (before + after).encode()
+        return
     with pytest.raises(AppError, match="control character") as raised:
         header_value_from_app("X-A", before + control + after)
     assert repr(before + control + after) in str(raised.value)

@@ -199,15 +199,19 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
             continue
         text = value.decode("latin-1")
         # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
-        if not text.isprintable():
-            if _CONTROL.search(value) is not None:
-                raise AppError(
-                    f"http.response.start: header {name!r} has the value {value!r:.200}, "
-                    "which holds a control character"
-                )
-            text = text.replace("\t", " ")
+        # What is around a value is no part of it (RFC 9110 5.5), and of what is printable a space
+        # is all that strip() removes.
+        if text.isprintable():
+            text = text.strip()
+        elif _CONTROL.search(value) is not None:
+            raise AppError(
+                f"http.response.start: header {name!r} has the value {value!r:.200}, "
+                "which holds a control character"
+            )
+        else:
+            text = text.strip(" \t").replace("\t", " ")
         if name == "content-length":
-            if not value.isdigit() or len(value) > 18:
+            if not (text.isdecimal() and text.isascii()) or len(text) > 18:
                 raise AppError(
                     f"http.response.start: Content-Length is {value!r:.200}, "
                     "expected digits (RFC 9110 8.6)"

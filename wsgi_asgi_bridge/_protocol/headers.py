@@ -147,19 +147,20 @@ APP_HEADER_NAMES = Remembered(header_name_from_app)
 
 
 def header_value_from_app(name: str, value: str) -> bytes:
-    """A WSGI app's header value as bytes.
+    """A WSGI app's header value as bytes, without the spaces and tabs around it (RFC 9110 5.5).
 
     Raises AppError unless it is latin-1 text without control characters.
     """
     try:
+        stripped = str.strip(value, " \t")
         # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
-        if not value.isprintable() and _CONTROL.search(value) is not None:
+        if not stripped.isprintable() and _CONTROL.search(stripped) is not None:
             raise AppError(
                 f"start_response: header {name!r} has the value {value!r}, "
                 "which holds a control character (PEP 3333)"
             )
-        return value.encode("latin-1")
-    except (AttributeError, TypeError):
+        return stripped.encode("latin-1")
+    except TypeError:
         expected = "a str"
     except UnicodeEncodeError:
         expected = "latin-1 text only"

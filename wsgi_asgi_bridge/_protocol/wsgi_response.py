@@ -199,11 +199,8 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
     translated: Headers = []
     declared: int | None = None
     for pair in headers:
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise AppError(
-                f"start_response: a header is {pair!r:.200}, "
-                "expected a tuple of name and value (PEP 3333)"
-            )
+        if type(pair) is not tuple or len(pair) != 2:
+            pair = _checked_pair(pair)
         name, value = pair
         try:
             raw_name = APP_HEADER_NAMES[name]
@@ -211,9 +208,10 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
             raise AppError(
                 f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)"
             ) from None
-        # The usual value, without a call; the doubtful one is looked at closely.
+        # The usual value, without a call; every other one is checked in full. A space is the only
+        # printable ASCII that strip() removes; of bytes, it costs next to nothing.
         if type(value) is str and value.isascii() and value.isprintable():
-            raw_value = value.encode()
+            raw_value = value.encode().strip()
         else:
             raw_value = header_value_from_app(name, value)
         if raw_name is None:
@@ -230,8 +228,16 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
     return translated, declared
 
 
+def _checked_pair(pair: Any) -> Sequence[Any]:
+    """`pair`, if it is a sequence of two: some frameworks give lists (W-OUT-1)."""
+    if isinstance(pair, Sequence) and not isinstance(pair, str | bytes) and len(pair) == 2:
+        return pair
+    raise AppError(
+        f"start_response: a header is {pair!r:.200}, expected a tuple of name and value (PEP 3333)"
+    )
+
+
 def _length_from_app(value: bytes) -> int:
-    value = value.strip(b" \t")
     if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
         raise AppError(
             f"start_response: Content-Length is {value!r:.200}, "

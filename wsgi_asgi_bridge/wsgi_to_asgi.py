@@ -58,8 +58,8 @@ RETRY_AFTER_SECONDS = 1
 """What a 503 tells the client: the queue of a pool that works at all is shorter a second later."""
 
 STRAY_MESSAGES = 4
-"""How many messages other than the disconnect are heard out after the body; one or two are
-usual.
+"""Maximum number of messages to skip after the end of the body while waiting for the disconnect;
+one or two are usual.
 """
 
 TICKS_PER_TIMEOUT = 8
@@ -978,10 +978,16 @@ class _Exchange:
                 await self._feed(self._body)
             # A server that gave the end of the body again and again would keep the loop busy for
             # ever.
-            for _ in range(STRAY_MESSAGES):
+            strays = 0
+            while strays < STRAY_MESSAGES:
                 message = await self._receive()
                 if message["type"] in _DISCONNECTS:
                     break
+                if message.get("more_body", False):
+                    # A part of a body that nobody reads: each is an event of its own, and no stray.
+                    await self._side.handle.checkpoint()
+                else:
+                    strays += 1
             else:
                 return
         except self._side.handle.cancelled:

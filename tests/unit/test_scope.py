@@ -460,7 +460,7 @@ def test_scope_environ_scope(scope: Scope) -> None:
             assert sorted(back[key]) == sorted(scope[key])
         else:
             assert back[key] == scope[key], key
-    assert back["wsgi_environ"]["asgi.scope"] is scope
+    assert back["wsgi_environ"]["asgi.scope"] == scope
 
 
 # What does not come back, and why: HTTP_PROXY and HTTP_TRANSFER_ENCODING are dropped or read by

@@ -14,6 +14,7 @@ from ..errors import BadRequest, ServerError
 from ..typing import Environ
 from .carried import environ_beside_the_message
 from .headers import ENVIRON_KEYS, content_length
+from .scope_view import ScopeView, sketch
 
 __all__ = ["environ_from_scope", "environ_template"]
 
@@ -56,7 +57,8 @@ def environ_from_scope(
     """
     environ = template.copy()
     try:
-        environ["asgi.scope"] = scope
+        environ["asgi.scope"] = view = ScopeView()
+        view._scope = scope
         environ["REQUEST_METHOD"] = scope.get("method", "GET")
         query = scope.get("query_string")
         if query:  # a websocket's may be missing or None
@@ -81,15 +83,9 @@ def environ_from_scope(
         if isinstance(exc, BadRequest):
             raise
         raise ServerError(
-            f"the server's scope cannot be translated: {exc!r} in {_sketch(scope)}"
+            f"the server's scope cannot be translated: {exc!r} in {sketch(scope)}"
         ) from exc
     return environ
-
-
-def _sketch(scope: Mapping[str, Any]) -> str:
-    """What an error may show of a scope: no header, since those carry cookies and passwords."""
-    shown = ("type", "http_version", "method", "scheme", "path", "root_path", "server", "client")
-    return repr({key: scope[key] for key in shown if key in scope})[:1000]
 
 
 # ---------------------------------------------------------------- paths

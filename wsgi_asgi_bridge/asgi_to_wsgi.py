@@ -500,10 +500,12 @@ class _Exchange(Iterator[bytes]):
         except BaseException:
             self.close()
             raise
-        if self._last and not self._caller.has_unfinished_work():
+        # A list tells the server that this is all, and many add a Content-Length to it. So what the
+        # app sent decides, not how much of it this thread was in time to take (A-OUT-7).
+        if self._last and not self._response.in_parts and not self._caller.has_unfinished_work():
             if self._changes is not None:
                 self._forget_changes()
-            # A list tells the server that this is all. A long body is cut as the server takes it.
+            # A long body is cut as the server takes it.
             if len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES:
                 return chunks
             if sum(map(len, chunks)) <= SPLIT_BYTES:

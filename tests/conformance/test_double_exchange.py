@@ -42,12 +42,12 @@ class AppFailure(Exception):
 def test_headers_keep_their_order_and_duplicates(backend: Backend) -> None:
     """W-OUT-7."""
     headers = [
-        ("set-cookie", "a=1"),
-        ("x-b", "1"),
-        ("set-cookie", "b=2"),
-        ("x-a", "\xe9"),
-        ("x-b", "2"),
-        ("content-length", "4"),
+        ("Set-Cookie", "a=1"),
+        ("X-B", "1"),
+        ("Set-Cookie", "b=2"),
+        ("X-A", "\xe9"),
+        ("X-B", "2"),
+        ("Content-Length", "4"),
     ]
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:

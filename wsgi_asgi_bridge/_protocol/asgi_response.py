@@ -48,6 +48,7 @@ class ASGIResponse:
         "_trailers",
         "bodyless",
         "headers",
+        "in_parts",
         "passed_over",
         "state",
         "status",
@@ -61,6 +62,8 @@ class ASGIResponse:
         self.headers: list[tuple[str, str]] = []
         self._declared: int | None = None
         self._sent = 0
+        self.in_parts = False
+        """Whether the body comes in several messages and without a Content-Length (A-OUT-7)."""
         self.bodyless = False
         """Whether the status or the method allows no body; known after the start."""
         self.passed_over = 0
@@ -116,6 +119,8 @@ class ASGIResponse:
                 )
             body = bytes(body)
         last = not message.get("more_body", False)
+        if not last and self._declared is None:
+            self.in_parts = True
         if self.bodyless:
             self.passed_over += len(body) + LEAST_PART_BYTES
             body = b""
@@ -167,11 +172,17 @@ _STATUS_LINES = Remembered(_status_line)
 
 
 def _native_name(name: bytes) -> str | None:
-    """A header's name as WSGI wants it; None for one that the app may not set."""
+    """A header's name as WSGI servers and their middleware expect it, in title case; None for one
+    that the app may not set.
+
+    Each word alike, `Etag` and `Www-Authenticate` too: names are compared without regard to case.
+    """
     if _TOKEN.fullmatch(name) is None:
         raise AppError(f"http.response.start: header name {name!r} is not a token (RFC 9110 5.1)")
     lower = name.lower()
-    return None if lower in HOP_BY_HOP else lower.decode("latin-1")
+    if lower in HOP_BY_HOP:
+        return None
+    return "-".join(word.capitalize() for word in lower.decode("latin-1").split("-"))
 
 
 _NATIVE_NAMES = Remembered(_native_name)
@@ -205,12 +216,12 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
             text = text.strip()
         elif _CONTROL.search(value) is not None:
             raise AppError(
-                f"http.response.start: header {name!r} has the value {value!r:.200}, "
+                f"http.response.start: header {raw_name!r} has the value {value!r:.200}, "
                 "which holds a control character"
             )
         else:
             text = text.strip(" \t").replace("\t", " ")
-        if name == "content-length":
+        if name == "Content-Length":
             if not (text.isdecimal() and text.isascii()) or len(text) > 18:
                 raise AppError(
                     f"http.response.start: Content-Length is {value!r:.200}, "

@@ -227,10 +227,10 @@ def test_client_leaves_while_an_app_reads_that_does_not_listen(backend: dict[str
     """Ending: client leaves while the app reads. One that has given up its `receive()`, and is
     silent in mid-stream, is ended all the same.
     """
-    reading, fail = threading.Event(), Gate()
+    reading, fail = Gate(), Gate()
 
     def read() -> None:
-        reading.set()
+        reading.open()
         fail.wait_in_thread()
 
     async def body(app: Watched, receive: Any, send: Any) -> None:
@@ -238,7 +238,7 @@ def test_client_leaves_while_an_app_reads_that_does_not_listen(backend: dict[str
         await stream(send, b"part")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive)
-            await anyio.to_thread.run_sync(must_happen, reading, "the read")
+            await reading.wait()
             tasks.cancel_scope.cancel()
         app.inside.set()
         await anyio.sleep_forever()
@@ -258,16 +258,16 @@ def test_client_leaves_as_the_app_reads_but_the_answer_is_whole(backend: dict[st
     """Ending: client leaves while the app reads. What had been answered by then goes to the
     server.
     """
-    reading, answered = threading.Event(), Gate()
+    reading, answered = Gate(), Gate()
 
     def read() -> None:
-        reading.set()
+        reading.open()
         answered.wait_in_thread()
 
     async def body(app: Watched, receive: Any, send: Any) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive)
-            await anyio.to_thread.run_sync(must_happen, reading, "the read")
+            await reading.wait()
             await respond(send, b"denied", status=401)
 
     app = Watched(body)

@@ -71,6 +71,16 @@ HYPERCORN = (
     *("hypercorn", "--bind", "{host}:{port}"),
     *("--graceful-timeout", str(GRACEFUL_SECONDS)),
 )
+HYPERCORN_ON_ASYNCIO_LACKS = (
+    {
+        Ability.CANCELS_AT_SHUTDOWN: (
+            "its graceful time-out begins after Server.wait_closed(), which from Python 3.12 on"
+            " waits for open connections, for ever"
+        ),
+    }
+    if sys.version_info >= (3, 12)
+    else {}
+)
 GRANIAN = ("granian", *ADDRESS, "--interface", "asgi", "--no-ws")
 DAPHNE = ("daphne", "-b", "{host}", "-p", "{port}", "-v", "0")
 GUNICORN = (
@@ -95,6 +105,7 @@ SERVERS = (
         name="hypercorn-asyncio",
         command=(*HYPERCORN, "--worker-class", "asyncio"),
         root_path_options=("--root-path", "{}"),
+        lacks=HYPERCORN_ON_ASYNCIO_LACKS,
     ),
     AsgiServer(
         name="hypercorn-trio",
@@ -114,6 +125,7 @@ SERVERS = (
         root_path_options=("--root-path", "{}"),
         client=Http2Connection,
         lacks={
+            **HYPERCORN_ON_ASYNCIO_LACKS,
             Ability.WRITERS_WAIT: (
                 "StreamBuffer.pop() lets the writer go on when the window is spent, for it takes"
                 " the nothing that it could send for a buffer that has run low"

@@ -12,6 +12,7 @@ from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
 from ._crossing.ambient import Ambient
+from ._crossing.body import ChannelReader
 from ._crossing.caller import Caller
 from ._crossing.channel import ThreadToLoop
 from ._crossing.contexts import Changes, changes, unchanged
@@ -20,7 +21,7 @@ from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
 from .errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
 from .typing import Environ, WSGIApp
 
-__all__ = ["AppCall", "AppSetting"]
+__all__ = ["AppCall", "AppSetting", "exchange_over"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -110,6 +111,31 @@ class AppCall:
         finally:
             self.caller.last_changes = self.last_changes
             done.open()
+
+    def run_with_body(
+        self, body: ChannelReader, run: Callable[[Worker], None], slot: Worker
+    ) -> None:
+        """`run`, for a request whose body still streams: what of the app's code enters the loop
+        finds the body whole there, where nobody may wait for it (W-CALL-4).
+        """
+        ambient = self._setting.ambient
+        brought = False
+
+        def bring_in() -> None:
+            nonlocal brought
+            # A client that has its whole response need not send any more.
+            if not self._ended:
+                brought = True
+                body.bring_in()
+
+        ambient.bind_thread(bring_in)
+        slot.bound_to = ambient
+        try:
+            run(slot)
+        finally:
+            ambient.bind_thread()
+            if brought:
+                body.discard(exchange_over)
 
     def run(self, slot: Worker) -> None:
         """All of the app's work.
@@ -277,6 +303,10 @@ class AppCall:
                 self._environ.get("REQUEST_METHOD"),
                 self._environ.get("PATH_INFO"),
             )
+
+
+def exchange_over() -> ClientDisconnected:
+    return ClientDisconnected("the exchange is over, and with it the request's body")
 
 
 def _iterator(iterable: Any) -> Iterator[Any]:

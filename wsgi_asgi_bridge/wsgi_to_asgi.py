@@ -21,7 +21,7 @@ from wsgiref.util import FileWrapper
 
 import anyio
 
-from ._app_call import AppCall, AppSetting
+from ._app_call import AppCall, AppSetting, exchange_over
 from ._arguments import count, imported_app, seconds
 from ._crossing.ambient import Ambient
 from ._crossing.body import ChannelReader
@@ -630,7 +630,7 @@ class _Exchange:
             self._call = self._job = self._echo = None
             if self._body is not None:
                 # For a thread of the app's own that still reads.
-                self._body.break_in_loop(_exchange_over)
+                self._body.break_in_loop(exchange_over)
             # Nor does what the app has set in its context, which may refer to the environ: it is in
             # this task's context, and is told to the other bridge where both are here.
             del self._cut
@@ -661,9 +661,14 @@ class _Exchange:
         )
         first = self._out.expect_in_loop()
         # All of the app's work runs in the context of the request (W-CALL-2).
-        job = self._job = partial(  # type: ignore[call-arg]
-            before.copy().run, call.run if caller is None else call.run_for_caller
-        )
+        run = call.run if caller is None else call.run_for_caller
+        job: Job
+        if self._body is None:
+            job = partial(before.copy().run, run)  # type: ignore[call-arg]
+        else:
+            reader = environ["wsgi.input"].raw
+            job = partial(before.copy().run, call.run_with_body, reader, run)  # type: ignore[call-arg]
+        self._job = job
         try:
             prospect = side.submit(job)
         except QueueFull:
@@ -925,6 +930,7 @@ class _Exchange:
             self._body,
             begin=begin,
             timeout=settings.stall_timeout,
+            memory=settings.request_buffer,
             waiting=self._waiting_worker,
             stalled=self._body_stalled,
             given_up=self._body_given_up,
@@ -1177,10 +1183,6 @@ _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
 def _disconnect() -> ClientDisconnected:
     return ClientDisconnected("the client disconnected before the exchange was over")
-
-
-def _exchange_over() -> BridgeError:
-    return ClientDisconnected("the exchange is over, and with it the request's body")
 
 
 async def _nobody(*_: object) -> Any:

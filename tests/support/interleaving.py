@@ -20,6 +20,8 @@ from typing import Any, Generic, Self, TypeVar
 import anyio
 from anyio.lowlevel import current_token
 
+from wsgi_asgi_bridge._crossing.loops import WaitInLoop
+
 T = TypeVar("T")
 
 WAIT_SECONDS = 5.0
@@ -173,11 +175,15 @@ class HandCheckpoint:
 
 
 class HandTurnedLoop:
-    """Stands in for a LoopHandle: posts wait until `turn`."""
+    """Stands in for a LoopHandle: posts wait until `turn`.
+
+    The threads in `own_threads` are taken for the loop's own.
+    """
 
     backend = "asyncio"
 
     def __init__(self) -> None:
+        self.own_threads: set[int] = set()
         self.posts: deque[Callable[[], None]] = deque()
         self.post_count = 0
         self.checkpoint_count = 0
@@ -196,6 +202,10 @@ class HandTurnedLoop:
     def checkpoint(self) -> "HandCheckpoint":
         self.checkpoint_count += 1
         return HandCheckpoint()
+
+    def refuse_wait_in_loop(self, call: str) -> None:
+        if threading.get_ident() in self.own_threads:
+            raise WaitInLoop(call)
 
     def turn(self) -> None:
         """Run what has been posted."""

@@ -49,12 +49,14 @@ def reader_of(
     *,
     begin: Any = None,
     timeout: float = TINY_SECONDS,
+    memory: int = 1000,
     waiting: Any = nullcontext,
 ) -> ChannelReader:
     return ChannelReader(
         channel,
         begin=begin,
         timeout=timeout,
+        memory=memory,
         waiting=waiting,
         stalled=StalledError,
         given_up=GivenUpError,

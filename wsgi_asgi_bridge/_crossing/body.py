@@ -2,9 +2,14 @@
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from tempfile import SpooledTemporaryFile
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from .channel import LoopToThread, Waiting
+from .loops import WaitInLoop
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -19,6 +24,11 @@ class ChannelReader(io.RawIOBase):
     `begin` is called once, before the first read: a body that nobody reads is never asked for
     (`Expect: 100-continue`). `waiting()` is entered around each sleep. `stalled` makes the error of
     a read that got nothing for `timeout` seconds, `given_up` that of every read after it.
+
+    `bring_in` puts what is left of the body where reading it waits for nobody: up to `memory` bytes
+    in memory, more in a temporary file, until `discard`.
+
+    Any thread; the lock lets one of the app's own read while another brings in.
     """
 
     def __init__(
@@ -27,6 +37,7 @@ class ChannelReader(io.RawIOBase):
         *,
         begin: Callable[[], None] | None,
         timeout: float,
+        memory: int,
         waiting: Waiting,
         stalled: Callable[[], Exception],
         given_up: Callable[[], Exception],
@@ -34,11 +45,18 @@ class ChannelReader(io.RawIOBase):
         self._channel = channel
         self._begin = begin
         self._timeout = timeout
+        self._memory = memory
         self._waiting = waiting
         self._stalled = stalled
         self._given_up = given_up
-        self._gave_up = False
+        self._lock = Lock()
+        self._failure: Callable[[], Exception] | None = None
+        """Makes the error of the next read that needs the channel: what came later would follow a
+        gap (W-IN-3).
+        """
         self._rest: list[memoryview] = []  # taken and not yet read, in reverse order
+        self._brought: SpooledTemporaryFile[bytes] | None = None
+        """What `bring_in` brought and nobody has read yet; then `_rest` is empty."""
 
     def readable(self) -> bool:
         return True
@@ -47,41 +65,135 @@ class ChannelReader(io.RawIOBase):
         target = memoryview(buffer).cast("B")
         if not target:
             return 0  # nothing is asked for, so nothing is waited for
-        if not self._rest and not self._fetch():
-            return 0
-        filled = 0
-        while self._rest and filled < len(target):
-            chunk = self._rest.pop()
-            size = min(len(chunk), len(target) - filled)
-            target[filled : filled + size] = chunk[:size]
-            filled += size
-            if size < len(chunk):
-                self._rest.append(chunk[size:])
-        self._channel.release_from_thread(filled)
-        return filled
+        self._lock_to_read()
+        try:
+            if self._brought is not None and (size := self._read_brought_into(target)):
+                return size
+            if not self._rest and not self._fetch():
+                return 0
+            filled = 0
+            while self._rest and filled < len(target):
+                chunk = self._rest.pop()
+                size = min(len(chunk), len(target) - filled)
+                target[filled : filled + size] = chunk[:size]
+                filled += size
+                if size < len(chunk):
+                    self._rest.append(chunk[size:])
+            self._channel.release_from_thread(filled)
+            return filled
+        finally:
+            self._lock.release()
 
     def readall(self) -> bytes:
-        parts: list[memoryview] = []
-        while self._rest or self._fetch():
-            taken = list(reversed(self._rest))
-            self._rest = []
-            parts += taken
-            self._channel.release_from_thread(sum(map(len, taken)))
-        return b"".join(parts)
+        parts: list[bytes | memoryview] = []
+        self._lock_to_read()
+        try:
+            if self._brought is not None:
+                parts.append(self._brought.read())
+                self._close_brought()
+            while self._rest or self._fetch():
+                taken = list(reversed(self._rest))
+                self._rest = []
+                parts += taken
+                self._channel.release_from_thread(sum(map(len, taken)))
+            return b"".join(parts)
+        finally:
+            self._lock.release()
+
+    def bring_in(self) -> None:
+        """Wait for the rest of the body here, so that no read does so in another thread.
+
+        What breaks the body off is raised by whoever reads that far. Not in the loop's thread.
+        """
+        with self._lock:
+            if self._brought is None:
+                try:
+                    self._bring_in()
+                except OSError as exc:  # no room for the file
+                    self._rest = []
+                    self._close_brought()
+                    self._failure = partial(
+                        OSError, exc.errno, f"the body could not be kept in a file: {exc.strerror}"
+                    )
+
+    def discard(self, reason: Callable[[], Exception]) -> None:
+        """Close the temporary file, if `bring_in` made one; reading what nobody has read of it
+        raises `reason`.
+        """
+        with self._lock:
+            if self._brought is not None:
+                self._close_brought()
+                self._failure = reason
+
+    # ------------------------------------------------------------ holding the lock
+
+    def _bring_in(self) -> None:
+        brought: SpooledTemporaryFile[bytes] | None = None
+        while True:
+            if self._rest:
+                if brought is None:
+                    brought = self._brought = SpooledTemporaryFile(self._memory)  # noqa: SIM115
+                taken = list(reversed(self._rest))
+                brought.writelines(taken)
+                self._rest = []
+                self._channel.release_from_thread(sum(map(len, taken)))
+            try:
+                self._take()
+            except Exception:
+                break  # the channel raises it again for whoever reads
+            if not self._rest:
+                break
+        if brought is not None:
+            brought.seek(0)
+
+    def _read_brought_into(self, target: memoryview) -> int:
+        """Fill `target` as far as what was brought in reaches; 0 at its end."""
+        assert self._brought is not None
+        data = self._brought.read(len(target))
+        if not data:
+            self._close_brought()
+        target[: len(data)] = data
+        return len(data)
+
+    def _close_brought(self) -> None:
+        brought, self._brought = self._brought, None
+        if brought is not None:
+            with suppress(OSError):  # what it could not write before, it tries once more
+                brought.close()
 
     def _fetch(self) -> bool:
-        """Fill `_rest`; False at the end of the body."""
+        """Fill `_rest`; False at the end of the body. Raises what broke it off."""
+        self._take()
+        if self._failure is not None:
+            failure = self._failure
+            if failure is self._stalled:
+                # No time-out again: who tries once more after one is not to try for ever.
+                self._failure = self._given_up
+            raise failure()
+        return bool(self._rest)
+
+    def _take(self) -> None:
+        """Fill `_rest`, with nothing at the end of the body or if `_failure` is set."""
         if self._begin is not None:
             begin, self._begin = self._begin, None
             begin()
-        if self._gave_up:
-            # What BufferedReader had of the read that timed out was lost with it: what came later
-            # would follow a gap (W-IN-3). No time-out again: who tries once more after one is not
-            # to try for ever.
-            raise self._given_up()
-        chunks = self._channel.take_from_thread(self._timeout, self._waiting)
+        if self._failure is not None:
+            return
+        try:
+            chunks = self._channel.take_from_thread(self._timeout, self._waiting)
+        except WaitInLoop as exc:
+            # What BufferedReader had of this read is lost with it.
+            self._failure = partial(WaitInLoop, *exc.args)
+            raise
         if chunks is None:
-            self._gave_up = True
-            raise self._stalled()
-        self._rest = [memoryview(chunk) for chunk in reversed(chunks)]
-        return bool(chunks)
+            self._failure = self._stalled
+        else:
+            self._rest = [memoryview(chunk) for chunk in reversed(chunks)]
+
+    # ------------------------------------------------------------
+
+    def _lock_to_read(self) -> None:
+        """Take the lock, which `bring_in` holds while it waits: so never for long in the loop."""
+        if not self._lock.acquire(False):
+            self._channel.refuse_wait_in_loop()
+            self._lock.acquire()

@@ -105,12 +105,14 @@ class ThreadToLoop:
     def wait_for_room_from_thread(self, size: int, timeout: float) -> bool:
         """Sleep until there is room for a chunk of `size` bytes or the loop has broken off.
 
-        False when for `timeout` seconds not a byte has gone on.
+        False when for `timeout` seconds not a byte has gone on. Raises WaitInLoop where it would
+        sleep in the loop's own thread.
         """
         while True:
             with self._lock:
                 if self._broken is not None or self._fits(size):
                     return True
+                self._loop.refuse_wait_in_loop("write()")
                 self._wanted = size
                 gate = self._putter = ThreadGate()
                 # Only this thread adds to it, and it sleeps: any change is progress.
@@ -374,12 +376,14 @@ class LoopToThread:
         without a byte.
 
         What arrived before a break is still given; then the reason is raised, for ever. `waiting()`
-        is entered around the sleep, if any.
+        is entered around the sleep, if any. Raises WaitInLoop where it would sleep in the loop's
+        own thread.
         """
         with self._lock:
             self._begun = True
             if self._chunks or self._ended or self._broken is not None:
                 return self._taken()
+            self.refuse_wait_in_loop()
             gate = self._taker = ThreadGate()
         with waiting():
             opened = gate.wait(timeout)
@@ -391,6 +395,10 @@ class LoopToThread:
             gate.wait()  # taken out just now: its opening is on its way
         with self._lock:
             return self._taken()
+
+    def refuse_wait_in_loop(self) -> None:
+        """Raise WaitInLoop in the loop's own thread; before a wait for the body, in any thread."""
+        self._loop.refuse_wait_in_loop("read()")
 
     def release_from_thread(self, size: int) -> None:
         """`size` of the bytes taken are used up: the task may put as many more."""

@@ -3,11 +3,12 @@
 A gate is awaited once in the loop and opened once, from the loop. A companion is a task beside the
 one that spawned it. An interrupt cuts one block of a task short without cancelling the task itself.
 
-Everything here runs in the loop's own thread, save `LoopHandle.post`.
+Everything here runs in the loop's own thread, save `post` and `refuse_wait_in_loop` of a handle.
 """
 
 import asyncio
 import contextvars
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
@@ -22,6 +23,7 @@ __all__ = [
     "Gate",
     "Interrupt",
     "LoopHandle",
+    "WaitInLoop",
     "Work",
     "running_loop",
     "running_loop_handle",
@@ -62,12 +64,18 @@ class Interrupt(ABC):
     ) -> bool: ...
 
 
+class WaitInLoop(RuntimeError):
+    """A call would wait for the event loop in that loop's own thread."""
+
+
 class LoopHandle(ABC):
     """One running event loop."""
 
     backend: ClassVar[str]
     loop: Any
     """asyncio's loop object or trio's token: what identifies the loop."""
+    thread_id: int
+    """`threading.get_ident()` of the thread that ran the loop when the handle was made."""
     cancelled: type[BaseException]
     post: Callable[[Callable[[], None]], bool]
     """Run a callback in this loop, from any thread; False when the loop is closed (see
@@ -92,6 +100,23 @@ class LoopHandle(ABC):
 
     @abstractmethod
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None: ...
+
+    def refuse_wait_in_loop(self, call: str) -> None:
+        """Raise WaitInLoop in the loop's own thread. Any thread, before `call` begins to wait."""
+        # By both: gevent shows the running loop to every greenlet, which has a number of its own;
+        # and the number of a thread that has ended is given to another.
+        if threading.get_ident() != self.thread_id:
+            return
+        try:
+            here = running_loop()
+        except RuntimeError:
+            return
+        if here is self.loop:
+            raise WaitInLoop(
+                f"{call} would wait for the client in the thread of the event loop that serves it, "
+                "which would stop every request; call it in a thread, for example by "
+                "await asyncio.to_thread(...)"
+            )
 
 
 # ---------------------------------------------------------------- asyncio
@@ -145,6 +170,7 @@ class _AsyncioHandle(LoopHandle):
             else partial(loop.call_soon_threadsafe, context=contextvars.Context())
         )
         self.loop: asyncio.AbstractEventLoop = loop
+        self.thread_id = threading.get_ident()
         self.post = Mailbox(wake, is_closed=loop.is_closed).post
         self.create_gate = loop.create_future
         self.interrupt = partial(_AsyncioInterrupt, loop)
@@ -214,6 +240,7 @@ class _TrioHandle(LoopHandle):
 
         token = trio.lowlevel.current_trio_token()
         self.loop = token
+        self.thread_id = threading.get_ident()
         self.cancelled = trio.Cancelled
         self.post = Mailbox(token.run_sync_soon).post
         self.create_gate = _TrioGate

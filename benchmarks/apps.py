@@ -33,7 +33,6 @@ class Case:
     method: str = "GET"
     part: bytes = b""  # the request body is this part, so many times
     parts: int = 0
-    request_buffer: int | None = None  # bytes that ours and the floor hold; None: our default
 
     @property
     def request_length(self) -> int:
@@ -171,14 +170,14 @@ def stream_case(name: str, count: int, chunk: bytes) -> Case:
     return Case(name, wsgi, asgi, count * len(chunk), crc, "stream", blocks)
 
 
-def upload_case(mebibytes: int, request_buffer: int | None = None) -> Case:
+def upload_case(mebibytes: int) -> Case:
     parts = mebibytes * 1024 * 1024 // PART_BYTES
     length, crc = 0, 0
     for _ in range(parts):
         length, crc = length + PART_BYTES, zlib.crc32(LARGE_CHUNK, crc)
     answer = upload_answer(length, crc)
     return Case(
-        f"upload {mebibytes} MiB" + (", buffered" if request_buffer else ""),
+        f"upload {mebibytes} MiB",
         wsgi_upload,
         asgi_upload,
         len(answer),
@@ -187,7 +186,6 @@ def upload_case(mebibytes: int, request_buffer: int | None = None) -> Case:
         method="POST",
         part=LARGE_CHUNK,
         parts=parts,
-        request_buffer=request_buffer,
     )
 
 

@@ -16,8 +16,7 @@ from typing import Any
 from .apps import HELLO, Case, answer_after, upload_answer
 from .peers import THREADS, Bridge, NewLoop
 
-W_REQUEST_WINDOW_BYTES = 65536  # the windows are our defaults, so that both wait equally often
-A_REQUEST_WINDOW_BYTES = 524288
+REQUEST_WINDOW_BYTES = 524288  # the windows are our defaults, so that both wait equally often
 RESPONSE_WINDOW_BYTES = 524288
 SMALL_BYTES = 4096  # waiting chunks travel joined when they are smaller than this on average
 
@@ -224,7 +223,7 @@ class FloorWSGIToASGI:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def upload(self, wakeups: Wakeups, scope: Any, receive: Any, send: Any) -> None:
-        window = Window(self.case.request_buffer or W_REQUEST_WINDOW_BYTES)
+        window = Window(REQUEST_WINDOW_BYTES)
         side = LoopSide(wakeups)
         future = wakeups.loop.create_future()
         with_crc = scope["query_string"] == b"crc"
@@ -308,12 +307,12 @@ class FloorASGIToWSGI:
         await side.put(window, None)
 
     def upload(self, environ: Any) -> list[bytes]:
-        window, lock = Window(A_REQUEST_WINDOW_BYTES), locked()
+        window, lock = Window(REQUEST_WINDOW_BYTES), locked()
         answer: list[bytes] = []
         with_crc = environ["QUERY_STRING"] == "crc"
         self.loop.call_soon_threadsafe(self.start, self.count(window, with_crc, answer, lock))
         read = environ["wsgi.input"].read
-        blocks = iter(lambda: read(A_REQUEST_WINDOW_BYTES), b"")
+        blocks = iter(lambda: read(REQUEST_WINDOW_BYTES), b"")
         put_from_thread(window, blocks)
         lock.acquire()
         return answer

@@ -8,18 +8,17 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from .apps import Case, in_process_cases, upload_case
+from .apps import Case, in_process_cases
 from .contest import Contest, WrongAnswerError
 from .floor import floor_wsgi_to_asgi
 from .measuring import Cost, Stopwatch
-from .peers import FLOOR, OURS, WSGI_TO_ASGI, Bridge, NewLoop, new_loops, our_wsgi_to_asgi
+from .peers import FLOOR, WSGI_TO_ASGI, Bridge, NewLoop, new_loops
 from .results import Part, Progress, Row
 from .settings import Settings
 
 CHECK_SECONDS = 60.0
 TURN_SECONDS = 120.0
 IN_FLIGHT = (1, 10, 100)  # hello requests at once
-LARGE_REQUEST_BUFFER = 1048576  # what a deployer gives us who has large uploads
 
 SCOPE = {
     "type": "http",
@@ -165,8 +164,6 @@ async def load(case: Case, app: Callable[..., Any], count: int, lanes: int) -> C
 def builders(case: Case, settings: Settings) -> dict[str, Callable[[], Bridge]]:
     """How each contender is built around the case."""
     bridges = {name: partial(build, case.wsgi) for name, build in WSGI_TO_ASGI.items()}
-    if case.request_buffer is not None:
-        bridges[OURS] = partial(our_wsgi_to_asgi, case.wsgi, request_buffer=case.request_buffer)
     every = {**bridges, FLOOR: partial(floor_wsgi_to_asgi, case)}
     return {name: build for name, build in every.items() if settings.takes(name)}
 
@@ -185,9 +182,7 @@ def compete(case: Case, lanes: int, loop: str, new_loop: NewLoop, settings: Sett
 
 def measure(settings: Settings, progress: Progress) -> Part:
     rows = []
-    cases = in_process_cases(IN_FLIGHT, settings.upload_mebibytes)
-    cases.append((upload_case(settings.upload_mebibytes, LARGE_REQUEST_BUFFER), 1))
-    for case, lanes in cases:
+    for case, lanes in in_process_cases(IN_FLIGHT, settings.upload_mebibytes):
         for loop, new_loop in new_loops().items():
             progress(f"{case.name}, {lanes} in flight, {loop}")
             rows.append(compete(case, lanes, loop, new_loop, settings))
@@ -196,10 +191,9 @@ def measure(settings: Settings, progress: Progress) -> Part:
         "A WSGI app called through ASGI, in process: microseconds a request",
         [
             "Every bridge that lets itself be told has 40 threads; asgiref has one for all.",
-            "Ours and the floor hold 64 KiB of a request, our default, or 1 MiB where it says "
-            "`buffered` (request_buffer=1048576), and 512 KiB of a response; the adapters of "
-            "uvicorn, starlette and hypercorn hold the whole request, the first two all that waits "
-            "of a response.",
+            "Ours and the floor hold 512 KiB of a request and of a response, our defaults; the "
+            "adapters of uvicorn, starlette and hypercorn hold the whole request, the first two "
+            "all that waits of a response.",
         ],
         rows,
     )

@@ -27,7 +27,7 @@ from benchmarks.stress_servers import Samples, measure_server, stress_servers
 ROOT = Path(__file__).resolve().parent.parent
 RUN_SECONDS = 120
 LOOPS = {"asyncio", "uvloop"}
-CASES = {"in-process-w": 8, "in-process-a": 7}  # a large upload to a WSGI app twice
+CASES = {"in-process-w": 7, "in-process-a": 7}
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,7 @@ class WSGIToASGIStats:
 @dataclass(frozen=True, slots=True)
 class _Settings:
     request_buffer: int
+    small_body: int
     response_buffer: int
     max_body_size: int | None
     max_header_repeats: int
@@ -140,6 +141,8 @@ class WSGIToASGI:
       leaves the count of `workers`, up to `max_streams` of them (W-FLOW-8).
     - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the client,
       per request (W-IN-4, W-FLOW-1).
+    - `small_body`: bytes, at most `request_buffer`; a request body that fits is collected before a
+      thread is taken, and of a larger one no more waits until the app reads (W-IN-5).
     - `max_body_size`: bytes; a larger request body is refused with 413, None allows any (W-IN-6).
     - `max_header_repeats`: how often one header name may come; above it is 400 (W-ENV-5).
     - `stall_timeout`: seconds that a client may neither send nor read before its request is given
@@ -159,7 +162,8 @@ class WSGIToASGI:
         max_queued: int = 1000,
         max_streams: int = 1000,
         stream_after: float = 1.0,
-        request_buffer: int = 65536,
+        request_buffer: int = 524288,
+        small_body: int = 65536,
         response_buffer: int = 524288,
         max_body_size: int | None = None,
         max_header_repeats: int = 100,
@@ -180,6 +184,7 @@ class WSGIToASGI:
             count("max_body_size", max_body_size, least=0)
         self._settings = _Settings(
             request_buffer=count("request_buffer", request_buffer, least=1),
+            small_body=min(count("small_body", small_body, least=0), request_buffer),
             response_buffer=count("response_buffer", response_buffer, least=1),
             max_body_size=max_body_size,
             max_header_repeats=count("max_header_repeats", max_header_repeats, least=1),
@@ -875,7 +880,7 @@ class _Exchange:
         if (
             self._holds_back
             or "HTTP_TRANSFER_ENCODING" in environ
-            or (length is not None and length > self._settings.request_buffer)
+            or (length is not None and length > self._settings.small_body)
         ):
             return self._body_stream()
         return None
@@ -900,7 +905,7 @@ class _Exchange:
             size += len(part)
             if not message.get("more_body", False):
                 break
-            if length is None or size > self._settings.request_buffer:
+            if length is None or size > self._settings.small_body:
                 self._ahead = parts
                 break
         self._collecting = False
@@ -924,7 +929,13 @@ class _Exchange:
         settings = self._settings
         # What BufferedReader keeps is waiting as well; it takes its share of the budget.
         kept = min(io.DEFAULT_BUFFER_SIZE, max(1, settings.request_buffer // 4))
-        self._body = LoopToThread(self._side.handle, max(1, settings.request_buffer - kept))
+        self._body = LoopToThread(
+            self._side.handle,
+            max(1, settings.request_buffer - kept),
+            # Many requests may wait for a thread (W-IN-5). One byte more, so that the end of a body
+            # of just this size is received.
+            unread_budget=settings.small_body + 1,
+        )
         begin = self._ask_for_body_from_thread if self._holds_back else None
         reader = ChannelReader(
             self._body,

@@ -561,6 +561,8 @@ def test_wrong_app_is_refused_at_construction(app: Any, named: str) -> None:
         ("stream_after", "1"),
         ("request_buffer", 0),
         ("request_buffer", "64k"),
+        ("small_body", -1),
+        ("small_body", None),
         ("response_buffer", 0),
         ("response_buffer", -1),
         ("max_body_size", -1),

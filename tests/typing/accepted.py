@@ -162,6 +162,7 @@ def arguments(backend: Backend, lifespan: LifespanMode) -> None:
         max_streams=0,
         stream_after=1,
         request_buffer=1,
+        small_body=1,
         response_buffer=1,
         max_body_size=None,
         max_header_repeats=1,

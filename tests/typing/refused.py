@@ -153,6 +153,7 @@ def arguments() -> None:
     WSGIToASGI(apps.flask_app, max_streams="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, stream_after="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, request_buffer=1e6)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    WSGIToASGI(apps.flask_app, small_body="64k")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, response_buffer=1e6)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, max_body_size="1 MB")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, max_header_repeats=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

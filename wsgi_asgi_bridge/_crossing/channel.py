@@ -275,7 +275,7 @@ class ThreadToLoop:
 
 class LoopToThread:
     """Chunks put by one task, taken by one thread; `budget` bytes at most wait, beside the one
-    chunk that spent it.
+    chunk that spent it. Until the thread first takes, `unread_budget` replaces a larger budget.
 
     The task: `wait_for_room_in_loop`, `put_in_loop`, again, then `end_in_loop` or `break_in_loop`.
     The thread: `take_from_thread` until it gives nothing, `release_from_thread` as it uses the
@@ -288,6 +288,7 @@ class LoopToThread:
         "_budget",
         "_chunks",
         "_ended",
+        "_full_budget",
         "_held",
         "_lock",
         "_loop",
@@ -295,9 +296,10 @@ class LoopToThread:
         "_taker",
     )
 
-    def __init__(self, loop: LoopHandle, budget: int) -> None:
+    def __init__(self, loop: LoopHandle, budget: int, *, unread_budget: int | None = None) -> None:
         self._loop = loop
-        self._budget = budget
+        self._full_budget = budget
+        self._budget = budget if unread_budget is None else min(unread_budget, budget)
         self._lock = Lock()
         self._chunks: list[bytes] = []
         self._held = 0
@@ -381,6 +383,8 @@ class LoopToThread:
         """
         with self._lock:
             self._begun = True
+            # A task that waits for room is woken by the next release, as always.
+            self._budget = self._full_budget
             if self._chunks or self._ended or self._broken is not None:
                 return self._taken()
             self.refuse_wait_in_loop()

@@ -142,10 +142,12 @@ class ASGIToWSGI:
 
     def _begin(self) -> None:
         """The state that a forked child does not share with its parent."""
-        self._lock = threading.Lock()
-        """Held while the loop starts, by threads only: the first request starts it, the others wait
-        for that.
+        self._lock = threading.RLock()
+        """Held for a few statements, none of which waits: neither a signal's handler that comes in
+        between nor a greenlet finds it held for long.
         """
+        self._start: _Start | None = None
+        """While the loop starts: the first request starts it, the others wait for that."""
         self._side: _LoopSide | None = None
         self._private: PrivateLoop | None = None
         """The loop that was started last, from before its lifespan's startup on."""
@@ -207,13 +209,34 @@ class ASGIToWSGI:
         # is one step.
         side = self._side
         if side is None or side.private.ended:
-            with self._lock:
-                if self._side is None or self._side.private.ended:
-                    self._side = _LoopSide.started(self)
-                side = self._side
+            side = self._started_side(waits)
         if side.refusal is not None:
             raise BridgeClosed(side.refusal)
         return side
+
+    def _started_side(self, waits: str) -> "_LoopSide":
+        """Start the loop, or wait for the thread that does."""
+        own = _Start()
+        while True:
+            try:
+                with self._lock:
+                    if (side := self._side) is not None and not side.private.ended:
+                        return side
+                    if (others := self._start) is None:
+                        self._start = own
+                if others is None:
+                    self._side = _LoopSide.started(self, own)
+                    return self._side
+            finally:
+                if self._start is own:
+                    self._start = None
+                    own.over.set()
+            if others.thread_id == threading.get_ident():
+                raise RuntimeError(
+                    f"{waits} waits for the private loop, whose start this thread is in the middle "
+                    "of; a signal's handler cannot wait for what it has interrupted"
+                )
+            others.over.wait()
 
     def startup(self) -> None:
         """Start the private loop and run the lifespan's startup now. Any thread but the loop's own,
@@ -228,13 +251,21 @@ class ASGIToWSGI:
 
         Any thread but the loop's own, where it raises RuntimeError.
 
-        A bridge used again afterwards starts a new loop.
+        A bridge used again afterwards starts a new loop. A signal's handler may call it; a start
+        that the handler has interrupted raises BridgeClosed when the handler returns.
         """
         self._notice_fork()
         if (private := self._private) is not None and private.thread_id == threading.get_ident():
             raise _in_the_loops_own_thread("close()")
         with self._lock:
-            side = self._side
+            start, side = self._start, self._side
+        if start is not None:
+            if start.thread_id != threading.get_ident():
+                start.over.wait()
+                side = self._side
+            else:  # in a signal's handler, which has interrupted the start
+                start.given_up = True
+                side = start.side
         if side is None:
             return
         side.close()
@@ -268,6 +299,18 @@ class ASGIToWSGI:
             disconnected=side.disconnected,
             failed=side.failed,
         )
+
+
+class _Start:
+    """One start of a private loop, made by one thread; others wait until it is over."""
+
+    def __init__(self) -> None:
+        self.thread_id = threading.get_ident()
+        self.over = threading.Event()
+        self.side: _LoopSide | None = None
+        """From when its loop runs."""
+        self.given_up = False
+        """Whether a signal's handler has closed the bridge in the middle of it."""
 
 
 class _LoopSide:
@@ -309,14 +352,17 @@ class _LoopSide:
         self._process = os.getpid()
 
     @classmethod
-    def started(cls, bridge: ASGIToWSGI) -> "_LoopSide":
+    def started(cls, bridge: ASGIToWSGI, start: _Start) -> "_LoopSide":
         """With its loop running and the lifespan's startup over."""
         side = cls(bridge)
+        start.side = side
         bridge._private = side.private
         closed_at_exit.add(side)
         try:
-            if side._lifespan is not None:
+            if side._lifespan is not None and not start.given_up:
                 side.refusal = side._lifespan.startup(bridge._startup_timeout)
+            if start.given_up:
+                raise BridgeClosed("the bridge was closed while it was starting")
         except BaseException:  # Ctrl-C
             side.close()
             raise

@@ -6,8 +6,10 @@ line of their own.
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
+import warnings
 import wsgiref.simple_server
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -162,6 +164,15 @@ SERVERS = (
 )
 
 
+# Those whose threads are greenlets. gunicorn patches Python in its worker: after it has imported
+# the app, with --preload.
+GREENLET_SERVERS = (
+    _gunicorn("gunicorn-gevent", "--worker-class", "gevent", lacks={}),
+    _gunicorn("gunicorn-gevent-preload", "--worker-class", "gevent", "--preload", lacks={}),
+    _served_by_this_module("eventlet", {SILENT_LEAVE: NO_SOCKET}),
+)
+
+
 def by_name(name: str) -> WSGIServer:
     return next(server for server in SERVERS if server.name == name)
 
@@ -191,11 +202,34 @@ def _serve_with_wsgiref(app: Callable[..., Any], port: int) -> None:
     wsgiref.simple_server.make_server(HOST, port, app).serve_forever()
 
 
+def _serve_with_eventlet(app: Callable[..., Any], port: int) -> None:
+    import eventlet.wsgi
+
+    # By default it collects 4096 bytes before it sends a chunk.
+    options = {"log_output": False, "minimum_chunk_size": 1}
+    eventlet.wsgi.server(eventlet.listen((HOST, port)), app, **options)
+
+
+def _patch_with_eventlet() -> None:
+    # Its own resolver imports trio, which it then cannot patch.
+    os.environ["EVENTLET_NO_GREENDNS"] = "yes"
+    warnings.filterwarnings("ignore", module="eventlet")
+    import eventlet
+
+    eventlet.monkey_patch()
+
+
 def _main(name: str, target: str, port: str) -> None:
+    if name == "eventlet":
+        _patch_with_eventlet()
     module, _, attribute = target.partition(":")
     app = getattr(importlib.import_module(module), attribute)
-    serve = {"werkzeug": _serve_with_werkzeug, "wsgiref": _serve_with_wsgiref}[name]
-    with contextlib.suppress(KeyboardInterrupt):  # The way that these two are ended.
+    serve = {
+        "werkzeug": _serve_with_werkzeug,
+        "wsgiref": _serve_with_wsgiref,
+        "eventlet": _serve_with_eventlet,
+    }[name]
+    with contextlib.suppress(KeyboardInterrupt):  # The way that these are ended.
         serve(app, int(port))
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 
 from .event_bell import EventBell
 from .gate import ThreadGate
+from .greenlets import cooperative_loop, noted_in_this_greenlet_only, patched_by
 from .loops import LoopHandle, running_loop_handle
 
 __all__ = ["LoopFactory", "PrivateLoop", "default_loop_factory"]
@@ -25,7 +26,9 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def default_loop_factory() -> LoopFactory | None:
-    """uvloop's, where it is installed."""
+    """uvloop's, where it is installed and threads are threads."""
+    if patched_by() is not None:
+        return cooperative_loop
     try:
         import uvloop
     except ImportError:
@@ -93,6 +96,9 @@ class PrivateLoop:
     def _run_asyncio(self) -> None:
         with ExitStack() as ending, asyncio.Runner(loop_factory=self._loop_factory) as runner:
             loop = runner.get_loop()
+            if patched_by() is not None:
+                _check_cooperates(loop)
+                ending.callback(noted_in_this_greenlet_only())
             bell = EventBell.where_there_is_one(loop)
             if bell is not None:
                 ending.callback(bell.close)  # after the runner has closed the loop
@@ -116,6 +122,7 @@ class PrivateLoop:
                     logger.exception("a task of the app tried to end the process; the loop goes on")
 
     def _run_trio(self) -> None:
+        _check_cooperates("the loop of trio")
         import trio
 
         async def main() -> None:
@@ -126,3 +133,13 @@ class PrivateLoop:
             await stop.wait()
 
         trio.run(main)
+
+
+def _check_cooperates(loop: object) -> None:
+    """Raises RuntimeError where threads are greenlets and `loop` would stop all of them."""
+    library = patched_by()
+    if library is not None and not isinstance(loop, asyncio.SelectorEventLoop):
+        raise RuntimeError(
+            f"{loop!r} cannot run where {library} has patched threads: it would stop all greenlets "
+            "while it waits; use backend='asyncio' without a loop_factory"
+        )

@@ -7,7 +7,7 @@ wake-up is on its way and waits for it. So every `open` meets one `wait`, and th
 again.
 """
 
-from threading import Lock
+import threading
 
 __all__ = ["ThreadGate"]
 
@@ -20,7 +20,9 @@ class ThreadGate:
     __slots__ = ("_lock", "open")
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        # Looked up each time: gevent may patch threads after this module was imported, and a lock
+        # from before blocks all greenlets. Nobody sleeps at the other locks, so those may stay.
+        self._lock = threading.Lock()
         self._lock.acquire()
         self.open = self._lock.release
 

@@ -6,6 +6,8 @@ import select
 import socket
 import sys
 
+from .greenlets import unpatched_poll
+
 __all__ = ["peer_has_closed"]
 
 
@@ -20,7 +22,7 @@ def peer_has_closed(connection: socket.socket) -> bool:
             return True
         # Only Linux tells it apart from data that waits unread.
         if sys.platform == "linux" and hasattr(select, "POLLRDHUP"):
-            poll = select.poll()
+            poll = unpatched_poll()()
             poll.register(descriptor, select.POLLRDHUP)
             return bool(poll.poll(0))
         readable, _, _ = select.select([descriptor], [], [], 0)

@@ -1,5 +1,6 @@
 """What every test of a framework starts from."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,18 @@ DOWNLOAD_BYTES = 300_000
 
 
 @pytest.fixture(scope="session")
-def django_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Django, configured, with its tables in a file of this session."""
+def configured_django(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Django with its tables in a file of this session."""
     database = tmp_path_factory.mktemp("django") / "db.sqlite3"
     django_project.configure(database)
     return database
+
+
+@pytest.fixture
+def django_database(configured_django: Path) -> Iterator[Path]:
+    """The file; whatever connects to it is disconnected when the test is over."""
+    with django_project.connections_are_closed():
+        yield configured_django
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 Its database is a SQLite file, so that threads, connections and locks are those of a real site.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.test import override_settings
 
 from tests.frameworks.gates import Gates
@@ -69,6 +73,29 @@ def configure(database: Path) -> None:
     )
     django.setup()
     call_command("migrate", run_syncdb=True, verbosity=0)
+
+
+@contextlib.contextmanager
+def connections_are_closed() -> Iterator[None]:
+    """Close the connections that were made in the block, whichever thread made them.
+
+    Behind `ASGIToWSGI` a thread keeps its connection until its next request (README, Limits), and
+    some of these threads end before it.
+    """
+    made: list[BaseDatabaseWrapper] = []
+
+    def note(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        made.append(connection)
+
+    connection_created.connect(note)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(note)
+        for connection in made:
+            connection.inc_thread_sharing()
+            connection.close()
+            connection.dec_thread_sharing()
 
 
 def django_wsgi_app(gates: Gates, file: Path) -> Any:

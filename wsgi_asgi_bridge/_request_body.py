@@ -104,7 +104,7 @@ def _has_undeclared_body(environ: Environ) -> bool:
     """
     if not environ.get("wsgi.input_terminated"):
         return False
-    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD") not in (
+    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD", "GET") not in (
         "GET",
         "HEAD",
     )

@@ -374,3 +374,14 @@ def test_nothing_of_a_clients_long_names_is_kept(outermost: str) -> None:
     finally:
         tracemalloc.stop()
     assert kept < 1_000_000, "50 requests brought names of 100 kB each"
+
+
+@pytest.mark.parametrize("address", ["", None], ids=["empty", "absent"])
+def test_an_unknown_client_is_the_same_client(address: str | None) -> None:
+    """W-ENV-10: a server says "" of a Unix socket, and the inner environ nothing."""
+    outer = outer_environ(REMOTE_ADDR=address, REMOTE_HOST="proxy.test")
+    if address is None:
+        del outer["REMOTE_ADDR"]
+    environ = inner_environ(outer)
+    assert "REMOTE_ADDR" not in environ
+    assert environ["REMOTE_HOST"] == "proxy.test"

@@ -125,7 +125,16 @@ def test_the_request_line(overrides: Scope, key: str, value: str | None) -> None
         pytest.param("/api/", "/api/x", "/api", "/x", id="a root with a trailing slash"),
         pytest.param("/api", "/apifoo", "/api", "/apifoo", id="no segment boundary"),
         pytest.param("/api", "/api/api/x", "/api", "/api/x", id="cut once"),
+        pytest.param("/api/", "/api//x", "/api", "/x", id="that by a server that prefixes"),
+        pytest.param("/api/", "/api/", "/api", "/", id="a root with a trailing slash itself"),
+        pytest.param("/api/", "/x", "/api", "/x", id="that by a server that does not"),
+        pytest.param("/", "//a", "", "/a", id="a root that is none, prefixed"),
+        pytest.param("//api", "//api/x", "/api", "/x", id="a mount below a root that is none"),
         pytest.param("api", "/api/x", "/api", "/x", id="a root without a leading slash"),
+        pytest.param("api", "api/x", "/api", "/x", id="that by a server that prefixes"),
+        pytest.param("api", "/x", "/api", "/x", id="that by a server that does not prefix"),
+        pytest.param("api/", "api//x", "/api", "/x", id="a root with one slash, the wrong one"),
+        pytest.param("/api", "/api*", "/api", "/api*", id="an asterisk in a GET"),
         pytest.param("/a/b", "/a/b/c", "/a/b", "/c", id="two segments"),
         pytest.param("", "", "", "/", id="an empty path"),
         pytest.param("/api", "", "/api", "", id="an empty path below a root"),
@@ -142,6 +151,17 @@ def test_script_name_and_path_info(
     """W-ENV-2."""
     environ = environ_with(root_path=root_path, path=path)
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (script_name, path_info)
+
+
+@pytest.mark.parametrize("root_path", ["", "/api", "/api/", "api", "/"])
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_the_asterisk_of_options_is_below_no_root(root_path: str, prefixes: bool) -> None:
+    """W-ENV-2: `OPTIONS *` is about the whole server, whatever a server puts in front of it."""
+    path = root_path + "*" if prefixes else "*"
+    raw_path = path.encode()
+    environ = environ_with(method="OPTIONS", root_path=root_path, path=path, raw_path=raw_path)
+    assert environ["SCRIPT_NAME"] == ("/api" if "api" in root_path else "")
+    assert environ["PATH_INFO"] == "/*"
 
 
 PATH_BYTES = st.binary(max_size=20).map(lambda raw: b"/" + raw)
@@ -223,6 +243,7 @@ def test_an_unknown_target_is_not_invented() -> None:
     [
         pytest.param([(b"host", b"a")], {"HTTP_HOST": "a"}, id="one"),
         pytest.param([(b"X-A", b"1")], {"HTTP_X_A": "1"}, id="any case"),
+        pytest.param([[b"x-a", b"1"]], {"HTTP_X_A": "1"}, id="a pair that is a list"),
         pytest.param([(b"x-a", b"\xe9")], {"HTTP_X_A": "\xe9"}, id="latin-1"),
         pytest.param(
             [(b"x-a", b"1"), (b"x-a", b"2"), (b"X-A", b"3")], {"HTTP_X_A": "1,2,3"}, id="repeated"
@@ -341,6 +362,7 @@ def test_beside_transfer_encoding_a_content_length_is_not_the_length(length_firs
     [
         pytest.param(("192.0.2.7", 8000), None, "http", ("192.0.2.7", "8000"), id="an address"),
         pytest.param(["192.0.2.7", 8000], None, "http", ("192.0.2.7", "8000"), id="a list"),
+        pytest.param(iter(("192.0.2.7", 8000)), None, "http", ("192.0.2.7", "8000"), id="iterable"),
         pytest.param(("192.0.2.7", "8000"), None, "http", ("192.0.2.7", "8000"), id="a str port"),
         pytest.param(("192.0.2.7", 0), None, "http", ("192.0.2.7", "0"), id="port 0"),
         pytest.param(("192.0.2.7", ""), None, "https", ("192.0.2.7", "443"), id="an empty port"),
@@ -356,6 +378,10 @@ def test_beside_transfer_encoding_a_content_length_is_not_the_length(length_firs
         pytest.param(None, b"[::1]:81", "http", ("[::1]", "81"), id="a v6 Host with a port"),
         pytest.param(None, b"[::1]", "http", ("[::1]", "80"), id="a v6 Host"),
         pytest.param(None, b"a.test:", "http", ("a.test:", "80"), id="a Host with half a port"),
+        pytest.param(
+            None, b"a.test:" + b"9" * 5000, "http", ("a.test", "80"), id="a port of 5,000 digits"
+        ),
+        pytest.param(None, b"a.test:65536", "https", ("a.test", "443"), id="a port of no TCP"),
         pytest.param(None, b":81", "http", ("localhost", "81"), id="a Host that is a port"),
         pytest.param(None, b"", "http", ("localhost", "80"), id="an empty Host"),
         pytest.param(
@@ -383,16 +409,21 @@ def test_the_server_has_a_name_and_a_port_always(
         pytest.param(["192.0.2.1", "5"], "192.0.2.1", "5", id="a list, a str port"),
         pytest.param(("192.0.2.1", None), "192.0.2.1", None, id="no port"),
         pytest.param(("192.0.2.1",), "192.0.2.1", None, id="one element"),
-        pytest.param(("192.0.2.1", 0), "192.0.2.1", "0", id="port 0"),
-        pytest.param(None, "", None, id="unknown"),
-        pytest.param((None, None), "", None, id="two Nones"),
-        pytest.param("", "", None, id="an empty str"),
+        pytest.param(iter(("192.0.2.1", 5)), "192.0.2.1", "5", id="any iterable"),
+        pytest.param({"192.0.2.1": 1, 5: 2}.keys(), "192.0.2.1", "5", id="another iterable"),
+        pytest.param(("192.0.2.1", 0), "192.0.2.1", None, id="port 0"),
+        pytest.param(("192.0.2.1", "0"), "192.0.2.1", None, id="port 0, a str"),
+        pytest.param(("192.0.2.1", ""), "192.0.2.1", None, id="an empty port"),
+        pytest.param(("", 0), None, None, id="an empty address"),
+        pytest.param(None, None, None, id="unknown"),
+        pytest.param((None, None), None, None, id="two Nones"),
+        pytest.param("", None, None, id="an empty str"),
     ],
 )
-def test_the_client(client: Any, address: str, port: str | None) -> None:
-    """W-ENV-7."""
+def test_the_client(client: Any, address: str | None, port: str | None) -> None:
+    """W-ENV-7, W-ENV-10: what is unknown is left out."""
     environ = environ_with(client=client)
-    assert environ["REMOTE_ADDR"] == address
+    assert environ.get("REMOTE_ADDR") == address
     assert environ.get("REMOTE_PORT") == port
 
 

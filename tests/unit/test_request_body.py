@@ -146,3 +146,9 @@ def test_no_input_is_no_body() -> None:
     assert request_body({"wsgi.input": None}, None, BLOCK).read() == (b"", True)
     assert request_body({"wsgi.input": None}, 5, BLOCK).read() == (b"", None)
     assert request_body({"wsgi.input": BodyInput(b"hello")}, 5, BLOCK).read() == (b"hello", True)
+
+
+def test_without_a_method_it_is_a_get_which_has_no_undeclared_body() -> None:
+    """A-SCOPE-2."""
+    environ = {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(b"of the next request")}
+    assert request_body(environ, None, 10).empty

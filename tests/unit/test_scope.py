@@ -86,6 +86,7 @@ def test_the_state_is_a_shallow_copy() -> None:
     ("overrides", "key", "value"),
     [
         ({"REQUEST_METHOD": "post"}, "method", "POST"),
+        ({"REQUEST_METHOD": None}, "method", "GET"),
         ({"SERVER_PROTOCOL": "HTTP/1.0"}, "http_version", "1.0"),
         ({"SERVER_PROTOCOL": "HTTP/1.1"}, "http_version", "1.1"),
         ({"SERVER_PROTOCOL": "HTTP/2"}, "http_version", "2"),
@@ -152,6 +153,18 @@ def test_the_request_line(overrides: Environ, key: str, value: object) -> None:
             id="a proxy prefix beyond ASCII",
         ),
         pytest.param("", None, None, "", "", b"", id="nothing"),
+        pytest.param("", "/api/", "/a", "/api", "/api/a", b"/api/a", id="a slash behind a mount"),
+        pytest.param("", "/api/", "a", "/api", "/api/a", b"/api/a", id="between mount and path"),
+        pytest.param("", "/api/", "", "/api", "/api/", b"/api/", id="that mount itself"),
+        pytest.param("", "/api/", "*", "/api", "*", b"*", id="OPTIONS * below it"),
+        pytest.param("", "/", "/a", "", "/a", b"/a", id="a mount that is none"),
+        pytest.param("", "/", "", "", "/", b"/", id="that mount itself, at the root"),
+        pytest.param("", "api", "/a", "/api", "/api/a", b"/api/a", id="no slash before a mount"),
+        pytest.param("", "/api", "a", "/api", "/api/a", b"/api/a", id="no slash before a path"),
+        pytest.param("", "", "a", "", "/a", b"/a", id="no slash before it, not mounted"),
+        pytest.param(
+            "/proxy", "/api/", "a", "/proxy/api", "/proxy/api/a", b"/proxy/api/a", id="and a proxy"
+        ),
     ],
 )
 def test_paths(
@@ -303,7 +316,6 @@ def test_the_server(name: str | None, port: Any, server: Any) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"REQUEST_METHOD": None},
         {"REQUEST_METHOD": 5},
         {"PATH_INFO": b"/bytes"},
         {"PATH_INFO": "/\ud800"},
@@ -402,6 +414,11 @@ def test_only_a_get_asks_for_a_websocket(method: str) -> None:
     assert not is_websocket({"REQUEST_METHOD": method} | upgrade)
 
 
+def test_without_a_method_it_is_a_get() -> None:
+    """A-SCOPE-2, A-WS-1."""
+    assert is_websocket({"HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade"})
+
+
 # --- round trips
 
 SEGMENTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), max_size=3)
@@ -492,7 +509,7 @@ def environs(draw: st.DrawFn) -> Environ:
         QUERY_STRING=query,
         REQUEST_METHOD=draw(st.sampled_from(["GET", "POST", "PROPFIND"])),
         SERVER_PORT=str(draw(PORTS)),
-        REMOTE_PORT=str(draw(PORTS)),
+        REMOTE_PORT=str(draw(PORTS.filter(bool))),  # 0 is none (W-ENV-10)
         SERVER_PROTOCOL=draw(st.sampled_from(["HTTP/1.0", "HTTP/1.1", "HTTP/2"])),
     )
     environ["wsgi.url_scheme"] = draw(st.sampled_from(["http", "https"]))

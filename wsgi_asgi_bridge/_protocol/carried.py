@@ -84,7 +84,8 @@ def environ_beside_the_message(outer: Mapping[str, Any], environ: Environ) -> En
     of middleware and of the deployer.
     """
     own_tls = "SSL_PROTOCOL" in environ
-    same_client = outer.get("REMOTE_ADDR") == environ.get("REMOTE_ADDR")
+    # Servers say "" of a Unix socket; a WSGIToASGI leaves out what is unknown.
+    same_client = (outer.get("REMOTE_ADDR") or None) == environ.get("REMOTE_ADDR")
     return {
         key: value
         for key, value in outer.items()

@@ -19,6 +19,8 @@ from .scope_view import ScopeView, sketch
 __all__ = ["environ_from_scope", "environ_template"]
 
 DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+MAX_PORT = 65535
+MAX_PORT_DIGITS = 5
 HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 TLS_VERSIONS = {0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 
@@ -33,7 +35,6 @@ def environ_template(*, multithread: bool, file_wrapper: object) -> Environ:
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.multithread": multithread,
@@ -100,15 +101,8 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
     # What was never escaped and is ASCII is exact as it is.
     if not path.isascii() or (raw_path is not None and b"%" in raw_path):
         info = _path_bytes(path, raw_path).decode("latin-1")
-    if root_path and (script := root_path.rstrip("/")):
-        if not script.startswith("/"):
-            script = "/" + script
-        if not script.isascii():
-            script = script.encode("utf-8", "surrogateescape").decode("latin-1")
-        if info == script:
-            info = ""
-        elif info.startswith(script) and info[len(script)] == "/":
-            info = info[len(script) :]
+    if root_path:
+        script, info = _mounted(root_path, info, environ["REQUEST_METHOD"])
         environ["SCRIPT_NAME"] = script
     if info[:1] != "/" and (info or not script):
         info = "/" + info  # an empty path, or `*`: PEP 3333 leaves no other form
@@ -120,6 +114,31 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
         if query := environ["QUERY_STRING"]:
             target = target + "?" + query
         environ["REQUEST_URI"] = environ["RAW_URI"] = target
+
+
+def _mounted(root_path: str, path: str, method: str) -> tuple[str, str]:
+    """SCRIPT_NAME, and PATH_INFO as far as there is one, of a path below `root_path`.
+
+    Some servers put root_path, as it was typed, in front of the path, even of `*` (uvicorn). Others
+    leave the path alone.
+    """
+    if not root_path.isascii():
+        root_path = root_path.encode("utf-8", "surrogateescape").decode("latin-1")
+    if root_path[0] != "/":
+        root_path = "/" + root_path
+        if path[:1] != "/" and path:
+            path = "/" + path
+    # Never two slashes in front: a URL made of those would name another host.
+    script = "/" + stripped if (stripped := root_path.strip("/")) else ""
+    if path.startswith(root_path):
+        rest = path[len(root_path) :]
+        if rest[:1] == "/" or (rest == "*" and method == "OPTIONS"):
+            return script, rest
+    if path == script:
+        return script, ""
+    if path.startswith(script + "/"):
+        return script, path[len(script) :]
+    return script, path
 
 
 def _path_bytes(path: str, raw_path: bytes | None) -> bytes:
@@ -185,7 +204,9 @@ def _one_length(declared: str) -> str:
 
 
 def _set_peers(environ: Environ, scope: Mapping[str, Any], scheme: str) -> None:
-    """SERVER_NAME, SERVER_PORT, REMOTE_ADDR, REMOTE_PORT (W-ENV-7)."""
+    """SERVER_NAME and SERVER_PORT always, REMOTE_ADDR and REMOTE_PORT if known (W-ENV-7,
+    W-ENV-10).
+    """
     name, port = scope.get("server") or (None, None)
     if port is None or not name:
         # No address, or a Unix socket (path, None): the client's Host names us as well as anything
@@ -199,16 +220,27 @@ def _set_peers(environ: Environ, scope: Mapping[str, Any], scheme: str) -> None:
     )
     client = scope.get("client")
     if client:
-        environ["REMOTE_ADDR"] = client[0] or ""
-        if len(client) > 1 and client[1] is not None:
-            environ["REMOTE_PORT"] = str(client[1])
+        if not isinstance(client, list | tuple):
+            client = tuple(client)
+        if client[0]:
+            environ["REMOTE_ADDR"] = client[0]
+            # 0 is what a client without a port has in a scope, and no client of TCP.
+            if len(client) > 1 and client[1] not in _NO_PORT:
+                environ["REMOTE_PORT"] = str(client[1])
+
+
+_NO_PORT = (None, 0, "", "0")
 
 
 def _name_and_port(host: str) -> tuple[str, str | None]:
-    """`name:port`, `name`, `[v6]:port` taken apart."""
+    """`name:port`, `name`, `[v6]:port` taken apart.
+
+    What is no port of TCP is dropped: a client may send thousands of digits, on which int() in an
+    app raises.
+    """
     name, colon, port = host.rpartition(":")
     if colon and port.isascii() and port.isdigit():
-        return name, port
+        return name, port if len(port) <= MAX_PORT_DIGITS and int(port) <= MAX_PORT else None
     return host, None
 
 

@@ -42,7 +42,7 @@ def is_websocket(environ: Environ) -> bool:
     """
     return (
         "HTTP_UPGRADE" in environ
-        and environ.get("REQUEST_METHOD") == "GET"
+        and environ.get("REQUEST_METHOD", "GET") == "GET"
         and environ["HTTP_UPGRADE"].lower() == "websocket"
         and "upgrade" in environ.get("HTTP_CONNECTION", "").lower()
     )
@@ -60,11 +60,13 @@ def scope_from_environ(
     try:
         path = _octets(environ.get("PATH_INFO", ""))
         root = root_path
+        if path[:1] != b"/" and path and path != b"*":
+            path = b"/" + path
         if script := environ.get("SCRIPT_NAME"):
-            mount = _octets(script)
+            mount = _mount(script)
             if path != b"*":
-                path = mount + path
-            root += mount.decode("utf-8", "replace").rstrip("/")
+                path = mount + (path or b"/" if script[-1] == "/" else path)
+            root += mount.decode("utf-8", "replace")
         if path == b"*":  # OPTIONS of the server as a whole, which no prefix is a part of
             root_path = ""
         raw_path = _raw_path(environ, path)
@@ -72,7 +74,7 @@ def scope_from_environ(
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": HTTP_VERSIONS.get(environ.get("SERVER_PROTOCOL", ""), "1.1"),
-            "method": environ["REQUEST_METHOD"].upper(),
+            "method": environ.get("REQUEST_METHOD", "GET").upper(),
             "scheme": environ.get("wsgi.url_scheme", "http"),
             "path": root_path + path.decode("utf-8", "replace"),
             "raw_path": quote_from_bytes(root_path.encode(), PATH_SAFE).encode() + raw_path
@@ -94,6 +96,12 @@ def scope_from_environ(
         return scope
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise ServerError(f"the server's environ cannot be translated: {exc!r}") from exc
+
+
+def _mount(script: str) -> bytes:
+    """SCRIPT_NAME without a slash at its end and with one in front."""
+    mount = _octets(script).rstrip(b"/")
+    return b"/" + mount if mount and mount[:1] != b"/" else mount
 
 
 def _octets(text: str) -> bytes:

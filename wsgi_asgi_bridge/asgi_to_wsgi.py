@@ -10,13 +10,14 @@ import errno
 import inspect
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from asgiref.compatibility import guarantee_single_callable
@@ -48,6 +49,11 @@ LIFESPAN_MODES = ("auto", "on", "off")
 
 PASSED_OVER_BYTES = 1048576
 """How much of a body that may not be sent an app may make: more than a page, less than a stream."""
+
+TURNS_FOR_THE_APP = 16
+"""How many turns of the loop an app has to end after its response, where it matters how it ends. A
+framework's error page raises in the same turn; each `BaseHTTPMiddleware` around it takes three.
+"""
 
 CANCEL_SECONDS = 1.0
 """How long a cancelled app may clean up before the lifespan ends without it."""
@@ -471,6 +477,7 @@ class _Exchange(Iterator[bytes]):
         "_echo",
         "_environ",
         "_gone",
+        "_held",
         "_is_inner",
         "_last",
         "_left",
@@ -486,6 +493,7 @@ class _Exchange(Iterator[bytes]):
         "_side",
         "_task",
         "_tells_changes",
+        "_turns",
     )
 
     def __init__(
@@ -524,6 +532,9 @@ class _Exchange(Iterator[bytes]):
         self._reads_on = False  # whether the app's last receive() took a part of the body
         self._gone = False
         self._over = False
+        self._held: bytes | None = None
+        """The last part of the body, while it waits for how the app ends."""
+        self._turns: int
         self._receivers: list[Gate] = []  # tasks of the app that wait in receive()
         self._sending = 0  # tasks of the app that wait in send()
         if self._body.small:
@@ -541,14 +552,19 @@ class _Exchange(Iterator[bytes]):
         if not self._side.handle.post(self._begin_in_loop):
             raise BridgeClosed("the private event loop has ended")
         chunks = self._take()
+        response = self._response
+        # A list tells the server that this is all, and many add a Content-Length to it. So what the
+        # app sent decides, not how much of it this thread was in time to take (A-OUT-7).
+        whole = self._last and not response.in_parts
+        if whole and self._caller.late_error is not None:
+            whole = False  # a list has no close(), to raise it from
+            response.say_length(sum(map(len, chunks)))
         try:
-            start_response(self._response.status, self._response.headers)
+            start_response(response.status, response.headers)
         except BaseException:
             self.close()
             raise
-        # A list tells the server that this is all, and many add a Content-Length to it. So what the
-        # app sent decides, not how much of it this thread was in time to take (A-OUT-7).
-        if self._last and not self._response.in_parts and not self._caller.has_unfinished_work():
+        if whole and not self._caller.has_unfinished_work():
             if self._changes is not None:
                 self._forget_changes()
             # A long body is cut as the server takes it.
@@ -573,6 +589,8 @@ class _Exchange(Iterator[bytes]):
         May be called again, and in another thread. After a whole response it returns when a WSGI
         app behind both bridges has closed its own. Of an app that goes on, nobody knows what it
         will take back, so the caller's context keeps nothing of it.
+
+        Raises, once, what the app raised right after a response of its own that says 5xx (A-OUT-8).
         """
         self._blocks = _NO_BLOCKS
         self._leave()
@@ -586,6 +604,14 @@ class _Exchange(Iterator[bytes]):
         elif not self._last and self._echo is not None:
             self._echo.repeat({})
         self._forget_changes()
+        error = self._caller.late_error_from_thread()
+        if error is not None:
+            try:
+                if not _is_below_opentelemetry():
+                    raise error
+                _log_late_error(error)
+            finally:
+                del error  # its traceback leads to this frame
 
     def _take(self) -> list[bytes]:
         """What the app has sent; serves it with this thread meanwhile.
@@ -600,6 +626,7 @@ class _Exchange(Iterator[bytes]):
             self._repeat_changes()
             self._forget_changes()
             self._leave()
+            _log_late_error(self._caller.late_error_from_thread())
             raise
         if self._caller.changes is not None or self._changes is not None:
             self._repeat_changes()
@@ -716,6 +743,8 @@ class _Exchange(Iterator[bytes]):
 
     def _app_ended(self, error: BaseException | None) -> None:
         side = self._side
+        if self._held is not None:
+            error = self._end_with_app(error)
         if self._body_broken and self._body_told:
             # It was told that its client has left, and ends without having answered: it did what
             # the spec asks for. Changes nothing where the response has ended.
@@ -724,7 +753,7 @@ class _Exchange(Iterator[bytes]):
         if self._over:
             side.background -= 1
             if error is not None and not _is_consequence(error, (ClientDisconnected,)):
-                logger.error("the app raised after its response had ended", exc_info=error)
+                _log_late_error(error)
         elif self._gone:
             if error is not None and not _is_consequence(
                 error, (ClientDisconnected, side.handle.cancelled)
@@ -732,11 +761,7 @@ class _Exchange(Iterator[bytes]):
                 logger.error("the app raised after its client had left", exc_info=error)
         else:
             side.failed += 1
-            self._note_changes()
-            if not self._tells_changes and self._changes is not None:
-                # Any caller may know what a monitor around the app has noted about this exception;
-                # another one, around the bridge, would report it again.
-                self._changes = None if error is None else notes_on(error, self._changes)
+            self._note_last_changes(error)
             self._caller.fail_in_loop(
                 AppError(
                     f"the app returned {self._response.state.value}, without ending its response"
@@ -748,6 +773,14 @@ class _Exchange(Iterator[bytes]):
         if self._receivers:
             self._open_receivers()
         side.exchange_ended(self)
+
+    def _note_last_changes(self, error: BaseException | None) -> None:
+        """With the app's end, which raised `error`."""
+        self._note_changes()
+        if not self._tells_changes and self._changes is not None:
+            # Any caller may know what a monitor around the app has noted about this exception;
+            # another one, around the bridge, would report it again.
+            self._changes = None if error is None else notes_on(error, self._changes)
 
     async def _send(self, message: Message) -> None:
         if self._gone:
@@ -761,6 +794,9 @@ class _Exchange(Iterator[bytes]):
             return
         if self._tells_changes:
             self._note_changes()
+        if last and (self._changes or self._response.status[0] == "5"):
+            self._hold_end(body)
+            return
         wait = self._caller.put_in_loop(body, last)
         if wait is None:
             raise self._found_gone()
@@ -783,6 +819,52 @@ class _Exchange(Iterator[bytes]):
         if self._receivers:
             self._open_receivers()
 
+    def _hold_end(self, body: bytes) -> None:
+        """The thread gets `body`, the last part, when the app has ended: only then it is known what
+        the app raises after a 5xx (A-OUT-8), and which context variables it has reset (D-2).
+
+        An app that goes on, with background work, is waited for a few turns of the loop, no longer.
+        """
+        if self._caller.left():
+            raise self._found_gone()
+        self._held = body
+        self._turns = TURNS_FOR_THE_APP
+        self._note_end()
+        self._side.handle.call_later(0.0, self._count_turn)
+
+    def _count_turn(self) -> None:
+        if self._held is None:
+            return
+        self._turns -= 1
+        if self._turns:
+            self._side.handle.call_later(0.0, self._count_turn)
+        else:
+            if self._changes:
+                self._changes = {}  # it may still reset them, and nobody would be told
+            self._release_end()
+
+    def _release_end(self) -> None:
+        """Put the end that was held back. A thread that has left meanwhile has no use for it."""
+        body, self._held = self._held, None
+        if body is not None:
+            self._caller.put_in_loop(body, last=True)
+
+    def _end_with_app(self, error: BaseException | None) -> BaseException | None:
+        """The app has ended while its end was held back.
+
+        Gives what is left to be logged: the error, unless `close()` raises it.
+        """
+        self._note_last_changes(error)
+        if (
+            error is not None
+            and self._response.status[0] == "5"
+            and not _is_consequence(error, (ClientDisconnected,))
+            and self._caller.follow_with_error_in_loop(presentable(error))
+        ):
+            error = None
+        self._release_end()
+        return error
+
     async def _pass_over(self, last: bool) -> None:
         """A body part of a response that has no body (HEAD, 204, 304): the client has all already.
 
@@ -791,9 +873,12 @@ class _Exchange(Iterator[bytes]):
         if not self._over:
             if self._tells_changes:
                 self._note_changes()
-            if self._caller.put_in_loop(b"", last=True) is None:
+            if self._changes or self._response.status[0] == "5":
+                self._hold_end(b"")
+            elif self._caller.put_in_loop(b"", last=True) is None:
                 raise self._found_gone()
-            self._note_end()
+            else:
+                self._note_end()
         if not last:
             await self._side.handle.checkpoint()
             if self._response.passed_over > PASSED_OVER_BYTES:
@@ -857,6 +942,7 @@ class _Exchange(Iterator[bytes]):
         In the loop and not in the thread, so that nothing comes between: the app neither sends to
         nobody nor ends as one that was never told. A response that has ended stays whole.
         """
+        self._release_end()
         self._caller_left_in_loop()
         self._caller.fail_in_loop(error)
 
@@ -889,6 +975,7 @@ class _Exchange(Iterator[bytes]):
         """The bridge is closed: nobody waits any longer, neither the thread for the app nor the app
         for its background work.
         """
+        self._release_end()
         self._caller.fail_in_loop(
             BridgeClosed("the bridge was shut down while this request was in flight")
         )
@@ -944,6 +1031,25 @@ def _client_gone() -> ClientDisconnected:
     quiet.
     """
     return ClientDisconnected(errno.EPIPE, "the client disconnected before the exchange was over")
+
+
+def _is_below_opentelemetry() -> bool:
+    """Whether OpenTelemetry's WSGI middleware is among the callers.
+
+    After a `close()` that raises it neither ends its span nor leaves its context, in which the next
+    requests of this thread would then be traced.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "opentelemetry.instrumentation.wsgi":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _log_late_error(error: BaseException | None) -> None:
+    if error is not None:
+        logger.error("the app raised after its response had ended", exc_info=error)
 
 
 def _is_consequence(error: BaseException, causes: tuple[type[BaseException], ...]) -> bool:

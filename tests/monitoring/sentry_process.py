@@ -114,6 +114,12 @@ async def raw_asgi_stream(scope: Any, receive: Any, send: Any) -> None:
     raise LookupError("not there")
 
 
+async def raw_asgi_error_page(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 500})
+    await send({"type": "http.response.body", "body": b"sorry"})
+    raise LookupError("not there")
+
+
 def flask_app(*, raises: bool = False) -> Flask:
     """With `raises`, Flask lets the server answer: the exception travels on."""
     app = Flask("reported")
@@ -266,6 +272,10 @@ UNDER_ASGI: dict[str, tuple[Arrangement, str]] = {
         lambda of: of.asgi(of.w(of.wsgi(of.a(of.asgi(raw_asgi))))),
         "/error",
     ),
+    "asgi(W(wsgi(A(raw)))), error page": (
+        lambda of: of.asgi(of.w(of.wsgi(of.a(raw_asgi_error_page)))),
+        "/error",
+    ),
 }
 UNDER_WSGI: dict[str, tuple[Arrangement, str]] = {
     # one bridge
@@ -277,6 +287,11 @@ UNDER_WSGI: dict[str, tuple[Arrangement, str]] = {
     "wsgi(A(raw))": (lambda of: of.wsgi(of.a(raw_asgi)), "/error"),
     "wsgi(A(asgi(raw)))": (lambda of: of.wsgi(of.a(of.asgi(raw_asgi))), "/error"),
     "wsgi(A(asgi(raw))), stream": (lambda of: of.wsgi(of.a(of.asgi(raw_asgi_stream))), "/stream"),
+    "wsgi(A(raw)), error page": (lambda of: of.wsgi(of.a(raw_asgi_error_page)), "/error"),
+    "wsgi(A(asgi(raw))), error page": (
+        lambda of: of.wsgi(of.a(of.asgi(raw_asgi_error_page))),
+        "/error",
+    ),
     "wsgi(A(fastapi))": (lambda of: of.wsgi(of.a(fastapi_app())), "/error"),
     "wsgi(A(fastapi)), stream": (lambda of: of.wsgi(of.a(fastapi_app())), "/stream"),
     "host(A(fastapi))": (lambda of: of.host(of.a(fastapi_app())), "/new/error"),
@@ -319,12 +334,15 @@ def ask_asgi(app: Any, path: str) -> None:
 
 def ask_wsgi(app: Any, path: str) -> None:
     """In a new thread, whose context knows of no other request."""
+    asking(app, path).result()
 
+
+def asking(app: Any, path: str) -> InThread:
     def ask() -> None:
         with contextlib.suppress(LookupError):
             get_wsgi(app, path)
 
-    InThread(ask).result()
+    return InThread(ask)
 
 
 def one_each(inbox: Inbox) -> dict[str, list[Report]]:
@@ -356,7 +374,7 @@ def ask_all_asgi(app: Any, paths: list[str]) -> None:
 
 
 def ask_all_wsgi(app: Any, paths: list[str]) -> None:
-    for caller in [InThread(lambda path=path: get_wsgi(app, path)) for path in paths]:
+    for caller in [asking(app, path) for path in paths]:
         caller.result()
 
 

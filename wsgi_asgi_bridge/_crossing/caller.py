@@ -55,6 +55,7 @@ class Caller:
         "_unfinished",
         "changes",
         "last_changes",
+        "late_error",
         "loop",
     )
 
@@ -79,6 +80,8 @@ class Caller:
         """
         self.last_changes: Changes | None = None
         """The same at the end of that work, which `wait_for_work_from_thread` waits for."""
+        self.late_error: BaseException | None = None
+        """What follows the end; the thread may look once it has taken that."""
 
     # ------------------------------------------------------------ the loop
 
@@ -144,6 +147,17 @@ class Caller:
             parked, self._parked = self._parked, None
         if parked is not None:
             parked.open()
+
+    def follow_with_error_in_loop(self, error: BaseException) -> bool:
+        """`error` comes after the end, which is put next. False when the thread has left already.
+
+        Who leaves from now on finds it, with the end or without, in `late_error_from_thread`.
+        """
+        with self._lock:
+            if self._left:
+                return False
+            self.late_error = error
+            return True
 
     def left(self) -> bool:
         """Whether the thread has left. Any thread."""
@@ -228,6 +242,12 @@ class Caller:
                 and glance is not None
             ):
                 glance()
+
+    def late_error_from_thread(self) -> BaseException | None:
+        """What followed the end, for one to raise it, whichever thread comes first."""
+        with self._lock:
+            error, self.late_error = self.late_error, None
+            return error
 
     def leave_from_thread(self) -> list[Callable[[], None]]:
         """This thread serves the exchange no longer.

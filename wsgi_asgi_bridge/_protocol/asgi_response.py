@@ -70,6 +70,14 @@ class ASGIResponse:
         """Bytes of a body that may not be sent."""
         self._trailers = False
 
+    def say_length(self, length: int) -> None:
+        """Add the Content-Length of a body that came in one message, as servers do for a list.
+
+        Before the head is handed over.
+        """
+        if self._declared is None and not (self.in_parts or self.bodyless):
+            self.headers.append(("Content-Length", str(length)))
+
     def accept(self, message: Mapping[str, Any]) -> tuple[bytes, bool] | None:
         """Take the app's next message.
 

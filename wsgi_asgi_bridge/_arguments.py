@@ -48,12 +48,13 @@ def count(name: str, value: Any, *, least: int) -> int:
     return value
 
 
-def seconds(name: str, value: Any) -> float:
-    """A number of seconds above zero that a thread can wait for."""
+def seconds(name: str, value: Any, *, zero: bool = False) -> float:
+    """A number of seconds above zero that a thread can wait for; or zero, if that is allowed."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}, expected a number of seconds")
-    if not 0 < value <= threading.TIMEOUT_MAX:
+    if not (0 < value <= threading.TIMEOUT_MAX or (zero and value == 0)):
+        least = "0 seconds or more" if zero else "seconds above 0"
         raise ValueError(
-            f"{name} is {value}, expected seconds above 0 and at most {threading.TIMEOUT_MAX:.0f}"
+            f"{name} is {value}, expected {least} and at most {threading.TIMEOUT_MAX:.0f}"
         )
     return float(value)

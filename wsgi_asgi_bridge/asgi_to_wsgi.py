@@ -97,6 +97,8 @@ class ASGIToWSGI:
       per request (A-IN-1, A-OUT-2).
     - `disconnect_poll`: seconds between two looks at whether the client is still there, while the
       app is silent (A-IN-3).
+    - `background_wait`: seconds that `close()` of a whole response waits for what the app does
+      after it; for tests and hosts that serve one request (A-OUT-9).
     - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix; begins with a slash.
 
     Raises TypeError, ValueError or ImportError for arguments that make no sense.
@@ -114,6 +116,7 @@ class ASGIToWSGI:
         request_buffer: int = 524288,
         response_buffer: int = 524288,
         disconnect_poll: float = 0.25,
+        background_wait: float = 0.0,
         root_path: str | None = None,
     ) -> None:
         self._app = _single_callable(imported_app(app, kind="an ASGI app"))
@@ -142,6 +145,7 @@ class ASGIToWSGI:
         self._request_buffer = count("request_buffer", request_buffer, least=1)
         self._response_buffer = count("response_buffer", response_buffer, least=1)
         self._disconnect_poll = seconds("disconnect_poll", disconnect_poll)
+        self._background_wait = seconds("background_wait", background_wait, zero=True)
         self._root_path = (root_path or "").rstrip("/")
         self._begin()
         reset_in_child(self)
@@ -463,6 +467,7 @@ class _Exchange(Iterator[bytes]):
     # only where the first one has set them all before there are many, and the loop sets some late.
     __slots__ = (
         "__weakref__",
+        "_app_over",
         "_before",
         "_blocks",
         "_body",
@@ -510,6 +515,8 @@ class _Exchange(Iterator[bytes]):
         # that says who is logged in must not stay; a WSGIToASGI makes one for each request.
         self._is_inner = "asgi.scope" in environ
         self._tells_changes = self._is_inner and _is_below_a_task(environ)
+        self._app_over = ThreadGate() if bridge._background_wait else None
+        """Opened when the app has ended, where `close()` waits for that."""
         # The calling thread's.
         self._body = request_body(environ, length, bridge._request_buffer)
         self._environ = environ
@@ -556,8 +563,8 @@ class _Exchange(Iterator[bytes]):
         # A list tells the server that this is all, and many add a Content-Length to it. So what the
         # app sent decides, not how much of it this thread was in time to take (A-OUT-7).
         whole = self._last and not response.in_parts
-        if whole and self._caller.late_error is not None:
-            whole = False  # a list has no close(), to raise it from
+        if whole and (self._caller.late_error is not None or self._app_over is not None):
+            whole = False  # a list has no close()
             response.say_length(sum(map(len, chunks)))
         try:
             start_response(response.status, response.headers)
@@ -590,7 +597,8 @@ class _Exchange(Iterator[bytes]):
         app behind both bridges has closed its own. Of an app that goes on, nobody knows what it
         will take back, so the caller's context keeps nothing of it.
 
-        Raises, once, what the app raised right after a response of its own that says 5xx (A-OUT-8).
+        Waits for the app's background work where `background_wait` says so (A-OUT-9). Raises, once,
+        what the app raised right after a response of its own that says 5xx (A-OUT-8).
         """
         self._blocks = _NO_BLOCKS
         self._leave()
@@ -604,6 +612,9 @@ class _Exchange(Iterator[bytes]):
         elif not self._last and self._echo is not None:
             self._echo.repeat({})
         self._forget_changes()
+        over = self._app_over
+        if over is not None and self._last and over.wait(self._bridge._background_wait):
+            over.open()  # for who closes again
         error = self._caller.late_error_from_thread()
         if error is not None:
             try:
@@ -773,6 +784,8 @@ class _Exchange(Iterator[bytes]):
         if self._receivers:
             self._open_receivers()
         side.exchange_ended(self)
+        if self._app_over is not None:
+            self._app_over.open()
 
     def _note_last_changes(self, error: BaseException | None) -> None:
         """With the app's end, which raised `error`."""

@@ -180,6 +180,7 @@ def arguments(backend: Backend, lifespan: LifespanMode) -> None:
         request_buffer=1,
         response_buffer=1,
         disconnect_poll=1,
+        background_wait=0,
         root_path="/api",
     )
     ASGIToWSGI(apps.quart_app, backend="trio", lifespan="off", loop_factory=None, root_path=None)

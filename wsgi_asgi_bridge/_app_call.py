@@ -218,7 +218,10 @@ class AppCall:
 
     def _write(self, chunk: bytes) -> None:
         """PEP 3333's imperative way; what it gives precedes what is yielded."""
-        self._put(checked_chunk(chunk))
+        if not checked_chunk(chunk) and self.head is not None:
+            self._pass_empty()
+            return
+        self._put(chunk)
         if excess := self._response.excess():
             raise AppError(
                 f"write() went {excess} bytes beyond Content-Length {self._response.declared}"
@@ -244,7 +247,9 @@ class AppCall:
             if type(chunk) is not bytes:
                 checked_chunk(chunk)
             if not chunk:
-                continue
+                if self._pass_empty():
+                    continue
+                break
             if self._unlimited:
                 while not put(chunk):
                     self._wait_for_room(len(chunk))
@@ -271,16 +276,31 @@ class AppCall:
         if self._ended:
             return
         last = response.complete()
-        if self.head is None:
+        first = self.head is None
+        if first:
             self._note_changes()
             self.head = head
         while not self._out.put_from_thread(admitted, last=last):
             self._wait_for_room(len(admitted))
         self._ended = last
-        if not (last or self._streaming):
-            self._streaming = True
+        if first and not last:
             self._unlimited = response.declared is None
-            self._slot.begin_streaming()
+            self._begin_streaming()
+
+    def _pass_empty(self) -> bool:
+        """An empty chunk, by which PEP 3333 lets an app poll: a step like any other, but nothing
+        to send, and the headers are still held (W-OUT-11).
+
+        Whether bytes may follow it. Raises the reason when the exchange is over.
+        """
+        self._out.check_from_thread()
+        if not self._streaming:
+            self._begin_streaming()
+        return self.head is None or not self._response.complete()
+
+    def _begin_streaming(self) -> None:
+        self._streaming = True
+        self._slot.begin_streaming(at_once=self._response.is_event_stream())
 
     def _wait_for_room(self, size: int) -> None:
         """Sleep while the client has enough to read (W-FLOW-1)."""

@@ -137,8 +137,9 @@ class WSGIToASGI:
     - `workers`: threads that run the app at once; started as needed (W-FLOW-4). With 1, the app is
       told so by `wsgi.multithread`.
     - `max_queued`: requests that may wait for a thread; the next gets 503 (W-FLOW-4).
-    - `max_streams`, `stream_after`: a response that streams longer than `stream_after` seconds
-      leaves the count of `workers`, up to `max_streams` of them (W-FLOW-8).
+    - `max_streams`, `stream_after`: a response that streams longer than `stream_after` seconds, and
+      an event stream with its first chunk, leaves the count of `workers`, up to `max_streams` of
+      them (W-FLOW-8).
     - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the client,
       per request (W-IN-4, W-FLOW-1).
     - `small_body`: bytes, at most `request_buffer`; a request body that fits is collected before a

@@ -244,6 +244,43 @@ async def test_chunks_that_wait_share_wake_ups(wake_ups: Callable[[], WakeUps]) 
     assert counter.count <= 100
 
 
+@pytest.mark.parametrize("how", ["before the first bytes", "after them", "write"])
+async def test_empty_chunks_wake_nobody(how: str, wake_ups: Callable[[], WakeUps]) -> None:
+    """W-OUT-11: who polls costs its own thread a step, and the loop nothing."""
+    ready, go, polled, end = Gate(), Gate(), Gate(), Gate()
+
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        write = start_response("200 OK", [])
+        if how == "write":
+            write(b"first")
+        if how == "after them":
+            yield b"first"
+        ready.open()
+        go.wait_in_thread()
+        for _ in range(1000):
+            if how == "write":
+                write(b"")
+            else:
+                yield b""
+        polled.open()
+        end.wait_in_thread()
+        yield b"last"
+
+    counter = wake_ups()
+    client = Client()
+    async with serving(app) as bridge, calling(bridge, client):
+        await ready.wait()
+        if how != "before the first bytes":
+            await client.until(lambda c: c.body == b"first")
+        await settle()
+        with counter.counted():
+            go.open()
+            _wait_until(lambda: polled)
+        assert counter.count == 0
+        end.open()
+    assert client.body.endswith(b"last")
+
+
 # --- the tick
 
 

@@ -15,6 +15,7 @@ from wsgi_asgi_bridge import WSGIToASGI
 WORKERS = 10
 STREAM_AFTER_SECONDS = 0.2
 STALL_SECONDS = 0.5
+NEVER_SECONDS = 3600.0
 STATS_PATH = "/-/stats"
 
 
@@ -47,6 +48,7 @@ async def native_page(request: Request) -> PlainTextResponse:
 
 
 observed = Observed(few_workers())
+never_long = Observed(WSGIToASGI(by_name, workers=WORKERS, stream_after=NEVER_SECONDS))
 impatient = Observed(WSGIToASGI(by_name, stall_timeout=STALL_SECONDS))
 mounted = Starlette(
     routes=[

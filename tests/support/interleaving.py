@@ -187,9 +187,15 @@ class HandTurnedLoop:
         self.posts: deque[Callable[[], None]] = deque()
         self.post_count = 0
         self.checkpoint_count = 0
+        self.closed = False
+
+    def is_closed(self) -> bool:
+        return self.closed
 
     def post(self, callback: Callable[[], None]) -> bool:
         self.post_count += 1
+        if self.closed:
+            return False
         self.posts.append(callback)
         return True
 

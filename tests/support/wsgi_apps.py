@@ -175,15 +175,16 @@ def large_generator(environ: Environ, start_response: StartResponse) -> Iterable
 
 
 def event_stream(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Server-sent events without end, one every `TICK_SECONDS`."""
+    """Server-sent events without end, one every `?every=SECONDS`, else `TICK_SECONDS`."""
     start_response("200 OK", [("Content-Type", "text/event-stream")])
+    pause = float(query_of(environ).get("every", TICK_SECONDS))
 
     def events() -> Iterator[bytes]:
         number = 0
         while True:
             yield b"data: %d\n\n" % number
             number += 1
-            time.sleep(TICK_SECONDS)
+            time.sleep(pause)
 
     return Stream(environ, events())
 

@@ -1088,6 +1088,43 @@ def test_a_long_stream_beyond_max_away_counts_until_there_is_room(pools: Pools) 
     assert (pool.counts().away, pool._counted) == (1, 0)
 
 
+def test_a_stream_that_is_long_by_its_nature_leaves_the_count_at_once(pools: Pools) -> None:
+    """W-FLOW-8: an event stream; no round of the clock is needed, and the next job has a thread."""
+    pool, _, stream, other = streaming(pools, stream_after=1000.0)
+    waiting = pools.held()[0]
+    pool.submit(waiting)
+    assert pool.counts().away == 0
+    stream.do(lambda worker: worker.begin_streaming(at_once=True))
+    waiting.must_start()
+    assert (pool.counts().away, pool._counted) == (1, 2)
+    back = stream.go_away()
+    back.set()
+    stream.must_be_back()
+    assert (pool.counts().away, pool._counted) == (1, 2)
+    other.let_go()
+
+
+def test_an_event_stream_beyond_max_away_leaves_the_count_as_soon_as_it_may(pools: Pools) -> None:
+    """W-FLOW-8, `max_streams`: with the next round after another has ended."""
+    pool, _, stream, other = streaming(pools, max_away=1, stream_after=1000.0)
+    stream.do(lambda worker: worker.begin_streaming(at_once=True))
+    other.do(lambda worker: worker.begin_streaming(at_once=True))
+    assert (pool.counts().away, pool._counted) == (1, 1)
+    stream.let_go()
+    pool._lock.wait_until(lambda: pool.counts().busy == 1)  # type: ignore[attr-defined]
+    pool.release_long_streams()
+    assert (pool.counts().away, pool._counted) == (1, 0)
+
+
+def test_a_stream_that_begins_twice_has_begun_the_first_time(pools: Pools) -> None:
+    """W-FLOW-8, W-OUT-11: with an empty chunk, and again with the first bytes."""
+    pool, clock, stream, _ = streaming(pools, stream_after=1.0)
+    clock.now += 1
+    stream.do(lambda worker: worker.begin_streaming())
+    pool.release_long_streams()
+    assert pool.counts().away == 1
+
+
 def test_the_next_job_of_a_thread_that_streamed_counts_again(pools: Pools) -> None:
     """W-FLOW-8."""
     pool, clock, stream, _ = streaming(pools)

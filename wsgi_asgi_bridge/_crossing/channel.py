@@ -15,6 +15,7 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
+from ..errors import BridgeClosed
 from .gate import ThreadGate
 from .loops import Gate, LoopHandle
 
@@ -25,6 +26,9 @@ Broken = Callable[[], Exception]
 
 Waiting = Callable[[], AbstractContextManager[object]]
 """What a thread enters while it sleeps for its client."""
+
+CLOSED_LOOP_SECONDS = 1.0
+"""How often a thread that sleeps until there is room looks whether its loop is still there."""
 
 
 class ThreadToLoop:
@@ -100,7 +104,17 @@ class ThreadToLoop:
             self._lock.release()
         if taker is not None:
             self._wake_taker(taker)
+        elif self._loop.is_closed():  # nobody takes any more
+            self._break_from_thread()
         return True
+
+    def check_from_thread(self) -> None:
+        """A step without a chunk. Raises the reason if the loop has broken off."""
+        if self._loop.is_closed():
+            self._break_from_thread()
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken()
 
     def wait_for_room_from_thread(self, size: int, timeout: float) -> bool:
         """Sleep until there is room for a chunk of `size` bytes or the loop has broken off.
@@ -117,7 +131,7 @@ class ThreadToLoop:
                 gate = self._putter = ThreadGate()
                 # Only this thread adds to it, and it sleeps: any change is progress.
                 held = self._held
-            if gate.wait(timeout):
+            if self._wait_for_loop(gate, timeout):
                 return True
             with self._lock:
                 if self._putter is gate:
@@ -270,7 +284,34 @@ class ThreadToLoop:
         return self._held <= 0 or self._held + size <= self._budget
 
     def _wake_taker(self, gate: Any) -> None:
-        self._loop.post(partial(self._loop.open_gate, gate))
+        if not self._loop.post(partial(self._loop.open_gate, gate)):
+            self._break_from_thread()
+
+    def _wait_for_loop(self, gate: ThreadGate, timeout: float) -> bool:
+        """`gate.wait(timeout)`, but not for a loop that was closed meanwhile: that opens none."""
+        while timeout > CLOSED_LOOP_SECONDS:
+            if gate.wait(CLOSED_LOOP_SECONDS):
+                return True
+            if self._loop.is_closed():
+                self._break_from_thread()
+            timeout -= CLOSED_LOOP_SECONDS
+        return gate.wait(timeout)
+
+    def _break_from_thread(self) -> None:
+        """The loop was closed with its task in mid-flight: the thread's next step raises."""
+        with self._lock:
+            if self._broken is not None:
+                return
+            self._broken = _loop_closed
+            self._chunks = []
+            self._taker = None  # it sleeps for ever
+            putter, self._putter = self._putter, None
+        if putter is not None:
+            putter.open()
+
+
+def _loop_closed() -> BridgeClosed:
+    return BridgeClosed("the event loop was closed while it ran this request")
 
 
 class LoopToThread:

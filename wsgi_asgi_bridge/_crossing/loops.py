@@ -81,6 +81,8 @@ class LoopHandle(ABC):
     """Run a callback in this loop, from any thread; False when the loop is closed (see
     Mailbox.post).
     """
+    is_closed: Callable[[], bool]
+    """Whether the loop was closed, with whatever tasks it had. Any thread."""
     create_gate: Callable[[], Gate]
     interrupt: Callable[[], Interrupt]
     checkpoint: Callable[[], Awaitable[None]]
@@ -171,6 +173,7 @@ class _AsyncioHandle(LoopHandle):
         )
         self.loop: asyncio.AbstractEventLoop = loop
         self.thread_id = threading.get_ident()
+        self.is_closed = loop.is_closed
         self.post = Mailbox(wake, is_closed=loop.is_closed).post
         self.create_gate = loop.create_future
         self.interrupt = partial(_AsyncioInterrupt, loop)
@@ -242,6 +245,7 @@ class _TrioHandle(LoopHandle):
         self.loop = token
         self.thread_id = threading.get_ident()
         self.cancelled = trio.Cancelled
+        self.is_closed = _never  # a run of trio ends all of its tasks before itself
         self.post = Mailbox(token.run_sync_soon).post
         self.create_gate = _TrioGate
         self.interrupt = _TrioInterrupt
@@ -275,6 +279,10 @@ class _TrioHandle(LoopHandle):
             callback()
 
         trio.lowlevel.spawn_system_task(later)
+
+
+def _never() -> bool:
+    return False
 
 
 def running_loop() -> Any:

@@ -14,9 +14,9 @@ the job, or submit sees the thread among the idle ones. A thread is taken off th
 wakes it, under the lock, and its gate is opened once after; see gate.py.
 
 Threads that do not count. A thread that waits for its client, and one whose response has been
-streaming for `stream_after` seconds, leave the count, up to `max_away` of them, so that others may
-start in their place (W-FLOW-8). With a limit of one none ever leaves: that app was promised that it
-is alone.
+streaming for `stream_after` seconds or is sure to, leave the count, up to `max_away` of them, so
+that others may start in their place (W-FLOW-8). With a limit of one none ever leaves: that app was
+promised that it is alone.
 """
 
 import logging
@@ -83,11 +83,11 @@ class Worker:
         self.streaming_since = 0.0
         self.long_stream = False
 
-    def begin_streaming(self) -> None:
+    def begin_streaming(self, *, at_once: bool = False) -> None:
         """From now on the job streams its response; `stream_after` seconds later its thread leaves
-        the count.
+        the count, or `at_once`.
         """
-        self._pool._begin_streaming(self)
+        self._pool._begin_streaming(self, at_once)
 
     @contextmanager
     def away(self) -> Generator[None]:
@@ -356,13 +356,24 @@ class WorkerPool:
 
     # ------------------------------------------------------------ who counts
 
-    def _begin_streaming(self, worker: Worker) -> None:
-        now = self._clock()
+    def _begin_streaming(self, worker: Worker, at_once: bool) -> None:
+        since = self._clock()
+        if at_once:
+            since -= self._stream_after  # where too many are away now: with the next round
+        wake = None
         with self._lock:
             # An app may begin in a thread of its own, after the job is over.
-            if worker.busy:
-                worker.streaming_since = now
+            if not worker.busy:
+                return
+            if worker not in self._streams or since < worker.streaming_since:
+                worker.streaming_since = since
                 self._streams.add(worker)
+            if at_once:
+                worker.long_stream = True
+                self._uncount(worker)
+                wake = self._next_to_wake()
+        if wake is not None:
+            wake()
 
     def _leave(self, worker: Worker) -> int | None:
         """The number of the job that the worker left the count in, None when it did not leave."""

@@ -114,6 +114,13 @@ class WSGIResponse:
             self._headers.append((b"content-length", b"%d" % length))
         return status, self._headers
 
+    def is_event_stream(self) -> bool:
+        """Whether the content type, as it is now, says `text/event-stream`."""
+        for name, value in self._headers:
+            if name == b"content-type":
+                return value.partition(b";")[0].strip().lower() == b"text/event-stream"
+        return False
+
     # ------------------------------------------------------------ the body
 
     def whole(self, chunks: Sequence[bytes]) -> tuple[Head, Sequence[bytes]]:

@@ -1,0 +1,85 @@
+"""A loop that was closed with its tasks in mid-flight: the workers of their requests end."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from tests.support.asgi_driver import DEADLINE_SECONDS, TrackedBody, http_scope
+from wsgi_asgi_bridge import WSGIToASGI
+
+PAUSE_SECONDS = 0.005
+BLOCK = b"x" * 1000
+
+
+class Server:
+    """A loop that serves one request and is closed as soon as the first chunk is sent."""
+
+    def __init__(self, *, reads: bool) -> None:
+        self._reads = reads
+        self._first = asyncio.Event()
+
+    async def _receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            self._first.set()
+            if not self._reads:
+                await asyncio.Event().wait()
+
+    async def until_first_chunk(self, bridge: Any) -> "asyncio.Task[None]":
+        task = asyncio.create_task(bridge(http_scope(), self._receive, self._send))
+        await asyncio.wait_for(self._first.wait(), DEADLINE_SECONDS)
+        return task
+
+
+@contextmanager
+def left_with_its_tasks() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop to be closed in the block; its tasks are kept until then, and end in silence."""
+    loop = asyncio.new_event_loop()
+    try:
+        yield loop
+    finally:
+        loop.close()
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            with suppress(RuntimeError):  # the loop is closed, as was meant
+                task.get_coro().close()  # type: ignore[union-attr]
+
+
+def stream(kind: str, over: threading.Event) -> Iterator[bytes]:
+    """Chunks for ever; those of any but the "full" kind never fill the buffer."""
+    yield BLOCK
+    pause = threading.Event()
+    for _ in range(int(DEADLINE_SECONDS / PAUSE_SECONDS)):
+        if kind != "full":
+            pause.wait(PAUSE_SECONDS)
+        yield b"" if kind == "empty" else b"x" if kind == "small" else BLOCK
+    over.wait(DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["idle", "in send()"])
+@pytest.mark.parametrize("kind", ["small", "empty", "full"])
+def test_worker_of_a_stream_ends_after_its_loop(kind: str, reads: bool) -> None:
+    """W-FLOW-6, W-OUT-11: at its next chunk, be it empty, and not at the next `stall_timeout`."""
+    over = threading.Event()
+    body = TrackedBody(stream(kind, over))
+
+    def app(environ: Any, start_response: Any) -> TrackedBody:
+        start_response("200 OK", [])
+        return body
+
+    bridge = WSGIToASGI(app, response_buffer=100 * len(BLOCK), shutdown_timeout=DEADLINE_SECONDS)
+    with left_with_its_tasks() as loop:
+        task = loop.run_until_complete(Server(reads=reads).until_first_chunk(bridge))
+        loop.close()
+        body.closed.wait_in_thread()
+        over.set()
+        bridge.close()
+        assert not task.done()
+    assert body.closes == 1
+    assert bridge.stats().busy == 0

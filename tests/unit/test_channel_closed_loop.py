@@ -1,0 +1,75 @@
+"""channel.py: what the thread of a ThreadToLoop finds when its loop was closed in mid-flight."""
+
+import pytest
+
+from tests.support.interleaving import WAIT_SECONDS, HandTask, HandTurnedLoop, LyingLock, ended
+from wsgi_asgi_bridge._crossing import channel
+from wsgi_asgi_bridge._crossing.channel import ThreadToLoop
+from wsgi_asgi_bridge.errors import BridgeClosed
+
+BUDGET = 10
+
+
+@pytest.fixture
+def loop() -> HandTurnedLoop:
+    return HandTurnedLoop()
+
+
+@pytest.fixture
+def out(loop: HandTurnedLoop) -> ThreadToLoop:
+    return ThreadToLoop(loop, BUDGET)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("asleep", [True, False], ids=["the task sleeps", "the task is busy"])
+def test_the_put_after_the_one_that_found_the_loop_closed_raises(
+    out: ThreadToLoop, loop: HandTurnedLoop, asleep: bool
+) -> None:
+    """W-FLOW-6."""
+    with HandTask(out.take_in_loop()) as taking:
+        if asleep:
+            taking.step()
+        loop.closed = True
+        assert out.put_from_thread(b"one")
+        with pytest.raises(BridgeClosed, match="loop was closed"):
+            out.put_from_thread(b"two")
+        assert out.broken()
+        assert not out.leave_from_thread()
+
+
+def test_a_step_without_a_chunk_raises_the_reason(out: ThreadToLoop, loop: HandTurnedLoop) -> None:
+    """W-OUT-11."""
+    out.check_from_thread()
+    loop.closed = True
+    for _ in range(2):
+        with pytest.raises(BridgeClosed, match="loop was closed"):
+            out.check_from_thread()
+    assert loop.post_count == 0
+
+
+def test_a_step_without_a_chunk_wakes_nobody(out: ThreadToLoop, loop: HandTurnedLoop) -> None:
+    """W-OUT-11."""
+    with HandTask(out.take_in_loop()) as taking:
+        taking.step()
+        out.check_from_thread()
+        assert loop.post_count == 0
+        assert not taking.step()
+
+
+def test_the_first_reason_stays(out: ThreadToLoop, loop: HandTurnedLoop) -> None:
+    out.break_in_loop(ConnectionError)
+    loop.closed = True
+    with pytest.raises(ConnectionError):
+        out.check_from_thread()
+
+
+def test_a_thread_that_waits_for_room_finds_its_loop_closed(
+    out: ThreadToLoop, loop: HandTurnedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W-FLOW-6: long before its time-out, which is another's fault."""
+    monkeypatch.setattr(channel, "CLOSED_LOOP_SECONDS", 0.01)
+    out.put_from_thread(b"x" * BUDGET)
+    out._lock = lock = LyingLock()  # type: ignore[assignment]
+    lock.after("wait_for_room_from_thread", lambda: setattr(loop, "closed", True))
+    assert ended(lambda: out.wait_for_room_from_thread(1, 1000 * WAIT_SECONDS)) is True
+    with pytest.raises(BridgeClosed):
+        out.put_from_thread(b"y")

@@ -16,17 +16,24 @@ class RequestBody:
     """`wsgi.input` of one request.
 
     `length` is how long it is, None where only its end will tell, `block` the bytes that are read
-    at a time.
+    at a time. `held_back`: the client sends it when it is asked to, as the first read does.
     """
 
     __slots__ = ("_at_once", "_block", "_input", "_remaining", "empty", "small")
 
-    def __init__(self, source: io.BufferedIOBase | None, length: int | None, block: int) -> None:
+    def __init__(
+        self,
+        source: io.BufferedIOBase | None,
+        length: int | None,
+        block: int,
+        *,
+        held_back: bool = False,
+    ) -> None:
         self._input = source
         self._block = block
         self._remaining = length
         self.empty = length == 0
-        self.small = length is not None and 0 < length <= block
+        self.small = length is not None and 0 < length <= block and not held_back
         """Read before the app starts, since its first `receive()` then costs no hand-over
         (A-IN-1).
         """
@@ -93,7 +100,9 @@ def request_body(environ: Environ, length: int | None, block: int) -> RequestBod
     """The body of a request; `length` is its CONTENT_LENGTH."""
     if length == 0 or (length is None and not _has_undeclared_body(environ)):
         return _NO_BODY
-    return RequestBody(environ.get("wsgi.input"), length, block)
+    # Not read before the app asks for it: that would ask the client, whom the app may refuse.
+    held_back = "HTTP_EXPECT" in environ
+    return RequestBody(environ.get("wsgi.input"), length, block, held_back=held_back)
 
 
 def _has_undeclared_body(environ: Environ) -> bool:

@@ -35,7 +35,7 @@ from ._crossing.thread_sensitive import ThreadSensitiveDoor
 from ._lifespan_task import LifespanTask
 from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import SPLIT_BYTES, blocks
-from ._protocol.scope import declared_length, is_websocket, scope_from_environ
+from ._protocol.scope import LengthRequired, declared_length, is_websocket, scope_from_environ
 from ._request_body import request_body
 from .errors import AppError, BadRequest, BridgeClosed, BridgeError, ClientDisconnected, presentable
 from .typing import ASGIApp, Backend, Environ, LifespanMode, Message, StartResponse
@@ -199,6 +199,8 @@ class ASGIToWSGI:
             )
         try:
             length = declared_length(environ)
+        except LengthRequired as exc:
+            return _plain_answer(environ, start_response, "411 Length Required", str(exc))
         except BadRequest as exc:
             return _plain_answer(environ, start_response, "400 Bad Request", str(exc))
         side = self._running_side("a request")

@@ -1,154 +1,101 @@
-"""A-OUT-7: whether the server gets a list, to which many add a Content-Length, is decided by the
-messages that the app sent, and never by which thread was quicker.
-"""
+"""A-IN-4, A-IN-1: what says where a request's body ends, and when it is asked for."""
 
-import threading
 from typing import Any
 
 import pytest
 
 from tests.support.wsgi_driver import (
-    Gate,
+    SERVERS,
+    BodyInput,
+    Request,
     bridged,
-    environ_for,
-    finish,
-    must_happen,
-    on_every_backend,
     respond,
-    start,
-    stream,
+    serve,
+    upload_environ,
+    whole_body,
 )
-from wsgi_asgi_bridge._crossing.caller import Caller
 
-EVENT_STREAM = [(b"content-type", b"text/event-stream")]
-
-
-async def event_stream(send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+BODY = b"hello world"
+NOT_DECODED = {"wsgi.input_terminated": None}
 
 
-IN_SEVERAL_MESSAGES = {
-    "two parts": (start, [b"first", b"last"]),
-    "a part and the end": (start, [b"first", b""]),
-    "an event stream": (event_stream, [b": hello\n\n", b"data: 1\n\n", b""]),
-    "nothing, then all": (start, [b"", b"all"]),
-}
+class Uploads:
+    """An app that answers with the body and keeps the header names of its scopes."""
+
+    def __init__(self) -> None:
+        self.names: list[list[bytes]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.names.append([name for name, _ in scope["headers"]])
+        await respond(send, await whole_body(receive))
 
 
-def result_of(bridge: Any, noted: Any = lambda: None, **request: Any) -> Any:
-    """What the bridge gives a server; `noted` is called by `start_response`."""
-
-    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
-        assert "Content-Length" not in dict(headers)
-        noted()
-
-    return bridge(environ_for(**request), start_response)
+def both(**extra: Any) -> dict[str, Any]:
+    """A chunked body of eleven bytes whose Content-Length says five."""
+    chunked: dict[str, Any] = {"HTTP_TRANSFER_ENCODING": "chunked"}
+    return upload_environ(BodyInput(BODY), length=5, **(chunked | extra))
 
 
-@pytest.fixture
-def held_caller(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set by the app once it has sent all: the calling thread takes nothing before that."""
-    sent = threading.Event()
-    take = Caller.take_from_thread
-
-    def late(self: Caller, *args: Any) -> Any:
-        must_happen(sent, "the end of the app")
-        return take(self, *args)
-
-    monkeypatch.setattr(Caller, "take_from_thread", late)
-    return sent
-
-
-@on_every_backend
-@pytest.mark.parametrize("form", IN_SEVERAL_MESSAGES)
-def test_several_messages_are_no_list_where_the_app_was_quicker(
-    backend: dict[str, Any], form: str, held_caller: threading.Event
-) -> None:
-    """A-OUT-7."""
-    begin, parts = IN_SEVERAL_MESSAGES[form]
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await begin(send)
-        for part in parts[:-1]:
-            await stream(send, part)
-        await finish(send, parts[-1])
-        held_caller.set()
-
-    with bridged(app, backend) as bridge:
-        result = result_of(bridge)
-        assert not hasattr(result, "__len__")
-        assert b"".join(result) == b"".join(parts)
-        result.close()
-
-
-@on_every_backend
-@pytest.mark.parametrize("form", list(IN_SEVERAL_MESSAGES)[:3])
-def test_several_messages_are_no_list_where_the_thread_was_quicker(
-    backend: dict[str, Any], form: str
-) -> None:
-    """A-OUT-7."""
-    begin, parts = IN_SEVERAL_MESSAGES[form]
-    taken = Gate()
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await begin(send)
-        await stream(send, parts[0])
-        await taken.wait()
-        for part in parts[1:-1]:
-            await stream(send, part)
-        await finish(send, parts[-1])
-
-    with bridged(app, backend) as bridge:
-        result = result_of(bridge, taken.open)
-        assert not hasattr(result, "__len__")
-        assert b"".join(result) == b"".join(parts)
-        result.close()
-
-
-@on_every_backend
-def test_the_head_of_a_stream_is_no_list_either(backend: dict[str, Any]) -> None:
-    """A-OUT-7: a server would say that the stream has no bytes."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await start(send)
-        await stream(send, b"first")
-        await finish(send, b"last")
-
-    with bridged(app, backend) as bridge:
-        result = result_of(bridge, method="HEAD")
-        assert not hasattr(result, "__len__")
-        assert b"".join(result) == b""
-        result.close()
-
-
-@on_every_backend
-@pytest.mark.parametrize("body", [b"all", b""])
-def test_one_message_is_a_list(backend: dict[str, Any], body: bytes) -> None:
-    """A-OUT-7: it is whole whoever is quicker, so that servers may say how long it is."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await respond(send, body)
-
-    with bridged(app, backend) as bridge:
-        result = result_of(bridge)
-        assert type(result) is list
-        assert b"".join(result) == body
-
-
-def test_several_messages_with_a_length_may_be_a_list(held_caller: threading.Event) -> None:
-    """A-OUT-7: no server adds what is there."""
-    lengths: list[str] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-length", b"4")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await stream(send, b"fo")
-        await finish(send, b"ur")
-        held_caller.set()
-
+def test_transfer_encoding_wins_over_content_length() -> None:
+    """A-IN-4: all eleven bytes, and the app is not told of five."""
+    app = Uploads()
     with bridged(app) as bridge:
-        result = bridge(
-            environ_for(), lambda _, headers: lengths.append(dict(headers)["Content-Length"])
-        )
-        assert result == [b"four"]
-    assert lengths == ["4"]
+        assert serve(bridge, both()).body == BODY
+    assert b"content-length" not in app.names[0]
+    assert b"transfer-encoding" in app.names[0]
+
+
+@pytest.mark.parametrize("length", ["", "05", "no number", "5, 5"])
+def test_a_content_length_that_does_not_count_may_be_anything(length: str) -> None:
+    """A-IN-4: it is neither believed nor passed on."""
+    app = Uploads()
+    with bridged(app) as bridge:
+        assert serve(bridge, both(CONTENT_LENGTH=length)).body == BODY
+    assert b"content-length" not in app.names[0]
+
+
+@pytest.mark.parametrize("coding", ["chunked", "gzip, chunked", "identity"])
+@pytest.mark.parametrize(("length", "status"), [(None, 411), (5, 400)])
+def test_a_body_whose_end_nobody_tells_is_refused(
+    coding: str, length: int | None, status: int
+) -> None:
+    """A-IN-4: the app never sees an empty body that looks complete."""
+    app, body = Uploads(), BodyInput(BODY)
+    environ = upload_environ(body, length=length, **NOT_DECODED, HTTP_TRANSFER_ENCODING=coding)
+    with bridged(app) as bridge:
+        exchange = serve(bridge, environ)
+        assert exchange.status == status
+    assert "Transfer-Encoding" in exchange.body.decode()
+    assert "Content-Length" in exchange.body.decode()
+    assert (app.names, body.reads) == ([], [])
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_each_servers_environ_of_a_chunked_body(server: str) -> None:
+    """A-IN-4: the whole body, or 411."""
+    headers = (("Host", "x"), ("Transfer-Encoding", "chunked"))
+    environ = SERVERS[server](Request("POST", headers=headers))
+    environ["wsgi.input"] = BodyInput(BODY)
+    with bridged(Uploads()) as bridge:
+        exchange = serve(bridge, environ)
+        exchange.finish()
+    decoded = bool(environ.get("wsgi.input_terminated"))
+    assert exchange.status == (200 if decoded else 411)
+    assert not decoded or exchange.body == BODY
+
+
+@pytest.mark.parametrize("framed", ["length", "chunked"])
+def test_a_body_that_is_held_back_is_not_read_before_the_app_asks(framed: str) -> None:
+    """A-IN-1: the first read makes the server ask for it, and the app may refuse it."""
+    body = BodyInput(BODY)
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"too large")
+
+    length = len(BODY) if framed == "length" else None
+    environ = upload_environ(body, length=length, HTTP_EXPECT="100-continue")
+    with bridged(refuses) as bridge:
+        assert serve(bridge, environ).body == b"too large"
+    assert body.reads == []
+    with bridged(Uploads()) as bridge:
+        assert serve(bridge, environ).body == BODY

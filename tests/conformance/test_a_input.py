@@ -303,7 +303,7 @@ def test_input_without_a_length_or_an_end_is_not_read() -> None:
     """
     body = UnreadableInput()
     environ = upload_environ(body)
-    del environ["wsgi.input_terminated"]
+    del environ["wsgi.input_terminated"], environ["HTTP_TRANSFER_ENCODING"]
     with bridged(echo) as bridge:
         assert serve(bridge, environ).body == b""
         environ["wsgi.input_terminated"] = False

@@ -67,6 +67,12 @@ async def counts_upload(scope: Scope, receive: Receive, send: Send) -> None:
     await answer_json(send, {"size": size, "checksum": checksum, "largest_part": largest})
 
 
+async def refuses_upload(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers 413 without having asked for the body."""
+    await send({"type": "http.response.start", "status": 413, "headers": []})
+    await send({"type": "http.response.body", "body": b"refused"})
+
+
 async def sends_megabytes(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with `megabytes` of zeros and notes `<name> sent` when all are handed over."""
     query = query_of(scope)
@@ -399,7 +405,14 @@ async def noted_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-_ANSWERS = (hello, echoes_request, counts_upload, sends_megabytes, describes_process)
+_ANSWERS = (
+    hello,
+    echoes_request,
+    counts_upload,
+    refuses_upload,
+    sends_megabytes,
+    describes_process,
+)
 _STREAMS = (
     sends_events,
     streams_until_client_leaves,

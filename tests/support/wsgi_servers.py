@@ -29,8 +29,11 @@ CHUNKED_RESPONSE = "sends a body of unknown length in chunks"
 BROKEN_CHUNKS = "breaks such a body off when its iterable raises"
 STREAMED_UPLOAD = "calls the app while the body is still arriving"
 MASTER_EXIT_HOOKS = "runs the hooks of Python's exit in its master, too"
+ASKS_LATE = "asks for a body that its client holds back only when wsgi.input is read, or never"
 SILENT_LEAVE = "shows a client that leaves while the app is silent"
 
+COLLECTS = "collects the whole body before it calls the app"
+ASKS_AT_ONCE = "sends 100 Continue before it calls the app"
 NO_SOCKET = "nothing in its environ tells whether the client is there"
 
 
@@ -60,7 +63,8 @@ def servers_with(*capabilities: str) -> list[WSGIServer]:
 
 def _gunicorn(name: str, *options: str, lacks: Mapping[str, str]) -> WSGIServer:
     bind = ("--bind", f"{HOST}:{{port}}", "--no-control-socket")
-    return WSGIServer(name, (str(SCRIPTS / "gunicorn"), *options, *bind, "{target}"), lacks=lacks)
+    command = (str(SCRIPTS / "gunicorn"), *options, *bind, "{target}")
+    return WSGIServer(name, command, lacks={ASKS_LATE: ASKS_AT_ONCE, **lacks})
 
 
 def _served_by_this_module(name: str, lacks: Mapping[str, str]) -> WSGIServer:
@@ -91,7 +95,7 @@ SERVERS = (
             "{target}",
         ),
         signal.SIGINT,
-        {STREAMED_UPLOAD: "collects the whole body before it calls the app"},
+        {STREAMED_UPLOAD: COLLECTS, ASKS_LATE: COLLECTS},
     ),
     WSGIServer(
         "cheroot",
@@ -104,9 +108,9 @@ SERVERS = (
             "{target}",
         ),
         signal.SIGINT,
-        {SILENT_LEAVE: NO_SOCKET},
+        {SILENT_LEAVE: NO_SOCKET, ASKS_LATE: ASKS_AT_ONCE},
     ),
-    _served_by_this_module("werkzeug", {KEEP_ALIVE: CLOSES_AFTER_EACH}),
+    _served_by_this_module("werkzeug", {KEEP_ALIVE: CLOSES_AFTER_EACH, ASKS_LATE: ASKS_AT_ONCE}),
     _served_by_this_module(
         "wsgiref",
         {

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from ..errors import ServerError
+from ..errors import BadRequest, ServerError
 from ..typing import Environ, Headers
 from .carried import scope_beside_the_message, state_of_both
 from .headers import content_length, remember
 
-__all__ = ["declared_length", "is_websocket", "scope_from_environ"]
+__all__ = ["LengthRequired", "declared_length", "is_websocket", "scope_from_environ"]
 
 HTTP_VERSIONS = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2": "2", "HTTP/2.0": "2"}
 PATH_SAFE = "/:@!$&'()*+,;=-._~"
@@ -25,12 +25,30 @@ _PLAIN_PATH = re.compile(rb"[A-Za-z0-9/:@!$&'()*+,;=._~-]*")
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
-def declared_length(environ: Environ) -> int | None:
-    """CONTENT_LENGTH, None where there is none.
+class LengthRequired(BadRequest):
+    """The body has a transfer coding that this server does not decode; the client gets a 411."""
 
-    Raises BadRequest unless it is plain digits (A-SCOPE-2).
+
+def declared_length(environ: Environ) -> int | None:
+    """CONTENT_LENGTH, None where there is none, or where a Transfer-Encoding overrides it (RFC 9112
+    6.3).
+
+    Raises BadRequest unless it is plain digits (A-SCOPE-2), and where the server has not decoded
+    the body, so that nothing tells its end (A-IN-4); without CONTENT_LENGTH that is LengthRequired.
     """
     value = environ.get("CONTENT_LENGTH")
+    if coding := environ.get("HTTP_TRANSFER_ENCODING"):
+        if environ.get("wsgi.input_terminated"):
+            return None
+        if value:
+            raise BadRequest(
+                f"Transfer-Encoding {coding!r} and Content-Length {value!r} came, expected one of "
+                "them; send the body with Content-Length alone"
+            )
+        raise LengthRequired(
+            f"Transfer-Encoding is {coding!r}, which this server does not decode; "
+            "send the body with a Content-Length"
+        )
     if not value:
         return None
     return content_length(str(value))
@@ -148,7 +166,7 @@ def _headers(environ: Environ) -> Headers:
     # Servers write these where there is none, and a few write a number.
     if kind := environ.get("CONTENT_TYPE"):
         headers.append((b"content-type", _octets(str(kind))))
-    if length := environ.get("CONTENT_LENGTH"):
+    if (length := environ.get("CONTENT_LENGTH")) and not environ.get("HTTP_TRANSFER_ENCODING"):
         headers.append((b"content-length", _octets(str(length))))
     return headers
 

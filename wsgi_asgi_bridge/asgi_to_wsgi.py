@@ -119,7 +119,7 @@ class ASGIToWSGI:
         background_wait: float = 0.0,
         root_path: str | None = None,
     ) -> None:
-        self._app = _single_callable(imported_app(app, kind="an ASGI app"))
+        self.app = app
         if backend not in BACKENDS:
             raise ValueError(f"backend is {backend!r}, expected one of {BACKENDS}")
         if lifespan not in LIFESPAN_MODES:
@@ -184,6 +184,21 @@ class ASGIToWSGI:
             with _after_fork.setdefault(process, threading.Lock()):
                 if self._process != process:
                     self.reset_after_fork()
+
+    @property
+    def app(self) -> ASGIApp:
+        """The ASGI app.
+
+        May be set, in any thread, with the constructor's checks: requests that begin afterwards run
+        in the new one (W-APP-1). A lifespan that runs is the old one's until the loop ends.
+        """
+        return self._given_app
+
+    @app.setter
+    def app(self, app: ASGIApp | str) -> None:
+        given = imported_app(app, kind="an ASGI app")
+        self._app = _single_callable(given)
+        self._given_app: ASGIApp = given
 
     # ------------------------------------------------------------ WSGI
 

@@ -172,10 +172,7 @@ class WSGIToASGI:
         shutdown_timeout: float = 30.0,
         environ: Mapping[str, Any] | None = None,
     ) -> None:
-        self._app: WSGIApp = imported_app(
-            app, kind="a WSGI app: a callable (environ, start_response)"
-        )
-        _refuse_asgi(self._app)
+        self._app = _wsgi_app(app)
         self._workers = count("workers", workers, least=1)
         self._max_queued = count("max_queued", max_queued, least=0)
         self._max_streams = count("max_streams", max_streams, least=0)
@@ -215,6 +212,23 @@ class WSGIToASGI:
         Called by the fork itself.
         """
         self._begin()
+
+    @property
+    def app(self) -> WSGIApp:
+        """The WSGI app.
+
+        May be set, in any thread, with the constructor's checks: requests that begin afterwards run
+        in the new one (W-APP-1).
+        """
+        return self._app
+
+    @app.setter
+    def app(self, app: WSGIApp | str) -> None:
+        checked = _wsgi_app(app)
+        with self._lock:
+            self._app = checked
+            for side in self._sides:
+                side.use_app(checked)
 
     # ------------------------------------------------------------ ASGI
 
@@ -258,26 +272,19 @@ class WSGIToASGI:
                 if side in self._sides:  # another thread may have been quicker
                     self._sides.remove(side)
                     self._past = self._past.plus(side.counts)
+            new.use_app(self._app)  # another thread may have set another one meanwhile
             self._sides.append(new)
         return new
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """W-LIFE-1. Several loops may each send a lifespan; the last shutdown drains the pool."""
-        message: Any = await receive()
-        if message["type"] != "lifespan.startup":
-            raise ServerError(
-                f"lifespan message {message['type']!r} came, expected 'lifespan.startup'"
-            )
+        await _lifespan_message(receive, "lifespan.startup")
         with self._lock:
             self._lifespans += 1
         try:
             self._running_pool()
             await send({"type": "lifespan.startup.complete"})
-            message = await receive()
-            if message["type"] != "lifespan.shutdown":
-                raise ServerError(
-                    f"lifespan message {message['type']!r} came, expected 'lifespan.shutdown'"
-                )
+            await _lifespan_message(receive, "lifespan.shutdown")
         finally:
             with self._lock:
                 self._lifespans -= 1
@@ -434,6 +441,10 @@ class _LoopSide:
         self._beating = False
         self._beat = 0
         self.counts = _Counts()
+
+    def use_app(self, app: WSGIApp) -> None:
+        """For the requests that begin from now on. Any thread: they read one attribute."""
+        self.app_setting = self.app_setting._replace(app=app)
 
     def begin_ticking(self) -> None:
         """While requests are in flight; the tick ends itself."""
@@ -1200,6 +1211,25 @@ def _disconnect() -> ClientDisconnected:
 async def _nobody(*_: object) -> Any:
     """A server's `receive` and `send` once the exchange is over."""
     raise _disconnect()
+
+
+async def _lifespan_message(receive: Receive, expected: str) -> None:
+    """Wait for the server's message of this type, past any that nobody knows.
+
+    Raises ServerError for one of the other type that is known.
+    """
+    while (kind := (await receive())["type"]) != expected:
+        if kind in _LIFESPAN_MESSAGES:
+            raise ServerError(f"lifespan message {kind!r} came, expected {expected!r}")
+
+
+_LIFESPAN_MESSAGES = ("lifespan.startup", "lifespan.shutdown")
+
+
+def _wsgi_app(app: WSGIApp | str) -> WSGIApp:
+    found: WSGIApp = imported_app(app, kind="a WSGI app: a callable (environ, start_response)")
+    _refuse_asgi(found)
+    return found
 
 
 def _refuse_asgi(app: Any) -> None:

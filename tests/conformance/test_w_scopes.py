@@ -219,6 +219,39 @@ async def test_cancelled_lifespan_does_not_count_on() -> None:
     assert threads == 0
 
 
+async def _lifespan_given(bridge: Any, *kinds: str) -> list[str]:
+    """What the app answers to these messages."""
+    given = [{"type": kind} for kind in kinds]
+    answers: list[str] = []
+
+    async def receive() -> Any:
+        return given.pop(0)
+
+    async def send(message: Any) -> None:
+        answers.append(message["type"])
+
+    await bridge({"type": "lifespan"}, receive, send)
+    return answers
+
+
+async def test_lifespan_messages_of_unknown_type_are_passed_over() -> None:
+    """W-LIFE-1."""
+    kinds = ("lifespan.new", "lifespan.startup", "lifespan.new", "other", "lifespan.shutdown")
+    assert await _lifespan_given(WSGIToASGI(plain_app), *kinds) == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+
+
+@pytest.mark.parametrize("kinds", [["lifespan.shutdown"], ["lifespan.startup"] * 2], ids=repr)
+async def test_lifespan_messages_out_of_order(kinds: list[str]) -> None:
+    """W-LIFE-1: the server's error, which names both."""
+    bridge = WSGIToASGI(plain_app)
+    with pytest.raises(ServerError, match=rf"{kinds[-1]!r} came, expected 'lifespan\."):
+        await _lifespan_given(bridge, *kinds)
+    await bridge.aclose()
+
+
 async def test_mounted_under_a_router_that_keeps_lifespan_to_itself() -> None:
     """W-LIFE-1, W-ENV-2: a mount adds its prefix to `root_path` and sends no lifespan."""
     seen: list[tuple[str, str]] = []

@@ -214,6 +214,8 @@ class AppCall:
             self._response.start(status, headers, exc_info)
         finally:
             del exc_info  # an error raised anew leads to this frame (W-OUT-2)
+        if self.caller is not None and type(status) is str:
+            self.caller.status_line = status  # ASGI has no word for its reason (D-1)
         return self._write
 
     def _write(self, chunk: bytes) -> None:

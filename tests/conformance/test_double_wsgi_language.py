@@ -238,6 +238,8 @@ def served_twice_bridged(double: Any, environ: dict[str, Any]) -> Seen:
     error: object = exchange.error
     if not (error is None or isinstance(error, AppFailure)):
         error = "of the spec" if type(error).__name__ == "AppError" else error
+    if exchange.complete and exchange.error_phase == "close":
+        error = None  # of its own 5xx (A-OUT-8)
     start = exchange.starts[-1] if exchange.starts else None
     return Seen(
         start and start.status,

@@ -57,6 +57,7 @@ class Caller:
         "last_changes",
         "late_error",
         "loop",
+        "status_line",
     )
 
     def __init__(self, loop: LoopHandle, budget: int) -> None:
@@ -80,6 +81,10 @@ class Caller:
         """
         self.last_changes: Changes | None = None
         """The same at the end of that work, which `wait_for_work_from_thread` waits for."""
+        self.status_line: str | None = None
+        """What the thread that works for the app said of its response; written before that is put
+        into the channel, from which the loop takes it.
+        """
         self.late_error: BaseException | None = None
         """What follows the end; the thread may look once it has taken that."""
 

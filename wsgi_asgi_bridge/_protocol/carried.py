@@ -1,9 +1,10 @@
 """What survives a change of protocol beside the message, where both bridges are in one process.
 
-The message is translated; nothing of it is ever copied past the translation. Whatever stands
-between the two bridges may have changed it, and a header that a client sent must not come back by
-another way. What a server or a middleware put beside the message is copied, for the translation has
-no word for it. So both functions here name what stays behind, and carry the rest:
+The message is translated; nothing of it is ever copied past the translation, but for how often a
+header was sent, where its value is still the same. Whatever stands between the two bridges may have
+changed it, and a header that a client sent must not come back by another way. What a server or a
+middleware put beside the message is copied, for the translation has no word for it. So the
+functions here name what stays behind, and carry the rest:
 
 - the message: the request line, headers, body, peers, and what another framework has read from it;
 - the protocol: what each bridge says for itself (`wsgi.*`, `asgi`, `extensions`);
@@ -13,13 +14,18 @@ What the translation has already said stands. What is carried is the very object
 the app changes has changed for the middleware outside.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..typing import Environ
+from ..typing import Environ, Headers
 from .headers import Remembered
 
-__all__ = ["environ_beside_the_message", "scope_beside_the_message", "state_of_both"]
+__all__ = [
+    "environ_beside_the_message",
+    "headers_as_sent",
+    "scope_beside_the_message",
+    "state_of_both",
+]
 
 # ---------------------------------------------------------------- environ -> scope -> environ
 
@@ -164,6 +170,32 @@ def scope_beside_the_message(outer: Mapping[str, Any]) -> dict[str, Any]:
         name: extensions[name] for name in _TRUE_IN_BOTH if extensions and name in extensions
     }
     return carried
+
+
+def headers_as_sent(outer: Iterable[tuple[bytes, bytes]], headers: Headers) -> Headers:
+    """`headers`, which were made of an environ, with the repeats of `outer`, the headers of the
+    scope that the environ was made of (D-1).
+
+    Only a value that is still what the repeats were joined to is taken apart: what a middleware has
+    changed is a message of its own.
+    """
+    sent: dict[bytes, list[bytes]] = {}
+    repeated = False
+    for name, value in outer:
+        values = sent.setdefault(name.lower(), [])
+        values.append(value)
+        repeated = repeated or len(values) > 1
+    if not repeated:
+        return headers
+    taken_apart: Headers = []
+    for name, value in headers:
+        values = sent.get(name, [])
+        joined = (b"; " if name == b"cookie" else b",").join(values)
+        if len(values) > 1 and joined == value:
+            taken_apart += [(name, each) for each in values]
+        else:
+            taken_apart.append((name, value))
+    return taken_apart
 
 
 def state_of_both(outer: dict[str, Any] | None, own: Mapping[str, Any]) -> dict[str, Any]:

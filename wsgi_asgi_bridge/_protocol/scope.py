@@ -10,7 +10,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..errors import BadRequest, ServerError
 from ..typing import Environ, Headers
-from .carried import scope_beside_the_message, state_of_both
+from .carried import headers_as_sent, scope_beside_the_message, state_of_both
 from .headers import content_length, remember
 
 __all__ = ["LengthRequired", "declared_length", "is_websocket", "scope_from_environ"]
@@ -111,6 +111,7 @@ def scope_from_environ(
         if outer is not None:
             scope |= scope_beside_the_message(outer)
             scope["state"] = state_of_both(outer.get("state"), state)
+            scope["headers"] = headers_as_sent(outer.get("headers") or (), scope["headers"])
         return scope
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise ServerError(f"the server's environ cannot be translated: {exc!r}") from exc

@@ -55,6 +55,9 @@ TURNS_FOR_THE_APP = 16
 framework's error page raises in the same turn; each `BaseHTTPMiddleware` around it takes three.
 """
 
+LOOP_CHECK_SECONDS = 1.0
+"""How often a thread that waits makes sure that the loop lives, where `disconnect_poll` is None."""
+
 CANCEL_SECONDS = 1.0
 """How long a cancelled app may clean up before the lifespan ends without it."""
 
@@ -96,7 +99,7 @@ class ASGIToWSGI:
     - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the server,
       per request (A-IN-1, A-OUT-2).
     - `disconnect_poll`: seconds between two looks at whether the client is still there, while the
-      app is silent (A-IN-3).
+      app is silent. None does not look: for a proxy that shuts its sending side (A-IN-3).
     - `background_wait`: seconds that `close()` of a whole response waits for what the app does
       after it; for tests and hosts that serve one request (A-OUT-9).
     - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix; begins with a slash.
@@ -115,7 +118,7 @@ class ASGIToWSGI:
         shutdown_timeout: float = 30.0,
         request_buffer: int = 524288,
         response_buffer: int = 524288,
-        disconnect_poll: float = 0.25,
+        disconnect_poll: float | None = 0.25,
         background_wait: float = 0.0,
         root_path: str | None = None,
     ) -> None:
@@ -144,7 +147,12 @@ class ASGIToWSGI:
         self._shutdown_timeout = seconds("shutdown_timeout", shutdown_timeout)
         self._request_buffer = count("request_buffer", request_buffer, least=1)
         self._response_buffer = count("response_buffer", response_buffer, least=1)
-        self._disconnect_poll = seconds("disconnect_poll", disconnect_poll)
+        self._looks_for_client = disconnect_poll is not None
+        self._check_interval = (
+            LOOP_CHECK_SECONDS
+            if disconnect_poll is None
+            else seconds("disconnect_poll", disconnect_poll)
+        )
         self._background_wait = seconds("background_wait", background_wait, zero=True)
         self._root_path = (root_path or "").rstrip("/")
         self._begin()
@@ -622,7 +630,7 @@ class _Exchange(Iterator[bytes]):
         if self._last and self._caller.has_unfinished_work():
             with suppress(BridgeClosed):
                 self._caller.wait_for_work_from_thread(
-                    self._bridge._disconnect_poll, self._check_loop
+                    self._bridge._check_interval, self._check_loop
                 )
             self._caller.changes = self._caller.last_changes  # None of an app that was given up
             self._repeat_changes()
@@ -648,7 +656,7 @@ class _Exchange(Iterator[bytes]):
         """
         try:
             chunks, self._last = self._caller.take_from_thread(
-                self._bridge._disconnect_poll, self._glance
+                self._bridge._check_interval, self._glance
             )
         except BaseException:
             self._repeat_changes()
@@ -665,7 +673,8 @@ class _Exchange(Iterator[bytes]):
     def _glance(self) -> None:
         """While the app is silent: is there anybody left to wait for?"""
         if self._client_is_gone is None:  # most requests are over before the first glance
-            self._client_is_gone = _disconnect_probe(self._environ)
+            looks = self._bridge._looks_for_client
+            self._client_is_gone = _disconnect_probe(self._environ) if looks else bool
         if self._client_is_gone():
             raise _client_gone()
         self._check_loop()

@@ -518,6 +518,7 @@ WRONG_ARGUMENTS = {
     "response_buffer negative": {"response_buffer": -1},
     "response_buffer text": {"response_buffer": "64k"},
     "disconnect_poll negative": {"disconnect_poll": -1},
+    "disconnect_poll 0": {"disconnect_poll": 0},
     "disconnect_poll text": {"disconnect_poll": "often"},
     "background_wait negative": {"background_wait": -0.1},
     "background_wait None": {"background_wait": None},

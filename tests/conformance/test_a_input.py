@@ -36,7 +36,13 @@ from tests.support.wsgi_driver import (
     whole_body,
     with_turns,
 )
-from wsgi_asgi_bridge import BodyTooLarge, BridgeError, ClientDisconnected, ClientStalled
+from wsgi_asgi_bridge import (
+    BodyTooLarge,
+    BridgeError,
+    ClientDisconnected,
+    ClientStalled,
+    asgi_to_wsgi,
+)
 from wsgi_asgi_bridge._crossing.caller import current_caller
 
 BUFFER = 16_384
@@ -553,6 +559,25 @@ def test_closed_socket_is_noticed(backend: dict[str, Any], key: str, silence: st
         must_become(lambda: bridge.stats().in_flight == 0, "the end of the exchange")
         assert bridge.stats().disconnected == 1
     assert seen == [{"type": "http.disconnect"}]
+
+
+@pytest.mark.parametrize("key", [*SOCKET_KEYS, "waitress.client_disconnected"])
+def test_nobody_looks_where_disconnect_poll_is_none(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A-IN-3: a client that has shut its sending side has its answer, whatever the server shows."""
+    monkeypatch.setattr(asgi_to_wsgi, "LOOP_CHECK_SECONDS", 0.01)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await whole_body(receive)
+        with anyio.move_on_after(0.15):
+            await receive()
+        await respond(send, b"an answer")
+
+    with Clients() as ends, bridged(app, disconnect_poll=None) as bridge:
+        ends.client.shutdown(socket.SHUT_WR)
+        shown: Any = ends.server if key in SOCKET_KEYS else lambda: True
+        assert serve(bridge, environ_for() | {key: shown}).body == b"an answer"
 
 
 @on_every_backend

@@ -41,7 +41,7 @@ from tests.support.wsgi_driver import (
     turn_the_loop,
     with_turns,
 )
-from wsgi_asgi_bridge import ASGIToWSGI, BridgeClosed
+from wsgi_asgi_bridge import ASGIToWSGI, BridgeClosed, asgi_to_wsgi
 from wsgi_asgi_bridge._crossing.caller import Caller
 
 # A-LOOP-1
@@ -1039,8 +1039,9 @@ def test_a_loop_that_has_ended_by_itself_is_followed_by_another(backend: dict[st
         first.close()
 
 
+@pytest.mark.parametrize("disconnect_poll", [0.01, None])
 def test_a_loop_that_ends_before_it_has_begun_a_request_is_noticed(
-    monkeypatch: pytest.MonkeyPatch,
+    disconnect_poll: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A-LOOP-5: its task never runs a step, so nobody but the waiting thread can find out. Of the
     loops only asyncio's own surely ends before that step.
@@ -1058,7 +1059,8 @@ def test_a_loop_that_ends_before_it_has_begun_a_request_is_noticed(
             release.wait(10)
         await respond(send)
 
-    with bridged(app, BACKENDS["asyncio"], disconnect_poll=0.01) as bridge:
+    monkeypatch.setattr(asgi_to_wsgi, "LOOP_CHECK_SECONDS", 0.01)
+    with bridged(app, BACKENDS["asyncio"], disconnect_poll=disconnect_poll) as bridge:
         blocking = Exchange(bridge, environ_for("/block"))
         must_happen(blocked, "the blocked loop")
         side = bridge._side

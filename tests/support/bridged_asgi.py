@@ -17,6 +17,7 @@ HELD_IN_MASTER = "held-in-master"
 
 site = ASGIToWSGI(asgi_apps.site)
 on_plain_asyncio = ASGIToWSGI(asgi_apps.site, loop_factory=asyncio.new_event_loop)
+without_looks = ASGIToWSGI(asgi_apps.site, disconnect_poll=None)
 on_trio = ASGIToWSGI(asgi_apps.hello, backend="trio")
 site_that_fails_to_start = ASGIToWSGI(asgi_apps.site_that_fails_to_start, lifespan="on")
 

@@ -184,6 +184,7 @@ def arguments(backend: Backend, lifespan: LifespanMode) -> None:
         root_path="/api",
     )
     ASGIToWSGI(apps.quart_app, backend="trio", lifespan="off", loop_factory=None, root_path=None)
+    ASGIToWSGI(apps.quart_app, disconnect_poll=None)
 
 
 async def results(to_asgi: WSGIToASGI, to_wsgi: ASGIToWSGI) -> None:

@@ -171,5 +171,5 @@ def arguments() -> None:
     ASGIToWSGI(apps.fastapi_app, shutdown_timeout="30")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ASGIToWSGI(apps.fastapi_app, request_buffer=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ASGIToWSGI(apps.fastapi_app, response_buffer=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    ASGIToWSGI(apps.fastapi_app, disconnect_poll=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ASGIToWSGI(apps.fastapi_app, disconnect_poll="0.25")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ASGIToWSGI(apps.fastapi_app, root_path=b"/api")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -27,7 +27,7 @@ from tests.support.interleaving import (
     must_happen,
     stepped,
 )
-from wsgi_asgi_bridge._crossing.channel import LoopToThread, ThreadToLoop
+from wsgi_asgi_bridge._crossing.channel import LoopToThread, Piece, ThreadToLoop
 from wsgi_asgi_bridge._crossing.gate import ThreadGate
 from wsgi_asgi_bridge._crossing.loops import running_loop_handle
 
@@ -530,10 +530,15 @@ def test_any_sequence_of_puts_takes_and_releases_equals_a_list(
 # ================================================================ LoopToThread
 
 
+def joined(taken: list[Piece] | None) -> bytes:
+    assert taken is not None
+    return b"".join(taken)
+
+
 def test_the_thread_takes_all_that_waits(body: LoopToThread) -> None:
     body.put_in_loop(b"one")
     body.put_in_loop(b"two")
-    assert ended(lambda: body.take_from_thread(WAIT_SECONDS)) == [b"one", b"two"]
+    assert ended(lambda: joined(body.take_from_thread(WAIT_SECONDS))) == b"onetwo"
 
 
 def test_an_empty_part_is_not_taken_for_the_end(body: LoopToThread) -> None:
@@ -673,7 +678,7 @@ def test_more_may_come_between_the_wake_up_and_the_taking(body: LoopToThread) ->
     lock = lying(body)
     lock.after("take_from_thread", lambda: body.put_in_loop(b"one"))
     lock.before("take_from_thread", lambda: body.put_in_loop(b"two"), nth=2)
-    assert ended(lambda: body.take_from_thread(WAIT_SECONDS)) == [b"one", b"two"]
+    assert ended(lambda: joined(body.take_from_thread(WAIT_SECONDS))) == b"onetwo"
     assert lock.told
 
 
@@ -729,7 +734,7 @@ def test_any_sequence_of_parts_and_reads_equals_a_list(
                 body.put_in_loop(chunk)
                 waiting += [chunk] if chunk else []
         elif step == "take" and waiting:
-            assert body.take_from_thread(TINY_SECONDS) == waiting
+            assert joined(body.take_from_thread(TINY_SECONDS)) == b"".join(waiting)
             taken += waiting
             waiting = []
         elif step == "release" and taken:
@@ -739,7 +744,7 @@ def test_any_sequence_of_parts_and_reads_equals_a_list(
     else:
         body.break_in_loop(GoneError)
     if waiting:
-        assert body.take_from_thread(TINY_SECONDS) == waiting
+        assert joined(body.take_from_thread(TINY_SECONDS)) == b"".join(waiting)
     if whole:
         assert body.take_from_thread(TINY_SECONDS) == []
     else:
@@ -781,10 +786,10 @@ async def test_a_loop_and_a_thread_exchange_a_body_through_a_small_budget() -> N
     """W-IN-4."""
     body = LoopToThread(running_loop_handle(), 30)
 
-    def take_all() -> list[bytes]:
-        taken: list[bytes] = []
+    def take_all() -> bytes:
+        taken = b""
         while chunks := body.take_from_thread(WAIT_SECONDS):
-            taken += chunks
+            taken += b"".join(chunks)
             for chunk in chunks:
                 body.release_from_thread(len(chunk))
         return taken
@@ -795,7 +800,7 @@ async def test_a_loop_and_a_thread_exchange_a_body_through_a_small_budget() -> N
             await body.wait_for_room_in_loop()
             body.put_in_loop(chunk)
         body.end_in_loop()
-    assert await thread.result_in_loop() == BODY
+    assert await thread.result_in_loop() == b"".join(BODY)
 
 
 async def test_the_loop_never_waits_for_a_thread_that_sleeps_in_the_channel() -> None:

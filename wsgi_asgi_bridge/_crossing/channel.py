@@ -19,7 +19,7 @@ from ..errors import BridgeClosed
 from .gate import ThreadGate
 from .loops import Gate, LoopHandle
 
-__all__ = ["Broken", "LoopToThread", "ThreadToLoop", "Waiting"]
+__all__ = ["Broken", "LoopToThread", "Piece", "ThreadToLoop", "Waiting"]
 
 Broken = Callable[[], Exception]
 """Makes the exception that tells why the other side is gone; a new one each time it is raised."""
@@ -29,6 +29,16 @@ Waiting = Callable[[], AbstractContextManager[object]]
 
 CLOSED_LOOP_SECONDS = 1.0
 """How often a thread that sleeps until there is room looks whether its loop is still there."""
+
+
+Piece = bytes | bytearray
+"""Bytes that a task has put; nobody changes them once a thread has taken them."""
+
+JOIN_BELOW_BYTES = 4096
+"""Smaller pieces are joined where they wait: each by itself costs up to 300 bytes more."""
+
+JOINED_BYTES = 65536
+"""No piece is joined to so many bytes; they stay in memory until the last of them is used up."""
 
 
 class ThreadToLoop:
@@ -317,6 +327,7 @@ def _loop_closed() -> BridgeClosed:
 class LoopToThread:
     """Chunks put by one task, taken by one thread; `budget` bytes at most wait, beside the one
     chunk that spent it. Until the thread first takes, `unread_budget` replaces a larger budget.
+    Small ones are joined, so that what waits costs little more than its bytes.
 
     The task: `wait_for_room_in_loop`, `put_in_loop`, again, then `end_in_loop` or `break_in_loop`.
     The thread: `take_from_thread` until it gives nothing, `release_from_thread` as it uses the
@@ -331,6 +342,7 @@ class LoopToThread:
         "_ended",
         "_full_budget",
         "_held",
+        "_joined",
         "_lock",
         "_loop",
         "_putter",
@@ -342,7 +354,9 @@ class LoopToThread:
         self._full_budget = budget
         self._budget = budget if unread_budget is None else min(unread_budget, budget)
         self._lock = Lock()
-        self._chunks: list[bytes] = []
+        self._chunks: list[Piece] = []
+        self._joined: bytearray | None = None
+        """The last of `_chunks`, if small pieces may be joined to it."""
         self._held = 0
         self._begun = False
         self._ended = False
@@ -362,6 +376,13 @@ class LoopToThread:
         with self._lock:
             return self._held, self._begun
 
+    def whole_in_loop(self) -> list[Piece] | None:
+        """The whole body, if it has ended and the thread has taken nothing of it."""
+        with self._lock:
+            if not self._ended or self._begun or self._broken is not None:
+                return None
+            return self._chunks
+
     async def wait_for_room_in_loop(self) -> None:
         """Sleep while the budget is spent; bytes taken and not yet used up count."""
         while True:
@@ -371,17 +392,26 @@ class LoopToThread:
                 gate = self._putter = self._loop.create_gate()
             await gate
 
-    def put_in_loop(self, chunk: bytes) -> None:
+    def put_in_loop(self, chunk: Piece) -> None:
         """Hand one chunk over, whatever the budget; an empty one would read as the end and is
         dropped, and so is all that comes after a break.
         """
-        if not chunk:
+        size = len(chunk)
+        if not size:
             return
         with self._lock:
             if self._broken is not None:
                 return
-            self._chunks.append(chunk)
-            self._held += len(chunk)
+            joined = self._joined
+            if size >= JOIN_BELOW_BYTES:
+                self._chunks.append(chunk)
+                self._joined = None
+            elif joined is not None and len(joined) < JOINED_BYTES:
+                joined += chunk  # in linear time: a bytearray grows by a share of its size
+            else:
+                self._joined = bytearray(chunk)
+                self._chunks.append(self._joined)
+            self._held += size
             taker, self._taker = self._taker, None
         if taker is not None:
             taker.open()
@@ -414,7 +444,7 @@ class LoopToThread:
 
     def take_from_thread(
         self, timeout: float, waiting: Waiting = nullcontext
-    ) -> list[bytes] | None:
+    ) -> list[Piece] | None:
         """All chunks that wait, `[]` at the end of the body for ever, None after `timeout` seconds
         without a byte.
 
@@ -460,9 +490,10 @@ class LoopToThread:
         """Holding the lock."""
         return self._held < self._budget or self._ended or self._broken is not None
 
-    def _taken(self) -> list[bytes]:
+    def _taken(self) -> list[Piece]:
         """Holding the lock."""
         if not self._chunks and self._broken is not None:
             raise self._broken()
         chunks, self._chunks = self._chunks, []
+        self._joined = None  # the thread's now
         return chunks

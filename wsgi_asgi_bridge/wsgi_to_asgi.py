@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +76,14 @@ READER_PATIENCE = 10
 it has begun to read: it may work on each line for long, and a buffer of lines is read as one.
 """
 
+PART_COST_BYTES = 256
+"""What a part of a body costs beside its bytes, when the loop counts how much it did at once."""
+
+UNDECLARED_PAUSE_SECONDS = 0.25
+"""A small body without a Content-Length is collected until its client pauses for this long: then it
+may be waiting for an answer. At most an eighth of `stall_timeout`; seen at the next tick.
+"""
+
 QUEUE_GRACE_SECONDS = 0.01
 """How long a request may wait behind others, while a thread is on its way, before its client is
 watched; at most twice as long. Watching costs a task.
@@ -123,6 +131,7 @@ class _Settings:
     max_body_size: int | None
     max_header_repeats: int
     stall_timeout: float
+    pause: float
     tick: float
     template: Environ
     extra_environ: Environ
@@ -187,6 +196,7 @@ class WSGIToASGI:
             max_body_size=max_body_size,
             max_header_repeats=count("max_header_repeats", max_header_repeats, least=1),
             stall_timeout=seconds("stall_timeout", stall_timeout),
+            pause=min(UNDECLARED_PAUSE_SECONDS, stall_timeout / TICKS_PER_TIMEOUT),
             tick=max(LEAST_TICK_SECONDS, min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT),
             template=environ_template(multithread=workers > 1, file_wrapper=_FileWrapper),
             extra_environ=_constant_pairs(environ),
@@ -545,11 +555,13 @@ class _Exchange:
         "_length",
         "_out",
         "_polled",
+        "_quiet_since",
         "_receive",
         "_scope",
         "_send",
         "_sent_head",
         "_settings",
+        "_settled",
         "_side",
         "_types",
         "_unread",
@@ -580,8 +592,8 @@ class _Exchange:
         """The Content-Length of the request."""
         self._body: LoopToThread | None = None
         """The request's body, where it streams."""
-        self._ahead: Sequence[bytes] = ()
-        """What arrived of a body before it was known to stream."""
+        self._ahead: bytes | bytearray = b""
+        """What came of a body before it was known to stream."""
         self._unread_since: float | None = None
         """Since when there is no room for more of the body."""
         self._unread = 0
@@ -589,6 +601,10 @@ class _Exchange:
         self._is_cut_short = False
         """It ended before its Content-Length, with nobody known to have left."""
         self._collecting = False
+        self._settled: Any = None
+        """Opens when an undeclared body is whole, or known to stream."""
+        self._quiet_since: float | None = None
+        """Since when nothing more of that body has come."""
         self._holds_back = False
         """The client waits for `100 Continue`."""
         # The client.
@@ -659,7 +675,7 @@ class _Exchange:
             environ = environ_from_scope(
                 self._scope, settings.template, max_header_repeats=settings.max_header_repeats
             )
-            environ["wsgi.input"] = self._body_at_hand(environ) or await self._collected()
+            environ["wsgi.input"] = self._body_at_hand(environ) or await self._collected(environ)
         except BadRequest as exc:
             await self._answer(400, str(exc))
             return
@@ -878,10 +894,13 @@ class _Exchange:
         """
         declared = environ.get("CONTENT_LENGTH")
         if self._types is _WEBSOCKET:
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
             return io.BytesIO()
         if declared is None:
             length = None
-            if _has_no_body(environ):
+            # The server has de-chunked it; an app that saw this would do so again (W-IN-2).
+            chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
+            if not chunked and _has_no_body(environ):
                 return io.BytesIO()
         else:
             length = self._length = int(declared)
@@ -889,55 +908,97 @@ class _Exchange:
                 return io.BytesIO()
             self._refuse_large_body(length)
         self._holds_back = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
-        if (
-            self._holds_back
-            or "HTTP_TRANSFER_ENCODING" in environ
-            or (length is not None and length > self._settings.small_body)
-        ):
+        if self._holds_back or (length is not None and length > self._settings.small_body):
             return self._body_stream()
         return None
 
-    async def _collected(self) -> io.BytesIO | io.BufferedReader:
-        """The whole body as `wsgi.input`, or a stream where it turns out to be one.
+    async def _collected(self, environ: Environ) -> io.BytesIO | io.BufferedReader:
+        """The whole body as `wsgi.input`, with its CONTENT_LENGTH, or a stream if it turns out to
+        be one.
 
         Waits in the loop, holding no thread. Raises BadRequest for a body shorter than declared,
         BodyTooLarge, ClientDisconnected.
         """
         length = self._length
-        parts: list[bytes] = []
-        size = 0
         self._collecting = True
-        while True:
-            self._waiting_since = _NOT_SEEN
-            message = await self._receive()
-            if message["type"] != "http.request":
-                raise self._disconnected()
-            part = message.get("body", b"")
-            parts.append(part)
-            size += len(part)
-            if not message.get("more_body", False):
-                break
-            if length is None or size > self._settings.small_body:
-                self._ahead = parts
-                break
+        self._waiting_since = _NOT_SEEN
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise self._disconnected()
+        body: Any = message.get("body", b"")
+        stream = None
+        if message.get("more_body", False):
+            if length is None:
+                body, stream = await self._undeclared(body)
+            else:
+                body, stream = await self._declared(body)
         self._collecting = False
         self._waiting_since = None
-        if self._ahead:
-            return self._body_stream()
-        if length is not None and size < length:
+        if stream is not None:
+            return stream
+        size = len(body)
+        if length is None:
+            if size:
+                environ["CONTENT_LENGTH"] = str(size)
+        elif size < length:
             raise BadRequest(
                 f"the body ended after {size} of the {length} bytes that Content-Length declares"
             )
         self._refuse_large_body(size)
-        return io.BytesIO(parts[0] if len(parts) == 1 else b"".join(parts))
+        return io.BytesIO(body)
+
+    async def _declared(
+        self, first: bytes | bytearray
+    ) -> tuple[bytearray, io.BufferedReader | None]:
+        """A small body of which only `first` has come; a stream if the server gives more than was
+        declared.
+        """
+        body = bytearray(first)
+        while len(body) <= self._settings.small_body:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise self._disconnected()
+            part = message.get("body", b"")
+            if part:
+                body += part
+                self._waiting_since = _NOT_SEEN
+            if not message.get("more_body", False):
+                return body, None
+            if not part:
+                # No progress, and a server that has many of them is not to keep the loop.
+                await self._side.handle.checkpoint()
+        return body, self._body_stream(body)
+
+    async def _undeclared(self, first: bytes) -> tuple[bytes, io.BufferedReader | None]:
+        """A body without a length of which only `first` has come: whole if it ends within
+        `small_body` and without a pause, since some apps read nothing without a length (Django);
+        else a stream, since its client may converse with the app.
+        """
+        settled = self._settled = self._side.handle.create_gate()
+        self._quiet_since = _NOT_SEEN
+        stream = self._body_stream(first)
+        await settled
+        assert self._body is not None
+        parts = self._body.whole_in_loop()
+        if parts is None:
+            return b"", stream
+        self._body = None
+        return b"".join(parts), None
+
+    def _settle(self) -> None:
+        settled, self._settled = self._settled, None
+        if settled is not None:
+            self._side.handle.open_gate(settled)
 
     def _refuse_large_body(self, size: int) -> None:
         limit = self._settings.max_body_size
         if limit is not None and size > limit:
             raise BodyTooLarge(f"the body has {size} bytes or more, max_body_size is {limit}")
 
-    def _body_stream(self) -> io.BufferedReader:
-        """`wsgi.input` over a channel that the pump fills (W-IN-4)."""
+    def _body_stream(self, ahead: bytes | bytearray = b"") -> io.BufferedReader:
+        """`wsgi.input` over a channel that the pump fills, after `ahead`, which has come already
+        (W-IN-4).
+        """
         settings = self._settings
         # What BufferedReader keeps is waiting as well; it takes its share of the budget.
         kept = min(io.DEFAULT_BUFFER_SIZE, max(1, settings.request_buffer // 4))
@@ -948,6 +1009,7 @@ class _Exchange:
             # of just this size is received.
             unread_budget=settings.small_body + 1,
         )
+        self._ahead = ahead
         begin = self._ask_for_body_from_thread if self._holds_back else None
         reader = ChannelReader(
             self._body,
@@ -1044,35 +1106,36 @@ class _Exchange:
         broken is received and dropped: the server reports a disconnect only behind it.
         """
         length, limit = self._length, self._settings.max_body_size
-        size = 0
-        for part in self._ahead:
-            body.put_in_loop(part)
-            size += len(part)
-        self._ahead = ()
-        unbroken = 0
+        size = unbroken = 0
+        part, more = self._ahead, True
+        self._ahead = b""
         while True:
+            size += len(part)
+            unbroken += len(part) + PART_COST_BYTES
+            if limit is not None and size > limit:
+                body.break_in_loop(
+                    lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes")
+                )
+                self._settle()
+            body.put_in_loop(part)
+            if not more:
+                break
             if not body.has_room_in_loop():
+                self._settle()
                 self._unread_since = _NOT_SEEN
                 await body.wait_for_room_in_loop()
                 self._unread_since = None
             if unbroken > self._settings.request_buffer:
-                # A worker that reads as fast as the server gives would otherwise keep the loop for
-                # itself.
+                # A worker that reads as fast as the server gives, or a server that gives empty
+                # parts, would otherwise keep the loop for itself.
                 unbroken = 0
                 await self._side.handle.checkpoint()
             message = await self._receive()
             if message["type"] != "http.request":
                 raise _disconnect()
-            part = message.get("body", b"")
-            size += len(part)
-            unbroken += len(part)
-            if limit is not None and size > limit:
-                body.break_in_loop(
-                    lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes")
-                )
-            body.put_in_loop(part)
-            if not message.get("more_body", False):
-                break
+            part, more = message.get("body", b""), message.get("more_body", False)
+            if part and self._settled is not None:
+                self._waiting_since = self._quiet_since = _NOT_SEEN
         if length is not None and size < length:
             self._is_cut_short = True
             body.break_in_loop(
@@ -1083,6 +1146,7 @@ class _Exchange:
             )
         else:
             body.end_in_loop()
+        self._settle()
 
     # ------------------------------------------------------------ endings
 
@@ -1094,6 +1158,8 @@ class _Exchange:
         """The loop's tick: how long has this client been waited for? `now` is in seconds that the
         loop has waited for clients.
         """
+        if self._settled is not None:
+            self._look_at_pause(now)
         if self._unread_since is not None and self._body is not None and self._sent_head:
             self._look_at_unread_body(self._body, now)
         since = self._waiting_since
@@ -1111,6 +1177,13 @@ class _Exchange:
         elif not self._collecting:
             # A send() that hangs; some servers do not even end it when the client leaves.
             self.watch()
+
+    def _look_at_pause(self, now: float) -> None:
+        """Of the client of an undeclared body; one that pauses may be waiting for the app."""
+        if self._quiet_since is _NOT_SEEN:
+            self._quiet_since = now
+        elif self._quiet_since is not None and self._quiet_since <= now - self._settings.pause:
+            self._settle()
 
     def _look_at_unread_body(self, body: LoopToThread, now: float) -> None:
         """An app that streams its response and leaves its request unread hides its client's
@@ -1257,13 +1330,12 @@ def _constant_pairs(environ: Mapping[str, Any] | None) -> Environ:
 
 
 def _has_no_body(environ: Environ) -> bool:
-    """Whether there is none for certain, so that nobody need ask: HTTP/1 announces a body by a
-    header (RFC 9112 6.3).
+    """Whether there is none for certain where no header announces one, so that nobody need ask
+    (RFC 9112 6.3).
     """
-    return (
-        environ["REQUEST_METHOD"] in ("GET", "HEAD")
-        and environ["SERVER_PROTOCOL"] in ("HTTP/1.1", "HTTP/1.0")
-        and "HTTP_TRANSFER_ENCODING" not in environ
+    return environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ["SERVER_PROTOCOL"] in (
+        "HTTP/1.1",
+        "HTTP/1.0",
     )
 
 

@@ -283,7 +283,7 @@ async def test_cut_body_raises(reader: str, length: int | None) -> None:
     results: list[object] = []
     client = Client(post_scope(length), [b"some", b"thing"], body_ends=False)
     client.leave()
-    async with serving(app) as bridge:
+    async with serving(app, small_body=0) as bridge:
         await client.run(bridge)
     assert client.error is None
     assert [type(result) for result in results] == [ClientDisconnected] * 2

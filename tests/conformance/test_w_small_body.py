@@ -3,19 +3,22 @@
 import inspect
 from typing import Any
 
+import anyio
 import pytest
 
 from tests.support.asgi_driver import (
     Client,
     Gate,
+    WebSocketClient,
     answered,
     calling,
+    http_scope,
     plain_app,
     post_scope,
     serving,
     settle,
 )
-from wsgi_asgi_bridge import WSGIToASGI
+from wsgi_asgi_bridge import WSGIToASGI, wsgi_to_asgi
 
 Environ = dict[str, Any]
 PART = b"p" * 1000
@@ -114,3 +117,123 @@ async def test_body_of_which_nothing_more_may_wait_moves() -> None:
     async with serving(app, small_body=0) as bridge:
         await answered(bridge, client)
     assert client.body == b"100000"
+
+
+# --- a body without a length
+
+
+def app_that_tells(told: list[Any]) -> Any:
+    """An app that keeps its environ and its body."""
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        told.append(environ | {"body": environ["wsgi.input"].read()})
+        return plain_app(environ, start_response)
+
+    return app
+
+
+UNDECLARED = {
+    "chunked": post_scope(None),
+    "chunked, with a length": post_scope(None, headers=[(b"content-length", b"5")]),
+    "chunked GET": {**post_scope(None), "method": "GET"},
+    "HTTP/2": http_scope("POST", http_version="2"),
+    "HTTP/2 GET": http_scope("GET", http_version="2"),
+}
+CHUNKINGS = {
+    "at once": [b"hello world"],
+    "end apart": [b"hello world", b""],
+    "in pieces": [b"", b"hel", b"", b"lo wor", b"ld"],
+    "byte by byte": [b"hello world"[at : at + 1] for at in range(11)],
+    "exactly": [b"x" * 60, b"y" * 4, b""],
+}
+
+
+@pytest.mark.parametrize("parts", CHUNKINGS.values(), ids=CHUNKINGS)
+@pytest.mark.parametrize("scope", UNDECLARED.values(), ids=UNDECLARED)
+async def test_small_undeclared_body_gets_its_length(scope: Any, parts: list[bytes]) -> None:
+    """W-IN-2: Django and Bottle read no more than CONTENT_LENGTH; a body that was de-chunked must
+    not be so again.
+    """
+    told: list[Any] = []
+    async with serving(app_that_tells(told), small_body=64) as bridge:
+        await answered(bridge, Client(scope, parts))
+    whole = b"".join(parts)
+    assert (told[0]["body"], told[0]["CONTENT_LENGTH"]) == (whole, str(len(whole)))
+    assert "HTTP_TRANSFER_ENCODING" not in told[0]
+
+
+@pytest.mark.parametrize("scope", UNDECLARED.values(), ids=UNDECLARED)
+async def test_larger_undeclared_body_streams(scope: Any) -> None:
+    """W-IN-2: without a length, to its end; `wsgi.input_terminated` says that it has one."""
+    told: list[Any] = []
+    parts = [b"x" * 60, b"y" * 5, b""]
+    async with serving(app_that_tells(told), small_body=64) as bridge:
+        await answered(bridge, Client(scope, parts))
+    assert told[0]["body"] == b"".join(parts)
+    assert told[0]["wsgi.input_terminated"] is True
+    assert not {"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"} & told[0].keys()
+
+
+@pytest.mark.parametrize("scope", UNDECLARED.values(), ids=UNDECLARED)
+async def test_undeclared_body_that_is_empty_has_no_length(scope: Any) -> None:
+    """W-IN-2: CGI has no CONTENT_LENGTH where there is no body."""
+    told: list[Any] = []
+    async with serving(app_that_tells(told)) as bridge:
+        await answered(bridge, Client(scope, [b"", b""]))
+    assert told[0]["body"] == b""
+    assert not {"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"} & told[0].keys()
+
+
+async def test_slow_undeclared_body_holds_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W-IN-5: as long as it comes without a pause it is collected."""
+    monkeypatch.setattr(wsgi_to_asgi, "UNDECLARED_PAUSE_SECONDS", 5.0)
+    told: list[Any] = []
+    client = Client(post_scope(None), [b"a"], body_ends=False)
+    async with serving(app_that_tells(told)) as bridge, calling(bridge, client):
+        for part in (b"b", b"c"):
+            await anyio.sleep(0.2)
+            assert bridge.stats().threads == 0
+            client.feed(part)
+        client.feed(b"d", last=True)
+    assert (told[0]["body"], told[0]["CONTENT_LENGTH"]) == (b"abcd", "4")
+
+
+async def test_client_that_pauses_may_converse() -> None:
+    """W-IN-5: a client that waits for an answer to what it has sent gets it."""
+    read = Gate()
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        assert environ["wsgi.input"].read(3) == b"abc"
+        read.open()
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    client = Client(post_scope(None), [b"a", b"bc"], body_ends=False)
+    async with serving(app) as bridge, calling(bridge, client):
+        await read.wait()
+        client.feed(b"d", last=True)
+    assert client.body == b"d"
+
+
+async def test_undeclared_body_whose_client_leaves_takes_no_thread() -> None:
+    """W-IN-3, W-IN-5: as one with a length."""
+    told: list[Any] = []
+    client = Client(post_scope(None), [b"some", b"thing"], body_ends=False)
+    client.leave()
+    async with serving(app_that_tells(told)) as bridge:
+        await client.run(bridge)
+        stats = bridge.stats()
+    assert (stats.threads, stats.disconnected, stats.failed, told) == (0, 1, 0, [])
+    assert client.error is None
+
+
+async def test_websocket_handshake_has_no_transfer_encoding() -> None:
+    """W-IN-2: nor has it a body."""
+    told: list[Any] = []
+    client = WebSocketClient()
+    client.scope["headers"].append((b"transfer-encoding", b"chunked"))
+    client.scope["extensions"] = {"websocket.http.response": {}}
+    async with serving(app_that_tells(told)) as bridge:
+        await answered(bridge, client)
+    assert told[0]["body"] == b""
+    assert "HTTP_TRANSFER_ENCODING" not in told[0]

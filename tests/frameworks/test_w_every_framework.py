@@ -143,6 +143,16 @@ def test_a_large_upload(client: httpx.Client) -> None:
     assert response.json() == summary("large.bin", data)
 
 
+def test_a_chunked_form(client: httpx.Client) -> None:
+    """W-IN-2: a body that was de-chunked looks like any other; Django and Bottle read no more of it
+    than its length, which the client did not send.
+    """
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    parts = iter([b"name=", b"Ada", b""])
+    response = client.post("/form", content=parts, headers=headers)
+    assert response.text == "hello Ada"
+
+
 def test_an_upload_reaches_the_app_while_it_is_sent(client: httpx.Client, gates: Gates) -> None:
     """W-IN-4: the second half is sent only once the app has read from the first."""
     data = payload(UPLOAD_BYTES)

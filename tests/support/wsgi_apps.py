@@ -101,6 +101,15 @@ def echo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [body]
 
 
+def echo_of_declared(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """No more of the body than CONTENT_LENGTH says, as Django reads it."""
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        raise ValueError("the body would be de-chunked again, as Bottle does")
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return [body]
+
+
 def upload_digest(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Read the upload in parts and tell its size and SHA-256; journal how it ended.
 
@@ -252,6 +261,7 @@ def flask_stream() -> Response:
 APPS: dict[str, App] = {
     "download": download,
     "echo": echo,
+    "echo_of_declared": echo_of_declared,
     "environ_strings": environ_strings,
     "event_stream": event_stream,
     "fails_after_headers": fails_after_headers,

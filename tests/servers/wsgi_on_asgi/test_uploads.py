@@ -37,6 +37,16 @@ def test_body_larger_than_the_buffers_is_echoed(served: Served) -> None:
         assert client.read_response().body == LARGE_BODY
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+def test_app_that_reads_what_is_declared_reads_a_chunked_body(served: Served, size: int) -> None:
+    """W-IN-2: a small one has its length; in one packet, with its end or in pieces."""
+    body = bytes(range(256)) * 4
+    with served.connect() as client:
+        client.send_head("POST", "/echo_of_declared", chunked=True)
+        client.send_body_parts(parts_of(body, size))
+        assert client.read_response().body == body
+
+
 def test_chunked_upload_into_flask(served: Served) -> None:
     """W-IN-2: Flask reads a body without Content-Length to its end."""
     with served.connect() as client:

@@ -492,7 +492,6 @@ class _Exchange(Iterator[bytes]):
     # only where the first one has set them all before there are many, and the loop sets some late.
     __slots__ = (
         "__weakref__",
-        "_app_over",
         "_before",
         "_blocks",
         "_body",
@@ -532,7 +531,7 @@ class _Exchange(Iterator[bytes]):
         # A bridge that only its responses hold is not to be collected under them.
         self._bridge = bridge
         self._side = side
-        self._caller = Caller(side.handle, bridge._response_buffer)
+        self._caller = Caller(side.handle, bridge._response_buffer, bridge._background_wait > 0)
         self._scope = scope_from_environ(environ, bridge._root_path, side.state)
         self._response = ASGIResponse(self._scope["method"])
         self._context = own_context()
@@ -540,7 +539,6 @@ class _Exchange(Iterator[bytes]):
         # that says who is logged in must not stay; a WSGIToASGI makes one for each request.
         self._is_inner = "asgi.scope" in environ
         self._tells_changes = self._is_inner and _is_below_a_task(environ)
-        self._app_over = ThreadGate() if bridge._background_wait else None
         """Opened when the app has ended, where `close()` waits for that."""
         # The calling thread's.
         self._body = request_body(environ, length, bridge._request_buffer)
@@ -588,7 +586,7 @@ class _Exchange(Iterator[bytes]):
         # A list tells the server that this is all, and many add a Content-Length to it. So what the
         # app sent decides, not how much of it this thread was in time to take (A-OUT-7).
         whole = self._last and not response.in_parts
-        if whole and (self._caller.late_error is not None or self._app_over is not None):
+        if whole and (self._caller.late_error is not None or self._bridge._background_wait):
             whole = False  # a list has no close()
             response.say_length(sum(map(len, chunks)))
         try:
@@ -611,7 +609,7 @@ class _Exchange(Iterator[bytes]):
         while True:
             for block in self._blocks:
                 return block
-            if self._left:
+            if self._last or self._left:
                 raise StopIteration
             self._blocks = blocks(self._take())
 
@@ -622,11 +620,16 @@ class _Exchange(Iterator[bytes]):
         app behind both bridges has closed its own. Of an app that goes on, nobody knows what it
         will take back, so the caller's context keeps nothing of it.
 
-        Waits for the app's background work where `background_wait` says so (A-OUT-9). Raises, once,
-        what the app raised right after a response of its own that says 5xx (A-OUT-8).
+        Where `background_wait` says so, it waits for the app's background work and runs what of it
+        is thread-sensitive (A-OUT-9, A-LOOP-4). Raises, once, what the app raised right after a
+        response of its own that says 5xx (A-OUT-8).
         """
         self._blocks = _NO_BLOCKS
-        self._leave()
+        try:
+            if self._last and not self._left:
+                self._caller.run_jobs_from_thread(self._bridge._background_wait)
+        finally:  # Ctrl-C
+            self._leave()
         if self._last and self._caller.has_unfinished_work():
             with suppress(BridgeClosed):
                 self._caller.wait_for_work_from_thread(
@@ -637,9 +640,6 @@ class _Exchange(Iterator[bytes]):
         elif not self._last and self._echo is not None:
             self._echo.repeat({})
         self._forget_changes()
-        over = self._app_over
-        if over is not None and self._last and over.wait(self._bridge._background_wait):
-            over.open()  # for who closes again
         error = self._caller.late_error_from_thread()
         if error is not None:
             try:
@@ -666,7 +666,7 @@ class _Exchange(Iterator[bytes]):
             raise
         if self._caller.changes is not None or self._changes is not None:
             self._repeat_changes()
-        if self._last:
+        if self._last and not self._bridge._background_wait:
             self._leave()  # before the server sends what was taken: no job waits for a slow client
         return chunks
 
@@ -717,7 +717,7 @@ class _Exchange(Iterator[bytes]):
 
     def _read_body(self) -> None:
         """A job: the app waits for more of the request."""
-        if self._left:
+        if self._left or self._last:
             return
         try:
             part, ended = self._body.read()
@@ -810,8 +810,8 @@ class _Exchange(Iterator[bytes]):
         if self._receivers:
             self._open_receivers()
         side.exchange_ended(self)
-        if self._app_over is not None:
-            self._app_over.open()
+        if self._bridge._background_wait:
+            self._caller.release_in_loop()
 
     def _note_last_changes(self, error: BaseException | None) -> None:
         """With the app's end, which raised `error`."""

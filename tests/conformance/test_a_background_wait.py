@@ -3,24 +3,31 @@
 import threading
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
+from asgiref.sync import sync_to_async
 
 from tests.support.wsgi_driver import (
     Exchange,
     Gate,
     InThread,
+    UnreadableInput,
     bridged,
     environ_for,
     finish,
     must_become,
     must_happen,
+    on_asyncio_backends,
     on_every_backend,
     respond,
     serve,
     start,
     stream,
+    upload_environ,
 )
 from wsgi_asgi_bridge import ASGIToWSGI
+from wsgi_asgi_bridge._crossing.caller import current_caller
 
 Backend = dict[str, Any]
 LONG_SECONDS = 60.0
@@ -129,6 +136,74 @@ def test_an_error_of_the_work_is_logged(backend: Backend, caplog: pytest.LogCapt
     assert [r.getMessage() for r in caplog.records if r.name == "wsgi_asgi_bridge"] == [
         "the app raised after its response had ended"
     ]
+
+
+@on_asyncio_backends
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_sync_code_of_the_work_runs_on_the_thread_that_waits(
+    backend: Backend, in_parts: bool
+) -> None:
+    """A-LOOP-4, A-OUT-9: right after the response, and later."""
+    go_on = Gate()
+    threads: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        if in_parts:
+            await stream(send, b"be")
+        await finish(send, b"gun")
+        threads.append(await sync_to_async(threading.get_ident)())
+        await go_on.wait()
+        threads.append(await sync_to_async(threading.get_ident)())
+
+    with bridged(app, backend, background_wait=LONG_SECONDS) as bridge:
+        exchange = Exchange(bridge)
+        must_become(lambda: len(threads) == 1, "the sync code after the response")
+        go_on.open()
+        exchange.finish()
+    assert threads == [exchange.thread.ident] * 2
+
+
+@on_asyncio_backends
+def test_sync_code_goes_on_elsewhere_when_the_wait_is_over(backend: Backend) -> None:
+    """A-OUT-5, A-OUT-9."""
+    go_on, done = Gate(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"begun")
+        await go_on.wait()
+        threads.append(await sync_to_async(threading.current_thread)())
+        done.set()
+
+    with bridged(app, backend, background_wait=0.05) as bridge:
+        exchange = serve(bridge)
+        assert exchange.body == b"begun"
+        go_on.open()
+        must_happen(done, "the sync code after the wait")
+    assert threads[0] is not exchange.thread
+
+
+@on_every_backend
+def test_a_read_that_had_not_begun_is_not_made_after_the_response(backend: Backend) -> None:
+    """A-IN-1, A-OUT-9: it would wait for a client that may send no more."""
+    go_on = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        thread = current_caller.get()
+        assert thread.call_in_thread(lambda: must_happen(go_on, "the end of the response"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+            assert thread._jobs
+            await respond(send, b"denied")
+            go_on.set()
+
+    body = UnreadableInput()
+    with bridged(app, backend, background_wait=LONG_SECONDS, request_buffer=16) as bridge:
+        assert serve(bridge, upload_environ(body, length=1000)).body == b"denied"
+    assert body.reads == []
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1, 2.5])

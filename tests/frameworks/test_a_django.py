@@ -86,6 +86,18 @@ def test_a_session_in_the_database(client: httpx.Client) -> None:
     assert [client.get("/visits").text for _ in range(3)] == ["1", "2", "3"]
 
 
+def test_the_thread_that_waits_for_django_has_its_connection_closed(
+    gates: Gates, download: Path, django_database: Path
+) -> None:
+    """A-LOOP-4, A-OUT-9: `request_finished` comes after the response, and to that thread."""
+    from django.db import connection
+
+    app = ASGIToWSGI(django_asgi_app(gates, download), background_wait=WAIT_SECONDS)
+    with app, httpx.Client(transport=httpx.WSGITransport(app), base_url=SITE) as client:
+        assert client.get("/thread").json()["connected"]
+        assert connection.connection is None
+
+
 @pytest.mark.parametrize("path", ["/notes", "/async-notes"])
 def test_many_threads_write_at_once(bridge: ASGIToWSGI, path: str) -> None:
     """A-LOOP-4: parallel requests over sockets, each with its own database connection."""

@@ -18,6 +18,7 @@ that thread tells here what it does for the caller: that it has begun, that it i
 has set in its context.
 """
 
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
@@ -36,7 +37,8 @@ LEAST_CHUNK_BYTES = 512
 class Caller:
     """One calling thread and the exchange it waits for.
 
-    `budget`: bytes that may wait for the thread.
+    `budget`: bytes that may wait for the thread. `stays`: the thread does not leave with the end,
+    but goes on with `run_jobs_from_thread` until `release_in_loop`.
     """
 
     __slots__ = (
@@ -51,6 +53,7 @@ class Caller:
         "_parked",
         "_passed_over",
         "_putters",
+        "_stays",
         "_unbroken",
         "_unfinished",
         "changes",
@@ -60,7 +63,7 @@ class Caller:
         "status_line",
     )
 
-    def __init__(self, loop: LoopHandle, budget: int) -> None:
+    def __init__(self, loop: LoopHandle, budget: int, stays: bool = False) -> None:
         self.loop = loop
         self._budget = budget
         self._lock = Lock()
@@ -72,6 +75,7 @@ class Caller:
         self._ended = False
         self._error: BaseException | None = None
         self._left = False
+        self._stays = stays
         self._parked: ThreadGate | None = None
         self._putters: list[Gate] = []  # an app may send from several tasks
         self._unfinished: list[tuple[ThreadGate, Callable[[], bool]]] = []
@@ -164,6 +168,17 @@ class Caller:
             self.late_error = error
             return True
 
+    def release_in_loop(self) -> None:
+        """The app is over: a thread that stays has no more jobs to expect.
+
+        Comes after the end or the error, with which nobody is parked but in `run_jobs_from_thread`.
+        """
+        with self._lock:
+            self._stays = False
+            parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.open()
+
     def left(self) -> bool:
         """Whether the thread has left. Any thread."""
         with self._lock:
@@ -248,6 +263,34 @@ class Caller:
             ):
                 glance()
 
+    def run_jobs_from_thread(self, timeout: float) -> None:
+        """After the end: run jobs, as they come, until the app is over or `timeout` seconds are.
+
+        Raises what a job raises. `leave_from_thread` has to follow.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            gate: ThreadGate | None = None
+            job: Callable[[], None] | None = None
+            with self._lock:
+                if self._left:
+                    return
+                if self._jobs:
+                    job = self._jobs.pop(0)
+                elif not self._stays:
+                    return
+                else:
+                    gate = self._parked = ThreadGate()
+            if job is not None:
+                job()
+                del job
+            elif (
+                gate is not None
+                and not gate.wait(max(0.0, deadline - time.monotonic()))
+                and self._retract(gate)
+            ):
+                return
+
     def late_error_from_thread(self) -> BaseException | None:
         """What followed the end, for one to raise it, whichever thread comes first."""
         with self._lock:
@@ -294,7 +337,7 @@ class Caller:
         if self._putters:
             self._wake_putters()
         last = self._ended and self._error is None
-        if last:
+        if last and not self._stays:
             self._left = True
         return chunks, last
 

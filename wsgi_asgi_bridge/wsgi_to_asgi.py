@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 from wsgiref.util import FileWrapper
 
 import anyio
@@ -694,14 +694,11 @@ class _Exchange:
         )
         first = self._out.expect_in_loop()
         # All of the app's work runs in the context of the request (W-CALL-2).
-        run = call.run if caller is None else call.run_for_caller
-        job: Job
-        if self._body is None:
-            job = partial(before.copy().run, run)  # type: ignore[call-arg]
-        else:
-            reader = environ["wsgi.input"].raw
-            job = partial(before.copy().run, call.run_with_body, reader, run)  # type: ignore[call-arg]
-        self._job = job
+        run: Job = call.run if caller is None else call.run_for_caller
+        if self._body is not None:
+            reader: ChannelReader = cast(Any, environ["wsgi.input"]).raw
+            run = partial(call.run_with_body, reader, run)
+        job = self._job = partial(before.copy().run, run)  # type: ignore[call-arg]
         try:
             prospect = side.submit(job)
         except QueueFull:

@@ -271,11 +271,10 @@ async def test_a_client_that_stalls_is_an_error_of_the_read() -> None:
         return bytes(by_from_thread_run(reads))
 
     page = Page(view)
-    async with serving(page, request_buffer=BUFFER, stall_timeout=0.05) as bridge:
+    async with serving(page, request_buffer=BUFFER, stall_timeout=0.25) as bridge:
         client = upload()
-        async with calling(bridge, client):
-            await page.called.wait()
-            client.feed(PART)
+        client.feed(PART)
+        await answered(bridge, client)
     assert page.result == PART
     assert client.status == 200
 

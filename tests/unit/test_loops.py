@@ -13,7 +13,12 @@ import uvloop
 from anyio.lowlevel import checkpoint
 
 from tests.support.interleaving import WAIT_SECONDS, Blocking, soon_in_this_loop
-from wsgi_asgi_bridge._crossing.loops import Interrupt, running_loop, running_loop_handle
+from wsgi_asgi_bridge._crossing.loops import (
+    Interrupt,
+    WaitInLoop,
+    running_loop,
+    running_loop_handle,
+)
 
 setting: contextvars.ContextVar[str] = contextvars.ContextVar("setting", default="untouched")
 
@@ -584,3 +589,32 @@ def test_interrupts_inside_each_other_end_their_own_blocks(new_event_loop: NewEv
         assert cancellations_of_this_task() == 0
 
     run_bounded(new_event_loop, work())
+
+
+# --- waits in the loop's own thread
+
+
+async def test_a_wait_is_refused_in_the_loops_thread_and_in_no_other() -> None:
+    """W-CALL-4."""
+    handle = running_loop_handle()
+    with pytest.raises(WaitInLoop, match=r"read\(\) would wait"):
+        handle.refuse_wait_in_loop("read()")
+    await Blocking(lambda: handle.refuse_wait_in_loop("read()")).result_in_loop()
+
+
+async def test_a_thread_that_got_the_number_of_the_loops_former_one_may_wait() -> None:
+    """W-CALL-4: a loop that goes on in another thread; systems give the numbers out again."""
+    handle = running_loop_handle()
+
+    def wait() -> None:
+        handle.thread_id = threading.get_ident()
+        handle.refuse_wait_in_loop("read()")
+
+    await Blocking(wait).result_in_loop()
+
+
+async def test_a_greenlet_beside_the_loop_may_wait() -> None:
+    """W-CALL-4: under gevent all of them see the loop run, and have numbers of their own."""
+    handle = running_loop_handle()
+    handle.thread_id += 1
+    handle.refuse_wait_in_loop("read()")

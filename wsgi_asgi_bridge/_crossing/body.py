@@ -65,7 +65,8 @@ class ChannelReader(io.RawIOBase):
         target = memoryview(buffer).cast("B")
         if not target:
             return 0  # nothing is asked for, so nothing is waited for
-        self._lock_to_read()
+        if not self._lock.acquire(False):
+            self._wait_for_lock()
         try:
             if self._brought is not None and (size := self._read_brought_into(target)):
                 return size
@@ -86,7 +87,8 @@ class ChannelReader(io.RawIOBase):
 
     def readall(self) -> bytes:
         parts: list[bytes | memoryview] = []
-        self._lock_to_read()
+        if not self._lock.acquire(False):
+            self._wait_for_lock()
         try:
             if self._brought is not None:
                 parts.append(self._brought.read())
@@ -192,8 +194,7 @@ class ChannelReader(io.RawIOBase):
 
     # ------------------------------------------------------------
 
-    def _lock_to_read(self) -> None:
-        """Take the lock, which `bring_in` holds while it waits: so never for long in the loop."""
-        if not self._lock.acquire(False):
-            self._channel.refuse_wait_in_loop()
-            self._lock.acquire()
+    def _wait_for_lock(self) -> None:
+        """Take the lock from a thread that may hold it while it waits: so never in the loop."""
+        self._channel.refuse_wait_in_loop()
+        self._lock.acquire()

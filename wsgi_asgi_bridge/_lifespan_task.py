@@ -82,9 +82,8 @@ class LifespanTask:
     def shutdown(self, timeout: float) -> None:
         """Run the app's shutdown, if it has started. What goes wrong is logged."""
         gate = ThreadGate()
-        if self._private.handle.post(partial(self._stop_in_loop, gate.open)) and not gate.wait(
-            timeout
-        ):
+        post = self._private.handle.post_at_any_moment
+        if post(partial(self._stop_in_loop, gate.open)) and not gate.wait(timeout):
             logger.error(
                 "the app's lifespan shutdown took longer than shutdown_timeout=%s s", timeout
             )

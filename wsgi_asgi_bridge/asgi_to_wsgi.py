@@ -439,7 +439,7 @@ class _LoopSide:
                 len(self.exchanges),
             )
             # Before the lifespan ends: what they still use is there while they clean up.
-            self.handle.post(self._cancel_all)
+            self.handle.post_at_any_moment(self._cancel_all)
             self._wait(self._when_empty, CANCEL_SECONDS)
         if self._lifespan is not None:
             self._lifespan.shutdown(self._shutdown_timeout)
@@ -463,7 +463,7 @@ class _LoopSide:
         False after `timeout` seconds.
         """
         gate = ThreadGate()
-        if not self.handle.post(lambda: when(gate.open)):
+        if not self.handle.post_at_any_moment(lambda: when(gate.open)):
             return True
         return gate.wait(timeout)
 

@@ -24,13 +24,14 @@ class _ClosedAtExit:
         self._open: set[Closable] = set()
         self._registered = False
         self._process = os.getpid()
-        self._lock = threading.Lock()  # held for a few statements
+        # Held for a few statements; re-entered by a signal's handler that closes something.
+        self._lock = threading.RLock()
 
     def notice_fork(self) -> None:
         """In a child, before it adds a loop: a thread of the parent may have held the lock."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
 
     def add(self, closable: Closable) -> None:
         with self._lock:

@@ -46,6 +46,7 @@ class PrivateLoop:
         self._running = ThreadGate()
         self._error: BaseException | None = None
         self._stop: Callable[[], None]
+        self._stopping = False
         self.handle: LoopHandle
         self.ended = False
         self.thread_id: int | None = None
@@ -70,7 +71,7 @@ class PrivateLoop:
 
         Not from the loop itself. False when it has not ended after `timeout` seconds.
         """
-        self.handle.post(self._stop)
+        self.handle.post_at_any_moment(self._stop)
         self.thread.join(timeout)
         return not self.thread.is_alive()
 
@@ -82,7 +83,7 @@ class PrivateLoop:
             if self._backend == "trio":
                 self._run_trio()
             else:
-                self._run_asyncio()
+                self._run_asyncio_to_end()
         except BaseException as exc:
             if not hasattr(self, "handle"):
                 self._error = exc
@@ -93,6 +94,16 @@ class PrivateLoop:
             self.ended = True
             self.thread_id = None
 
+    def _run_asyncio_to_end(self) -> None:
+        try:
+            self._run_asyncio()
+        except RuntimeError as exc:
+            # asyncio ends its default executor in a new thread, and Python 3.12 starts none while
+            # it exits. The loop is closed all the same, and Python waits for the executor itself.
+            if not (self._stopping and "new thread" in str(exc)):
+                raise
+            logger.debug("the loop's default executor is left to the interpreter's exit")
+
     def _run_asyncio(self) -> None:
         with ExitStack() as ending, asyncio.Runner(loop_factory=self._loop_factory) as runner:
             loop = runner.get_loop()
@@ -102,20 +113,18 @@ class PrivateLoop:
             bell = EventBell.where_there_is_one(loop)
             if bell is not None:
                 ending.callback(bell.close)  # after the runner has closed the loop
-            stopping = False
 
             def begin() -> None:
                 self.handle = running_loop_handle(bell)
                 self._running.open()
 
             def stop() -> None:
-                nonlocal stopping
-                stopping = True
+                self._stopping = True
                 loop.stop()
 
             self._stop = stop
             loop.call_soon(begin)
-            while not stopping:
+            while not self._stopping:
                 try:
                     loop.run_forever()
                 except (SystemExit, KeyboardInterrupt):

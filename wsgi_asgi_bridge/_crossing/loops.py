@@ -81,6 +81,8 @@ class LoopHandle(ABC):
     """Run a callback in this loop, from any thread; False when the loop is closed (see
     Mailbox.post).
     """
+    post_at_any_moment: Callable[[Callable[[], None]], bool]
+    """The same for a signal's handler that waits for the callback."""
     is_closed: Callable[[], bool]
     """Whether the loop was closed, with whatever tasks it had. Any thread."""
     create_gate: Callable[[], Gate]
@@ -166,15 +168,15 @@ class _AsyncioHandle(LoopHandle):
         loop = asyncio.get_running_loop()
         # An empty context: nothing of the poster's contextvars leaks into the loop, and nothing is
         # copied.
-        wake = (
-            bell.ring
-            if bell is not None
-            else partial(loop.call_soon_threadsafe, context=contextvars.Context())
-        )
+        wake = partial(loop.call_soon_threadsafe, context=contextvars.Context())
         self.loop: asyncio.AbstractEventLoop = loop
         self.thread_id = threading.get_ident()
         self.is_closed = loop.is_closed
-        self.post = Mailbox(wake, is_closed=loop.is_closed).post
+        mailbox = Mailbox(
+            wake if bell is None else bell.ring, is_closed=loop.is_closed, wake_without_lock=wake
+        )
+        self.post = mailbox.post
+        self.post_at_any_moment = mailbox.post_at_any_moment
         self.create_gate = loop.create_future
         self.interrupt = partial(_AsyncioInterrupt, loop)
         self.checkpoint = partial(asyncio.sleep, 0)
@@ -246,7 +248,9 @@ class _TrioHandle(LoopHandle):
         self.thread_id = threading.get_ident()
         self.cancelled = trio.Cancelled
         self.is_closed = _never  # a run of trio ends all of its tasks before itself
-        self.post = Mailbox(token.run_sync_soon).post
+        mailbox = Mailbox(token.run_sync_soon)
+        self.post = mailbox.post
+        self.post_at_any_moment = mailbox.post_at_any_moment
         self.create_gate = _TrioGate
         self.interrupt = _TrioInterrupt
         self.checkpoint = trio.lowlevel.checkpoint

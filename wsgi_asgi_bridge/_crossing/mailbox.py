@@ -19,6 +19,7 @@ loop wakes up by, is one drain too many and otherwise nothing.
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 
 __all__ = ["Mailbox"]
@@ -29,18 +30,21 @@ class Mailbox:
 
     `wake` schedules a callable in the loop from any thread, and raises RuntimeError once the loop
     is closed. `is_closed`, where the loop can tell, tells it also to those who find a wake-up on
-    its way that will never arrive.
+    its way that will never arrive. `wake_without_lock` does what `wake` does, for a signal's
+    handler that may have interrupted that one.
     """
 
-    __slots__ = ("_is_closed", "_on_its_way", "_posts", "_wake")
+    __slots__ = ("_is_closed", "_on_its_way", "_posts", "_wake", "_wake_without_lock")
 
     def __init__(
         self,
         wake: Callable[[Callable[[], None]], object],
         *,
         is_closed: Callable[[], bool] | None = None,
+        wake_without_lock: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._wake = wake
+        self._wake_without_lock = wake_without_lock or wake
         self._is_closed = is_closed
         self._posts: deque[Callable[[], None]] = deque()
         self._on_its_way = Lock()
@@ -60,7 +64,8 @@ class Mailbox:
         except RuntimeError:
             # asyncio says "Event loop is closed"; trio's RunFinishedError is one too.
             self._posts.clear()
-            self._on_its_way.release()
+            with suppress(RuntimeError):  # a signal's handler has come between and ended the loop
+                self._on_its_way.release()
             return False
         except BaseException:
             # Out of a signal's handler: nobody can tell any more whether a wake-up is on its way,
@@ -68,6 +73,20 @@ class Mailbox:
             self._wake(self._drain)
             raise
         if self._is_closed is not None and self._is_closed():
+            self._posts.clear()
+            return False
+        return True
+
+    def post_at_any_moment(self, callback: Callable[[], None]) -> bool:
+        """As `post`, for whoever then waits for the callback.
+
+        A signal's handler does so in the middle of a `post` that it has interrupted, whose wake-up
+        is not on its way yet. So this one always wakes the loop.
+        """
+        self._posts.append(callback)
+        try:
+            self._wake_without_lock(self._drain)
+        except RuntimeError:
             self._posts.clear()
             return False
         return True

@@ -43,7 +43,8 @@ class ThreadSensitiveDoor:
         self._shared_var = next(var for var, value in made.items() if value is self._shared)
         self._other_vars = [var for var in made if var is not self._shared_var]
         self._name = name
-        self._lock = threading.Lock()  # held for a few statements
+        # Held for a few statements; re-entered by a signal's handler that closes the bridge.
+        self._lock = threading.RLock()
         self._fallback: ThreadPoolExecutor | None = None
         self._closed = False
 

@@ -118,7 +118,7 @@ class WSGIToASGIStats:
     disconnected: int
     """Requests whose client left before the end, or that the server cancelled."""
     stalled: int
-    """Requests given up because the client did nothing for `stall_timeout`."""
+    """Requests given up because the client did nothing for `stall_timeout`, or sent too little."""
     failed: int
     """Requests whose app raised or broke PEP 3333."""
 
@@ -131,6 +131,9 @@ class _Settings:
     max_body_size: int | None
     max_header_repeats: int
     stall_timeout: float
+    min_upload_rate: int
+    least_upload: float
+    """Bytes that a client must send in `stall_timeout` seconds."""
     pause: float
     tick: float
     template: Environ
@@ -157,6 +160,8 @@ class WSGIToASGI:
     - `max_header_repeats`: how often one header name may come; above it is 400 (W-ENV-5).
     - `stall_timeout`: seconds that a client may neither send nor read before its request is given
       up (W-IN-7, W-FLOW-5).
+    - `min_upload_rate`: bytes a second, over each `stall_timeout` in which the body is waited for;
+      a client that sends less has stalled as well. 0 allows any rate (W-IN-7).
     - `shutdown_timeout`: seconds that shutdown waits for requests in flight (W-LIFE-1).
     - `environ`: constant pairs that the deployer adds to every environ; they win (W-ENV-9).
 
@@ -178,6 +183,7 @@ class WSGIToASGI:
         max_body_size: int | None = None,
         max_header_repeats: int = 100,
         stall_timeout: float = 60.0,
+        min_upload_rate: int = 100,
         shutdown_timeout: float = 30.0,
         environ: Mapping[str, Any] | None = None,
     ) -> None:
@@ -196,6 +202,8 @@ class WSGIToASGI:
             max_body_size=max_body_size,
             max_header_repeats=count("max_header_repeats", max_header_repeats, least=1),
             stall_timeout=seconds("stall_timeout", stall_timeout),
+            min_upload_rate=count("min_upload_rate", min_upload_rate, least=0),
+            least_upload=min_upload_rate * stall_timeout,
             pause=min(UNDECLARED_PAUSE_SECONDS, stall_timeout / TICKS_PER_TIMEOUT),
             tick=max(LEAST_TICK_SECONDS, min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT),
             template=environ_template(multithread=workers > 1, file_wrapper=_FileWrapper),
@@ -542,6 +550,7 @@ class _Exchange:
         "_answered",
         "_body",
         "_call",
+        "_came",
         "_collecting",
         "_companion",
         "_cut",
@@ -601,6 +610,8 @@ class _Exchange:
         self._is_cut_short = False
         """It ended before its Content-Length, with nobody known to have left."""
         self._collecting = False
+        self._came = 0
+        """Bytes of a body that is collected, since its client was last seen to send fast enough."""
         self._settled: Any = None
         """Opens when an undeclared body is whole, or known to stream."""
         self._quiet_since: float | None = None
@@ -951,6 +962,7 @@ class _Exchange:
         declared.
         """
         body = bytearray(first)
+        self._note_progress(len(first))
         while len(body) <= self._settings.small_body:
             message = await self._receive()
             if message["type"] != "http.request":
@@ -958,7 +970,7 @@ class _Exchange:
             part = message.get("body", b"")
             if part:
                 body += part
-                self._waiting_since = _NOT_SEEN
+                self._note_progress(len(part))
             if not message.get("more_body", False):
                 return body, None
             if not part:
@@ -972,7 +984,7 @@ class _Exchange:
         else a stream, since its client may converse with the app.
         """
         settled = self._settled = self._side.handle.create_gate()
-        self._quiet_since = _NOT_SEEN
+        self._note_progress(len(first))
         stream = self._body_stream(first)
         await settled
         assert self._body is not None
@@ -981,6 +993,16 @@ class _Exchange:
             return b"", stream
         self._body = None
         return b"".join(parts), None
+
+    def _note_progress(self, size: int) -> None:
+        """Of a body that is collected `size` bytes have come; too few do not set the clock anew
+        (W-IN-7).
+        """
+        self._quiet_since = _NOT_SEEN
+        self._came += size
+        if self._came >= self._settings.least_upload:
+            self._came = 0
+            self._waiting_since = _NOT_SEEN
 
     def _settle(self) -> None:
         settled, self._settled = self._settled, None
@@ -1012,6 +1034,7 @@ class _Exchange:
             self._body,
             begin=begin,
             timeout=settings.stall_timeout,
+            least=settings.least_upload,
             memory=settings.request_buffer,
             waiting=self._waiting_worker,
             stalled=self._body_stalled,
@@ -1024,15 +1047,19 @@ class _Exchange:
     def _body_stalled(self) -> ClientStalled:
         """In the thread that reads."""
         self._is_given_up = True  # the loop looks at it when the worker has left
-        return ClientStalled(
-            f"the client sent nothing for stall_timeout={self._settings.stall_timeout} s"
-        )
+        return ClientStalled(self._sent_too_little())
 
     def _body_given_up(self) -> ClientDisconnected:
         """In the thread that reads on after that."""
-        return ClientDisconnected(
-            "the client was given up before, since it sent nothing for "
-            f"stall_timeout={self._settings.stall_timeout} s"
+        return ClientDisconnected(f"{self._sent_too_little()}, and was given up before")
+
+    def _sent_too_little(self) -> str:
+        rate, timeout = self._settings.min_upload_rate, self._settings.stall_timeout
+        if not rate:
+            return f"the client sent nothing for stall_timeout={timeout} s"
+        return (
+            f"the client sent less than min_upload_rate={rate} bytes a second, or nothing, for "
+            f"stall_timeout={timeout} s"
         )
 
     def _waiting_worker(self) -> AbstractContextManager[object]:
@@ -1132,7 +1159,7 @@ class _Exchange:
                 raise _disconnect()
             part, more = message.get("body", b""), message.get("more_body", False)
             if part and self._settled is not None:
-                self._waiting_since = self._quiet_since = _NOT_SEEN
+                self._note_progress(len(part))
         if length is not None and size < length:
             self._is_cut_short = True
             body.break_in_loop(
@@ -1170,7 +1197,7 @@ class _Exchange:
         elif self._gone:
             self._end_for_disconnect()
         elif since <= now - self._settings.stall_timeout:
-            self._stall("sent" if self._collecting else "read")
+            self._stall(self._sent_too_little() if self._collecting else self._read_nothing())
         elif not self._collecting:
             # A send() that hangs; some servers do not even end it when the client leaves.
             self.watch()
@@ -1205,16 +1232,16 @@ class _Exchange:
                 )
             )
 
-    def _stall(self, what: str) -> None:
+    def _stall(self, why: str) -> None:
         if not self._aborted:
             self._side.counts.stalled += 1
-            timeout = self._settings.stall_timeout
-            self.abort(
-                lambda: ClientStalled(f"the client {what} nothing for stall_timeout={timeout} s")
-            )
+            self.abort(lambda: ClientStalled(why))
 
     def _stall_from_thread(self) -> None:
-        self._side.handle.post(lambda: self._stall("read"))
+        self._side.handle.post(lambda: self._stall(self._read_nothing()))
+
+    def _read_nothing(self) -> str:
+        return f"the client read nothing for stall_timeout={self._settings.stall_timeout} s"
 
     def _disconnected(self) -> ClientDisconnected:
         """For the exchange's own task: break off, and the error to raise."""

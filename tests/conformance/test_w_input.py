@@ -720,7 +720,8 @@ async def test_slow_upload_is_not_stalled(anyio_backend: str, length: int | None
     results: list[object] = []
     client = Client(post_scope(length), [b"a"], body_ends=False)
     app = app_that_reads(lambda f: f.read(), results)
-    async with serving(app, stall_timeout=0.9) as bridge, calling(bridge, client):
+    options = {"stall_timeout": 0.9, "min_upload_rate": 0}
+    async with serving(app, **options) as bridge, calling(bridge, client):
         for index in range(7):
             await anyio.sleep(0.16)
             client.feed(b"a", last=index == 6)

@@ -167,6 +167,7 @@ def arguments(backend: Backend, lifespan: LifespanMode) -> None:
         max_body_size=None,
         max_header_repeats=1,
         stall_timeout=1,
+        min_upload_rate=0,
         shutdown_timeout=1.5,
         environ={"myapp.settings": object()},
     )

@@ -158,6 +158,7 @@ def arguments() -> None:
     WSGIToASGI(apps.flask_app, max_body_size="1 MB")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, max_header_repeats=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, stall_timeout=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    WSGIToASGI(apps.flask_app, min_upload_rate=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, shutdown_timeout="30")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WSGIToASGI(apps.flask_app, environ=[("key", "value")])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ASGIToWSGI(apps.fastapi_app, "asyncio")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

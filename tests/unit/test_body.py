@@ -49,6 +49,7 @@ def reader_of(
     *,
     begin: Any = None,
     timeout: float = TINY_SECONDS,
+    least: float = 0,
     memory: int = 1000,
     waiting: Any = nullcontext,
 ) -> ChannelReader:
@@ -56,6 +57,7 @@ def reader_of(
         channel,
         begin=begin,
         timeout=timeout,
+        least=least,
         memory=memory,
         waiting=waiting,
         stalled=StalledError,

@@ -23,6 +23,7 @@ def reader_of(channel: LoopToThread) -> io.BufferedReader:
         channel,
         begin=None,
         timeout=TINY_SECONDS,
+        least=0,
         memory=1_000_000,
         waiting=nullcontext,
         stalled=TimeoutError,

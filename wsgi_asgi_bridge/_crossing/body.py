@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 from tempfile import SpooledTemporaryFile
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from .channel import LoopToThread, Waiting
@@ -23,7 +24,8 @@ class ChannelReader(io.RawIOBase):
 
     `begin` is called once, before the first read: a body that nobody reads is never asked for
     (`Expect: 100-continue`). `waiting()` is entered around each sleep. `stalled` makes the error of
-    a read that got nothing for `timeout` seconds, `given_up` that of every read after it.
+    a read when in `timeout` seconds of waiting fewer than `least` bytes came, or none; `given_up`
+    that of every read after it.
 
     `bring_in` puts what is left of the body where reading it waits for nobody: up to `memory` bytes
     in memory, more in a temporary file, until `discard`.
@@ -37,6 +39,7 @@ class ChannelReader(io.RawIOBase):
         *,
         begin: Callable[[], None] | None,
         timeout: float,
+        least: float,
         memory: int,
         waiting: Waiting,
         stalled: Callable[[], Exception],
@@ -45,6 +48,10 @@ class ChannelReader(io.RawIOBase):
         self._channel = channel
         self._begin = begin
         self._timeout = timeout
+        self._least = least
+        self._waited = 0.0
+        """Seconds of waiting in which only `_came` bytes came, fewer than `least`."""
+        self._came = 0
         self._memory = memory
         self._waiting = waiting
         self._stalled = stalled
@@ -181,8 +188,11 @@ class ChannelReader(io.RawIOBase):
             begin()
         if self._failure is not None:
             return
+        began = monotonic()
         try:
-            chunks = self._channel.take_from_thread(self._timeout, self._waiting)
+            chunks = self._channel.take_from_thread(
+                max(0.0, self._timeout - self._waited), self._waiting
+            )
         except WaitInLoop as exc:
             # What BufferedReader had of this read is lost with it.
             self._failure = partial(WaitInLoop, *exc.args)
@@ -191,6 +201,11 @@ class ChannelReader(io.RawIOBase):
             self._failure = self._stalled
         else:
             self._rest = [memoryview(chunk) for chunk in reversed(chunks)]
+            self._came += sum(map(len, chunks))
+            if self._came >= self._least:
+                self._came, self._waited = 0, 0.0
+            else:
+                self._waited += monotonic() - began
 
     # ------------------------------------------------------------
 

@@ -234,7 +234,7 @@ def comparable(
 def says_length(seen: Seen) -> bool:
     """Whether there is a Content-Length that a server has to pass on (RFC 9110 8.6)."""
     names = [name for name, _ in seen.headers or ()]
-    return b"content-length" in names and seen.status != 204
+    return b"content-length" in names and seen.status not in (204, 304)
 
 
 # --- the property

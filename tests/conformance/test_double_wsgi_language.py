@@ -273,7 +273,7 @@ def comparable(seen: Seen, failure: AppFailure, *, with_length: bool) -> dict[st
 def says_length(seen: Seen) -> bool:
     """Whether there is a Content-Length that a server has to pass on (RFC 9110 8.6)."""
     names = [name for name, _ in seen.headers or ()]
-    return "Content-Length" in names and seen.status != "204 No Content"
+    return "Content-Length" in names and not str(seen.status).startswith(("204", "304"))
 
 
 # --- the property

@@ -83,6 +83,10 @@ async def start_response_error(*arguments: Any) -> BaseException:
         "\xb2\xb2\xb2 superscript",
         "\uff12\uff10\uff10 full width",
         "200 snowman \u2603",
+        "100 Continue",
+        "101 Switching Protocols",
+        "103 Early Hints",
+        "199",
         "200 OK\r\nSet-Cookie: a=b",
         "200 OK\n",
         "200 \x00",
@@ -90,7 +94,9 @@ async def start_response_error(*arguments: Any) -> BaseException:
     ],
 )
 async def test_bad_status_is_refused_at_the_call(status: Any) -> None:
-    """W-OUT-1: `ddd` or `ddd reason`, latin-1, no control characters; the error names the value."""
+    """W-OUT-1: `ddd` or `ddd reason`, latin-1, no control characters, of a final response; the
+    error names the value.
+    """
     error = await start_response_error(status, [])
     assert isinstance(error, AppError)
     assert repr(status) in str(error)
@@ -622,14 +628,13 @@ async def test_unknown_length_is_not_invented(kind: str) -> None:
     ("method", "status"),
     [
         ("HEAD", "200 OK"),
-        ("GET", "103 Early Hints"),
         ("GET", "204 No Content"),
         ("GET", "304 Not Modified"),
     ],
 )
 @pytest.mark.parametrize("kind", ["list", "generator", "write", "empty"])
 async def test_no_body_where_none_is_allowed(method: str, status: str, kind: str) -> None:
-    """W-OUT-6: HEAD, 1xx, 204 and 304 carry no byte, whatever the app gives."""
+    """W-OUT-6: HEAD, 204 and 304 carry no byte, whatever the app gives."""
 
     def app(environ: Environ, start_response: Any) -> Any:
         write = start_response(status, [("X-Kept", "yes")])
@@ -643,12 +648,14 @@ async def test_no_body_where_none_is_allowed(method: str, status: str, kind: str
     assert client.status == int(status[:3])
 
 
-@pytest.mark.parametrize("status", ["103 Early Hints", "204 No Content", "304 Not Modified"])
-async def test_no_length_is_invented_where_none_is_allowed(status: str) -> None:
-    """W-OUT-6: RFC 9110 8.6: no Content-Length in 1xx and 204, and for 304 only the app knows
-    it.
-    """
-    assert (await fetched(app_returning([], status))).header("content-length") is None
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+@pytest.mark.parametrize("headers", [[], [("Content-Length", "5")]], ids=["none", "the app's"])
+async def test_no_length_where_there_is_no_body(
+    status: str, headers: list[tuple[str, str]]
+) -> None:
+    """W-OUT-6: RFC 9110 8.6 forbids it with 204, and 15.4.5 advises against it with 304."""
+    client = await fetched(app_returning([], status, headers))
+    assert (client.header("content-length"), client.complete) == (None, True)
 
 
 @pytest.mark.parametrize(("body", "lengths"), [([b"hello"], (None, "5")), ([], (None,))])
@@ -660,14 +667,11 @@ async def test_head_claims_no_false_length(body: list[bytes], lengths: tuple[Any
     assert client.header("content-length") in lengths
 
 
-@pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 Not Modified")])
 @pytest.mark.parametrize("body", [[], [b""], [b"hello"]], ids=["none", "empty", "whole"])
-async def test_declared_length_without_a_body_is_no_error(
-    method: str, status: str, body: list[bytes]
-) -> None:
-    """W-OUT-6: frameworks answer HEAD and 304 with a Content-Length and no byte."""
-    app = app_returning(body, status, [("Content-Length", "5")])
-    client = await fetched(app, Client(http_scope(method)))
+async def test_declared_length_without_a_body_is_no_error(body: list[bytes]) -> None:
+    """W-OUT-6: frameworks answer HEAD with a Content-Length and no byte."""
+    app = app_returning(body, headers=[("Content-Length", "5")])
+    client = await fetched(app, Client(http_scope("HEAD")))
     assert (client.header("content-length"), client.body, client.complete) == ("5", b"", True)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.asgi_sites import RunningSite, on_each, running_site
+from tests.support.asgi_sites import RunningSite, is_refused, on_each, running_site
 from tests.support.processes import shown_on_failure
 from tests.support.raw_http import request_head
 from tests.support.wsgi_servers import KEEP_ALIVE, SERVERS, by_name, servers_with
@@ -75,6 +75,24 @@ def test_head_has_no_body(site: RunningSite) -> None:
         received = client.receive_until(b"\r\n\r\n")
         assert b"200" in received.partition(b"\r\n")[0]
         assert client.is_closed_by_server(5.0)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_response_without_a_body_has_no_length_of_one(site: RunningSite, status: int) -> None:
+    """A-OUT-1: a client of it waits for no byte. wsgiref adds a length of 0 by itself."""
+    response = site.get(f"/bare?status={status}")
+    assert (response.status, response.body, response.header("etag")) == (status, b"", '"1"')
+    assert response.header("content-length") in (None, "0")
+    assert site.answers_hello()
+
+
+@pytest.mark.parametrize("status", [100, 101, 103])
+def test_interim_status_is_no_response(site: RunningSite, status: int) -> None:
+    """A-OUT-1: the client would take what follows on the connection for the response."""
+    with site.connect() as client:
+        client.send_head("GET", f"/bare?status={status}")
+        assert is_refused(client)
+    assert site.answers_hello()
 
 
 def test_large_upload_in_flat_memory(site: RunningSite) -> None:

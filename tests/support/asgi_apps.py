@@ -40,6 +40,14 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"Hello, world!")
 
 
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+    """`?status=DDD`, with a Content-Length of a body that is not there."""
+    headers = [(b"content-length", b"5"), (b"etag", b'"1"')]
+    status = int(query_of(scope)["status"])
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await end(send)
+
+
 async def echoes_request(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with what it was asked: method, path, query, headers, body."""
     body = b""
@@ -407,6 +415,7 @@ async def noted_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
 
 _ANSWERS = (
     hello,
+    bare,
     echoes_request,
     counts_upload,
     refuses_upload,

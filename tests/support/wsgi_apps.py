@@ -73,6 +73,12 @@ def hello(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [b"hello\n"]
 
 
+def bare(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """`?status=DDD`, with a Content-Length of a body that is not there."""
+    start_response(query_of(environ)["status"], [("Content-Length", "5"), ("ETag", '"1"')])
+    return []
+
+
 def environ_strings(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """The CGI values of the environ as JSON; its code points are the bytes that came."""
     values = {key: value for key, value in environ.items() if isinstance(value, str)}
@@ -259,6 +265,7 @@ def flask_stream() -> Response:
 # All of them in one
 
 APPS: dict[str, App] = {
+    "bare": bare,
     "download": download,
     "echo": echo,
     "echo_of_declared": echo_of_declared,

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ..errors import AppError
-from .headers import BODYLESS_STATUSES, HOP_BY_HOP, Remembered
+from .headers import BODYLESS_STATUSES, HOP_BY_HOP, LEAST_FINAL_STATUS, Remembered
 
 __all__ = ["ASGIResponse", "ASGIResponseState"]
 
@@ -120,7 +120,12 @@ class ASGIResponse:
         line = _STATUS_LINES[status]
         self.headers, self._declared = _native_headers(message.get("headers") or ())
         self.status = line
-        self.bodyless = self._method == "HEAD" or status in BODYLESS_STATUSES
+        self.bodyless = self._method == "HEAD"
+        if status in BODYLESS_STATUSES:
+            self.bodyless = True
+            if self._declared is not None:
+                self._declared = None
+                self.headers = [pair for pair in self.headers if pair[0] != "Content-Length"]
         self._trailers = message.get("trailers", False)
         self.state = _STARTED
 
@@ -169,7 +174,7 @@ def _plain_status(status: Any) -> int:
 
 
 def _status_line(status: int) -> str:
-    if not 100 <= status <= 999:
+    if not LEAST_FINAL_STATUS <= status <= 999:
         raise _wrong_status(status)
     try:
         return f"{status} {HTTPStatus(status).phrase}"
@@ -179,7 +184,8 @@ def _status_line(status: int) -> str:
 
 def _wrong_status(status: Any) -> AppError:
     return AppError(
-        f"http.response.start: the status is {status!r}, expected an int from 100 to 999"
+        f"http.response.start: the status is {status!r}, expected an int from "
+        f"{LEAST_FINAL_STATUS} to 999: that of the response, not what precedes it (RFC 9110 15.2)"
     )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "HOP_BY_HOP",
     "KNOWN_NAMES",
     "KNOWN_NAME_BYTES",
+    "LEAST_FINAL_STATUS",
     "MAX_LENGTH_DIGITS",
     "Remembered",
     "content_length",
@@ -52,8 +53,17 @@ HOP_BY_HOP = frozenset(
 )
 """RFC 9110 7.6.1 and PEP 3333: these belong to the server's connection, not to the app."""
 
-BODYLESS_STATUSES = frozenset({*range(100, 200), 204, 304})
-"""RFC 9110 6.4.1: a response with one of these has no body."""
+BODYLESS_STATUSES = frozenset({204, 304})
+"""RFC 9110 6.4.1: a response with one of these has no body. Nor has a 1xx, which is no response.
+
+None of them goes out with a Content-Length, although 8.6 would allow it with a 304: 15.4.5 advises
+against it, and servers that count (uvicorn with httptools) break the connection for the bytes.
+"""
+
+LEAST_FINAL_STATUS = 200
+"""RFC 9110 15.2: what is below only precedes a response. A client goes on waiting for that, and
+would take what is sent next on the connection for it.
+"""
 
 _Said = TypeVar("_Said")
 _Meant = TypeVar("_Meant")

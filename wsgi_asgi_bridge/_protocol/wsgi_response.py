@@ -22,6 +22,7 @@ from ..typing import Headers
 from .headers import (
     APP_HEADER_NAMES,
     BODYLESS_STATUSES,
+    LEAST_FINAL_STATUS,
     MAX_LENGTH_DIGITS,
     Remembered,
     header_value_from_app,
@@ -105,7 +106,7 @@ class WSGIResponse:
         status = self._status
         if status in BODYLESS_STATUSES:
             self.bodyless = True
-            if status != 304 and self.declared is not None:  # RFC 9110 8.6
+            if self.declared is not None:
                 self._headers = [pair for pair in self._headers if pair[0] != b"content-length"]
         elif self._method == "HEAD":
             self.bodyless = True
@@ -189,7 +190,13 @@ def _status_code(status: str) -> int:
             f"start_response: the status is {status!r}, "
             "expected three digits and a latin-1 reason without control characters (PEP 3333)"
         )
-    return int(status[:3])
+    code = int(status[:3])
+    if code < LEAST_FINAL_STATUS:
+        raise AppError(
+            f"start_response: the status is {status!r}, which only precedes a response; "
+            "expected that of the response, from 200 on (RFC 9110 15.2)"
+        )
+    return code
 
 
 _STATUS_CODES = Remembered(_status_code)

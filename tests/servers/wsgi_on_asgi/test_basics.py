@@ -25,6 +25,22 @@ def test_hello(served: Served) -> None:
     assert response.header("content-length") == "6"
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_response_without_a_body_has_no_length_of_one(served: Served, status: int) -> None:
+    """W-OUT-6: the client waits for no byte, and the connection goes on where the server counts."""
+    with served.connect() as client:
+        for _ in range(2):
+            response = client.get(f"/bare?status={status}")
+            assert (response.status, response.body, response.header("etag")) == (status, b"", '"1"')
+            assert response.header("content-length") is None
+
+
+@pytest.mark.parametrize("status", [100, 101, 103])
+def test_interim_status_is_no_response(served: Served, status: int) -> None:
+    """W-OUT-1: the client would take what follows on the connection for the response."""
+    assert served.get(f"/bare?status={status}").status == 500
+
+
 def test_requests_follow_each_other_on_one_connection(served: Served) -> None:
     with served.connect() as client:
         bodies = [client.request("POST", "/echo", body=b"%d" % number).body for number in range(5)]

@@ -46,7 +46,9 @@ def test_w_app_is_the_app(app: Any) -> None:
     assert bridge.app is WSGIToASGI(app).app is expected
 
 
-@pytest.mark.parametrize("app", [asgi_app, Asgi2App, f"{__name__}:asgi_app"], ids=repr)
+@pytest.mark.parametrize(
+    "app", [asgi_app, Asgi2App, f"{__name__}:asgi_app"], ids=["callable", "asgi 2", "import"]
+)
 def test_a_app_is_the_app(app: Any) -> None:
     """Also an ASGI 2 app, which the bridge itself calls in another way."""
     expected = asgi_app if isinstance(app, str) else app

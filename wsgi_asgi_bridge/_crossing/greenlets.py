@@ -23,7 +23,7 @@ __all__ = ["cooperative_loop", "noted_in_this_greenlet_only", "patched_by", "unp
 def patched_by() -> str | None:
     """The library that has made greenlets of `threading`'s threads, if one has."""
     gevent = sys.modules.get("gevent.monkey")
-    if gevent is not None and gevent.is_object_patched("threading", "_start_new_thread"):
+    if gevent is not None and gevent.is_object_patched("_thread", "start_new_thread"):
         return "gevent"
     eventlet = sys.modules.get("eventlet.patcher")
     if eventlet is not None and eventlet.is_monkey_patched("thread"):

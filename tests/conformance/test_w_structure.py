@@ -281,6 +281,25 @@ async def test_empty_chunks_wake_nobody(how: str, wake_ups: Callable[[], WakeUps
     assert client.body.endswith(b"last")
 
 
+async def test_empty_chunks_of_a_list_stay_in_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W-FLOW-7: a list of nothing, however long, is nothing to the loop."""
+    seen: list[int] = []
+
+    def counting(channel: ThreadToLoop) -> Any:
+        taken = really_taken(channel)
+        if taken is not None:
+            seen.append(len(taken[0]))
+        return taken
+
+    really_taken = ThreadToLoop.taken_in_loop
+    monkeypatch.setattr(ThreadToLoop, "taken_in_loop", counting)
+    body = [b""] * 100_000
+    async with serving(app_returning([*body, b"all", *body])) as bridge:
+        client = await answered(bridge)
+    assert client.body == b"all"
+    assert seen == [1]
+
+
 # --- the tick
 
 

@@ -747,25 +747,37 @@ def test_a_drain_while_a_thread_is_on_its_way_waits_for_it(pools: Pools) -> None
 
 
 class Refusal:
-    """The system gives no more threads, while `on`."""
+    """The system gives no more threads, while `on`: at the constructor, as an isolated
+    sub-interpreter does, or at `start()`.
+    """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception) -> None:
         self.on = True
         self.meanwhile: Callable[[], object] = lambda: None
-        really_start = threading.Thread.start
+        really = getattr(threading.Thread, step)
 
-        def start(thread: threading.Thread) -> None:
-            if self.on and thread.name.startswith(NAME):
+        def refused(thread: threading.Thread, *arguments: Any, **options: Any) -> None:
+            name = options["name"] if step == "__init__" and "name" in options else ""
+            if self.on and (name or getattr(thread, "_name", "")).startswith(NAME):
                 self.meanwhile()
-                raise RuntimeError("can't start new thread")
-            really_start(thread)
+                raise error
+            really(thread, *arguments, **options)
 
-        monkeypatch.setattr(threading.Thread, "start", start)
+        monkeypatch.setattr(threading.Thread, step, refused)
 
 
-@pytest.fixture
-def refusal(monkeypatch: pytest.MonkeyPatch) -> Refusal:
-    return Refusal(monkeypatch)
+@pytest.fixture(
+    params=[
+        pytest.param(("start", RuntimeError("can't start new thread")), id="start"),
+        pytest.param(("start", MemoryError()), id="no memory"),
+        pytest.param(
+            ("__init__", RuntimeError("daemon threads are disabled in this (sub)interpreter")),
+            id="constructor",
+        ),
+    ]
+)
+def refusal(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Refusal:
+    return Refusal(monkeypatch, *request.param)
 
 
 def test_without_any_thread_the_submitter_is_told_and_nothing_is_queued(

@@ -472,3 +472,19 @@ def test_anything_else_is_an_error_that_names_its_type(chunk: Any) -> None:
     """W-OUT-8."""
     with pytest.raises(AppError, match=f"type {type(chunk).__name__}, expected bytes"):
         checked_chunk(chunk)
+
+
+@pytest.mark.parametrize("length", [None, "7", "5"], ids=["none", "exact", "too short"])
+def test_empty_chunks_of_a_whole_body_stay_behind(length: str | None) -> None:
+    """W-FLOW-7: whoever sends the body, an event loop above all, does not look at each of them."""
+    empty = [b""] * 100_000
+    chunks = [*empty, b"some", *empty, b"", b"end", *empty]
+    head, body = started("GET", "200 OK", length).whole(chunks)
+    assert list(body) == [b"some", b"end" if length != "5" else b"e"]
+    assert dict(head[1])[b"content-length"] == (length or "7").encode()
+
+
+def test_nothing_but_empty_chunks_is_an_empty_body() -> None:
+    """W-OUT-6."""
+    head, body = started("GET", "200 OK", None).whole([b""] * 100_000)
+    assert (list(body), head[1]) == ([], [(b"content-length", b"0")])

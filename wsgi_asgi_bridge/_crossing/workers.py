@@ -328,17 +328,17 @@ class WorkerPool:
         Where the system gives none, the jobs wait for another thread, or for the next attempt.
         """
         worker = Worker(self)
-        thread = threading.Thread(
-            target=self._work, args=(worker,), name=f"{self._name}-{number}", daemon=True
-        )
         try:
-            thread.start()
-        except RuntimeError:
+            # An isolated sub-interpreter does not even construct a daemon thread.
+            threading.Thread(
+                target=self._work, args=(worker,), name=f"{self._name}-{number}", daemon=True
+            ).start()
+        except Exception as exc:
             with self._lock:
                 self._waking = False
                 self._threads -= 1
                 running = self._threads
-            logger.error("no worker thread could be started; %d are running", running)
+            logger.error("no worker thread could be started (%r); %d are running", exc, running)
             self._report_drained()
 
     def _report_drained(self) -> None:

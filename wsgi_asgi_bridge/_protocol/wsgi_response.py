@@ -35,6 +35,9 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: [\x20-\x7e\x80-\xff]*)?")
 
 
+FEW_CHUNKS = 64
+"""Empty chunks among no more than these are not worth a look."""
+
 Head = tuple[int, Headers]
 """A response without its body: status and headers."""
 
@@ -134,6 +137,8 @@ class WSGIResponse:
             if type(chunk) is not bytes:
                 checked_chunk(chunk)
             length += len(chunk)
+        if len(chunks) > FEW_CHUNKS:
+            chunks = [chunk for chunk in chunks if chunk]  # here, and not in the server's loop
         head = self.seal(length)
         if self.bodyless:
             return head, ()
@@ -142,7 +147,8 @@ class WSGIResponse:
             return head, chunks
         self.check_end()
         self._sent = 0
-        return head, [self.admitted(chunk) for chunk in chunks]
+        admitted = map(self.admitted, chunks)
+        return head, [chunk for chunk in admitted if chunk]
 
     def admitted(self, chunk: bytes) -> bytes:
         """What of the next chunk may go out: all, nothing of a bodyless response, or up to

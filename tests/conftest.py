@@ -1,5 +1,6 @@
 """The matrix of event loops, and the check that no test leaves a thread of ours behind."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from typing import Any
 import pytest
 
 LEFTOVER_WAIT_SECONDS = 10.0
+
+# sentry-sdk imports eventlet, whose own resolver imports trio among patched sockets, which fails.
+os.environ["EVENTLET_NO_GREENDNS"] = "yes"
 
 
 @pytest.fixture(

@@ -15,6 +15,7 @@ import uvicorn
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.frameworks.gates import WAIT_SECONDS
+from tests.support.in_process import ASGITransport
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 HOST = "127.0.0.1"
@@ -25,7 +26,7 @@ SITE = "http://site"
 async def client_in_process(app: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a WSGI app behind a bridge of its own, in the running event loop."""
     bridge = WSGIToASGI(app)
-    transport = httpx.ASGITransport(bridge)
+    transport = ASGITransport(bridge)
     try:
         async with httpx.AsyncClient(transport=transport, base_url=SITE) as client:
             yield client

@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.in_process import ASGITransport
+
 SITE = "http://site.test"
 
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
@@ -17,7 +19,7 @@ async def get_asgi(
     app: Any, path: str, headers: Mapping[str, str] | None = None, *, method: str = "GET"
 ) -> httpx.Response:
     """The answer of an ASGI app; 500 where it raises, as its server would give."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    transport = ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=SITE) as client:
         return await client.request(method, path, headers=headers)
 

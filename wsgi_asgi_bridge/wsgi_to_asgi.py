@@ -557,6 +557,7 @@ class _Exchange:
         "_echo",
         "_gone",
         "_holds_back",
+        "_is_chunked",
         "_is_cut_short",
         "_is_given_up",
         "_is_slow",
@@ -616,6 +617,7 @@ class _Exchange:
         """Opens when an undeclared body is whole, or known to stream."""
         self._quiet_since: float | None = None
         """Since when nothing more of that body has come."""
+        self._is_chunked = False
         self._holds_back = False
         """The client waits for `100 Continue`."""
         # The client.
@@ -907,8 +909,8 @@ class _Exchange:
         if declared is None:
             length = None
             # The server has de-chunked it; an app that saw this would do so again (W-IN-2).
-            chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
-            if not chunked and _has_no_body(environ):
+            self._is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
+            if not self._is_chunked and _has_no_body(environ):
                 return io.BytesIO()
         else:
             length = self._length = int(declared)
@@ -930,16 +932,20 @@ class _Exchange:
         length = self._length
         self._collecting = True
         self._waiting_since = _NOT_SEEN
-        message = await self._receive()
-        if message["type"] != "http.request":
-            raise self._disconnected()
-        body: Any = message.get("body", b"")
+        body: Any
         stream = None
-        if message.get("more_body", False):
-            if length is None:
-                body, stream = await self._undeclared(body)
-            else:
-                body, stream = await self._declared(body)
+        if length is None and (self._is_chunked or _may_converse(environ)):
+            body, stream = await self._undeclared(b"")
+        else:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise self._disconnected()
+            body = message.get("body", b"")
+            if message.get("more_body", False):
+                if length is None:
+                    body, stream = await self._undeclared(body)
+                else:
+                    body, stream = await self._declared(body)
         self._collecting = False
         self._waiting_since = None
         if stream is not None:
@@ -979,9 +985,9 @@ class _Exchange:
         return body, self._body_stream(body)
 
     async def _undeclared(self, first: bytes) -> tuple[bytes, io.BufferedReader | None]:
-        """A body without a length of which only `first` has come: whole if it ends within
+        """A body without a length of which `first` has come, or nothing: whole if it ends within
         `small_body` and without a pause, since some apps read nothing without a length (Django);
-        else a stream, since its client may converse with the app.
+        else a stream, since its client may converse with the app, and wait for its first word.
         """
         settled = self._settled = self._side.handle.create_gate()
         self._note_progress(len(first))
@@ -1063,7 +1069,8 @@ class _Exchange:
         )
 
     def _waiting_worker(self) -> AbstractContextManager[object]:
-        return self._call.waiting() if self._call is not None else nullcontext()
+        call = self._call  # the exchange may end in this moment, while a thread of the app's reads
+        return call.waiting() if call is not None else nullcontext()
 
     def _ask_for_body_from_thread(self) -> None:
         """The app reads: now the client may be told to send."""
@@ -1361,6 +1368,15 @@ def _has_no_body(environ: Environ) -> bool:
         "HTTP/1.1",
         "HTTP/1.0",
     )
+
+
+def _may_converse(environ: Environ) -> bool:
+    """Whether a body without a header that announces one may yet be sent piece by piece: HTTP/2
+    needs no header for that, but a request whose method expects no body has none as a rule.
+    """
+    return environ["REQUEST_METHOD"] in ("POST", "PUT", "PATCH") and environ[
+        "SERVER_PROTOCOL"
+    ] not in ("HTTP/1.1", "HTTP/1.0")
 
 
 def _nothing() -> None:

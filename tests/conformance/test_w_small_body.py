@@ -215,6 +215,25 @@ async def test_client_that_pauses_may_converse() -> None:
     assert client.body == b"d"
 
 
+@pytest.mark.parametrize("name", ["chunked", "chunked GET", "HTTP/2"])
+async def test_client_that_sends_nothing_may_converse(name: str) -> None:
+    """W-IN-5: a client that waits for the first word of an answer gets it."""
+    read = Gate()
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b"hello"
+        read.wait_in_thread()
+        yield environ["wsgi.input"].read()
+
+    client = Client(UNDECLARED[name], body_ends=False)
+    async with serving(app) as bridge, calling(bridge, client):
+        await client.until(lambda client: client.body == b"hello")
+        client.feed(b", world", last=True)
+        read.open()
+    assert client.body == b"hello, world"
+
+
 async def test_undeclared_body_whose_client_leaves_takes_no_thread() -> None:
     """W-IN-3, W-IN-5: as one with a length."""
     told: list[Any] = []

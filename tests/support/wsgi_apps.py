@@ -204,6 +204,18 @@ def event_stream(environ: Environ, start_response: StartResponse) -> Iterable[by
     return Stream(environ, events())
 
 
+def polls_for_ever(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """`b""` for ever, one every `TICK_SECONDS`: PEP 3333's way to wait, for what never comes."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+
+    def nothing() -> Iterator[bytes]:
+        while True:
+            yield b""
+            time.sleep(TICK_SECONDS)
+
+    return Stream(environ, nothing())
+
+
 # Failures
 
 
@@ -279,6 +291,7 @@ APPS: dict[str, App] = {
     "large_generator": large_generator,
     "large_list": large_list,
     "late_upload_digest": late_upload_digest,
+    "polls_for_ever": polls_for_ever,
     "release": release,
     "shorter_than_declared": shorter_than_declared,
     "upload_digest": upload_digest,

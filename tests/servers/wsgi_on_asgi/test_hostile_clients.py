@@ -51,6 +51,17 @@ def test_thirty_streams_closed_by_their_clients(served: Served) -> None:
     served.wait_until_idle()
 
 
+def test_twenty_polling_apps_whose_clients_leave(served: Served) -> None:
+    """W-OUT-11: they leave the pool's count, and each learns of its client at an empty chunk."""
+    token = f"polls-{served.server.name}"
+    with connections(served, 2 * WORKERS) as clients:
+        for number, client in enumerate(clients):
+            client.send_head("GET", f"/polls_for_ever?id={token}-{number}")
+        served.wait_for_stats(streaming=2 * WORKERS)
+        served.assert_answers(1)
+    assert_all_closed(served, 2 * WORKERS, token)
+
+
 def test_fifty_open_event_streams(served: Served) -> None:
     """W-FLOW-8: streams that last leave the pool's count."""
     token = f"events-{served.server.name}"

@@ -1,5 +1,5 @@
 """How much a request costs here, beside the peers and beside the bare hand-off.
 
-`python -m benchmarks` measures everything, `--quick` the essentials in under a minute; `--help`
-tells the rest.
+`python -m benchmarks --help`. Each part is the module of its name: in_process, latency, wire,
+hostile, memory, stress. `python -m benchmarks.plot` puts the results into README.md.
 """

@@ -5,178 +5,90 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
-from . import (
-    chunk_latency,
-    hostile,
-    in_process_a,
-    in_process_w,
-    machine,
-    memory,
-    on_the_wire,
-)
+from . import results
 from .peers import OURS
-from .results import Part, Progress, Report
-from .settings import FULL, QUICK, SMOKE, Settings, contenders_named
-from .tables import markdown, provenance
+from .settings import FULL, QUICK, Settings, peers_named
+from .tables import markdown
 
-EXIT_SECONDS = 10.0
-
-Measure = Callable[[Settings, Progress], Part]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One part of a run."""
-
-    name: str
-    measure: Measure
-    pinned: bool  # in one process: there the ratios repeat only on one CPU
-    quick: bool  # whether --quick takes it
-
-
-STEPS = [
-    Step("in-process-w", in_process_w.measure, pinned=True, quick=True),
-    Step("in-process-a", in_process_a.measure, pinned=True, quick=True),
-    Step("latency", chunk_latency.measure, pinned=True, quick=True),
-    Step("wire-w", on_the_wire.measure_w, pinned=False, quick=True),
-    Step("wire-a", on_the_wire.measure_a, pinned=False, quick=True),
-    Step("memory-w", memory.measure_w, pinned=False, quick=False),
-    Step("memory-a", memory.measure_a, pinned=False, quick=False),
-    Step("hostile-w", hostile.measure_w, pinned=False, quick=False),
-    Step("hostile-a", hostile.measure_a, pinned=False, quick=False),
-]
+SIDES = ("w", "a")  # a WSGI app on ASGI, an ASGI app on WSGI
+# The modules, and with each: whether it is pinned to one CPU, where the ratios within one process
+# repeat, and the runs without --only that it is in. measure(side, settings, progress) is its entry.
+STEPS = {
+    "in_process": ("pinned", "quick", "full"),
+    "latency": ("pinned", "quick", "full"),
+    "wire": ("quick", "full"),
+    "hostile": ("full",),
+    "memory": ("full",),
+    "stress": (),
+}
+PARTS = {f"{step.replace('_', '-')}-{side}": (step, side) for step in STEPS for side in SIDES}
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Measures the bridges beside their peers and beside the bare hand-off; "
-        "all of it takes more than an hour, without memory and hostile about a quarter.",
-    )
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument(
-        "--quick",
-        action="store_true",
-        help="small, in under a minute: ours, the floor, a2wsgi and gthread; without memory and "
-        "hostile clients, unless --only names them",
-    )
-    size.add_argument("--smoke", action="store_true", help="every line once; figures mean nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
-    parser.add_argument(
-        "--only",
-        action="append",
-        metavar="PART",
-        help=f"only parts that begin so (may be repeated): {', '.join(s.name for s in STEPS)}",
-    )
-    parser.add_argument(
-        "--peers",
-        type=peers,
-        help="only these contenders, as in ours,floor,a2wsgi,native; or all, with --quick too",
-    )
-    parser.add_argument("--rounds", type=int, help="rounds of the in-process parts")
-    parser.add_argument("--unpinned", action="store_true", help="leave the process on all CPUs")
-    parser.add_argument("--client", choices=["auto", "own", "wrk"], default="auto")
+    about = "Measures the bridges beside their peers; all of it takes more than an hour. Parts: "
+    parser = argparse.ArgumentParser("python -m benchmarks", None, about + ", ".join(PARTS))
+    add = parser.add_argument
+    add("--quick", action="store_true", help="small amounts; without hostile and memory")
+    add("--only", action="append", metavar="PART", help="parts that begin so; may be repeated")
+    add("--peers", help="only these, as in ours,floor,a2wsgi,native; or all")
+    add("--rounds", type=int, help="of the parts in process")
+    add("--seconds", type=float, help="how long the stress goes on, a server")
+    add("--seed", type=int, help="of the stress; a random one otherwise")
+    add("--json", type=Path, metavar="FILE", help="put the parts there, in place of older ones")
     return parser.parse_args()
 
 
-def peers(words: str) -> frozenset[str]:
-    try:
-        return contenders_named(words)
-    except ValueError as error:  # argparse shows the words of its own error only
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def settings_of(given: argparse.Namespace) -> Settings:
-    settings = QUICK if given.quick else SMOKE if given.smoke else FULL
-    settings = replace(settings, client=given.client, pinned=not given.unpinned)
+    seed = int.from_bytes(os.urandom(3)) if given.seed is None else given.seed
+    settings = replace(QUICK if given.quick else FULL, seed=seed)
     if given.peers:
-        settings = replace(settings, only_contenders=given.peers, floor_on_the_wire=True)
+        settings = replace(settings, peers=peers_named(given.peers))
     if given.rounds:
-        settings = replace(settings, rounds=given.rounds)
-    return settings
+        settings = replace(settings, rounds=given.rounds, latency_rounds=given.rounds)
+    return replace(settings, stress_seconds=given.seconds or settings.stress_seconds)
 
 
-def steps_of(given: argparse.Namespace) -> list[Step]:
+def chosen(given: argparse.Namespace) -> list[str]:
     if given.only:
-        steps = [step for step in STEPS if step.name.startswith(tuple(given.only))]
-        if not steps:
-            raise SystemExit(f"no part begins with {' or '.join(given.only)}")
-        return steps
-    return [step for step in STEPS if step.quick or not given.quick]
+        return [part for part in PARTS if part.startswith(tuple(given.only))]
+    size = "quick" if given.quick else "full"
+    return [part for part, (step, _) in PARTS.items() if size in STEPS[step]]
 
 
-class ProgressLine:
-    """A line on stderr that says what is measured now; a terminal shows the last one only."""
+def measured(name: str, settings: Settings, started: float) -> results.Part:
+    def progress(what: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - started:5.0f} s] {name}: {what}\n")
 
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-
-    def for_step(self, step: Step) -> Progress:
-        def show(what: str) -> None:
-            line = f"[{time.monotonic() - self.started:5.0f} s] {step.name}: {what}"
-            sys.stderr.write(f"\r\033[K{line}" if self.terminal else line + "\n")
-            sys.stderr.flush()
-
-        return show
-
-    def clear(self) -> None:
-        if self.terminal:
-            sys.stderr.write("\r\033[K")
+    (step, side), allowed = PARTS[name], os.sched_getaffinity(0)
+    if "pinned" in STEPS[step]:
+        os.sched_setaffinity(0, {max(allowed)})
+    part: results.Part = import_module(f"benchmarks.{step}").measure(side, settings, progress)
+    os.sched_setaffinity(0, allowed)
+    return results.signed(part)
 
 
-def end_on_sigterm() -> None:
-    """So that the servers that were started are ended too."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-
-
-def exit_in_time(status: int) -> None:
-    """Leaves even when a bridge that hung has left threads behind that the exit would wait for."""
-    timer = Timer(EXIT_SECONDS, os._exit, [status])
-    timer.daemon = True
-    timer.start()
-    sys.exit(status)
+def leave(number: int, frame: Any) -> None:
+    """At SIGTERM, so that the servers that were started are ended too."""
+    raise SystemExit(128 + number)
 
 
 def main() -> None:
     given = arguments()
-    machine.limit_memory()
-    settings, steps = settings_of(given), steps_of(given)
-    end_on_sigterm()
-    report = Report(
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=["python", "-m", "benchmarks", *sys.argv[1:]],
-        machine=machine.facts(),
-        versions=machine.versions(),
-    )
-    show(f"{provenance(report)}\n")
-    line = ProgressLine()
-    for step in steps:
-        with machine.pinned_to_one_cpu(step.pinned and settings.pinned) as cpu:
-            part = step.measure(settings, line.for_step(step))
-        part.notes.append("Pinned to one CPU." if cpu is not None else "Not pinned.")
-        line.clear()
-        report.parts.append(part)
-        show(markdown(part))
+    settings, started, parts = settings_of(given), time.monotonic(), []
+    signal.signal(signal.SIGTERM, leave)
+    for name in chosen(given):
+        parts.append(measured(name, settings, started))
+        sys.stdout.write(markdown(parts[-1]) + "\n")
+        sys.stdout.flush()
         if given.json:  # after each part: an interrupted run keeps what it has
-            given.json.write_text(report.as_text())
-    exit_in_time(1 if report.rows_where_failed(OURS) else 0)
-
-
-def show(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+            results.write(given.json, parts)
+    failed = not parts or any(OURS in row.refused for part in parts for row in part.rows)
+    os._exit(int(failed))  # at once: a bridge that hung has left threads behind
 
 
 if __name__ == "__main__":

@@ -1,42 +1,39 @@
-"""The floor: the same work handed from thread to thread, nothing translated and nothing checked.
+"""The floor: the app handed from thread to thread; nothing is translated, checked or bounded.
 
 No bridge can be cheaper than its hand-offs, so this is what "near the floor" is measured against.
-It is no bridge: it ignores the request, knows no endings, and would hang where anything fails.
+It is no bridge: the app gets an environ or a scope that was made once, but for target and length;
+it knows no endings, and would hang where anything fails.
 """
 
 import asyncio
-import zlib
-from _thread import LockType, allocate_lock
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from itertools import chain
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from .apps import HELLO, Case, answer_after, upload_answer
-from .peers import THREADS, Bridge, NewLoop
+from .peers import THREADS, ASGIApp, Bridge, NewLoop, WSGIApp, new_loops, run_in_thread
 
-REQUEST_WINDOW_BYTES = 524288  # the windows are our defaults, so that both wait equally often
-RESPONSE_WINDOW_BYTES = 524288
-SMALL_BYTES = 4096  # waiting chunks travel joined when they are smaller than this on average
-
-ASGI_START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(HELLO))],
-}
-WSGI_START = ("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(HELLO)))])
+INPUT_BYTES = 524288  # what is read at once of `wsgi.input`, as ours does
+SMALL_BYTES = 4096  # smaller blocks travel joined
+SCOPE = {"type": "http", "http_version": "1.1", "scheme": "http", "root_path": ""}
+SCOPE |= {"asgi": {"version": "3.0", "spec_version": "2.5"}, "headers": [(b"host", b"a")]}
+SCOPE |= {"server": ("127.0.0.1", 80), "client": ("127.0.0.1", 9)}
+ENVIRON = {"SCRIPT_NAME": "", "SERVER_PROTOCOL": "HTTP/1.1", "SERVER_NAME": "127.0.0.1"}
+ENVIRON |= {"SERVER_PORT": "80", "HTTP_HOST": "www.example.org", "wsgi.url_scheme": "http"}
 
 
 class Wakeups:
     """Callbacks from threads into one loop; all that wait share one wake-up."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.waiting: deque[tuple[Callable[..., None], Any]] = deque()
+        self.waiting: deque[tuple[Callable[..., Any], Any]] = deque()
         self.on_its_way = False
         self.loop = loop
 
-    def post(self, callback: Callable[..., None], argument: Any) -> None:
+    def post(self, callback: Callable[..., Any], argument: Any) -> None:
         self.waiting.append((callback, argument))
         if not self.on_its_way:
             self.on_its_way = True
@@ -50,288 +47,148 @@ class Wakeups:
             callback(argument)
 
 
-class Window:
-    """Blocks that one side puts and the other takes all at once, within a byte budget.
+class ToLoop:
+    """Blocks that are put in the loop, by `Wakeups`, and taken there; None is the end."""
 
-    A side that cannot go on leaves behind how it is woken: a lock's release, or a post to the loop.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.mutex = allocate_lock()
-        self.blocks: list[bytes] = []
-        self.held = 0
-        self.ended = False
-        self.wake_putter: Callable[[], None] | None = None
-        self.wake_taker: Callable[[], None] | None = None
-
-    def put(self, block: bytes | None, wake: Callable[[], None]) -> bool:
-        """Add a block (None ends); False: no room, and `wake` is called once there is."""
-        with self.mutex:
-            if block is None:
-                self.ended = True
-            elif self.held >= self.size:
-                self.wake_putter = wake
-                return False
-            else:
-                self.blocks.append(block)
-                self.held += len(block)
-            taker, self.wake_taker = self.wake_taker, None
-        if taker:
-            taker()
-        return True
-
-    def take(self, wake: Callable[[], None]) -> tuple[list[bytes], bool] | None:
-        """All blocks and whether they are the last; None: `wake` is called once there are some."""
-        with self.mutex:
-            if not self.blocks and not self.ended:
-                self.wake_taker = wake
-                return None
-            blocks, self.blocks, self.held = self.blocks, [], 0
-            ended = self.ended
-            putter, self.wake_putter = self.wake_putter, None
-        if putter:
-            putter()
-        return joined(blocks), ended
-
-
-def joined(blocks: list[bytes]) -> list[bytes]:
-    if len(blocks) < 2 or sum(map(len, blocks)) > SMALL_BYTES * len(blocks):
-        return blocks
-    return [b"".join(blocks)]
-
-
-def locked() -> LockType:
-    lock = allocate_lock()
-    lock.acquire()
-    return lock
-
-
-def blocks_in_thread(window: Window) -> Iterator[bytes]:
-    """The thread's side of taking."""
-    lock = locked()
-    while True:
-        while (taken := window.take(lock.release)) is None:
-            lock.acquire()
-        yield from taken[0]
-        if taken[1]:
-            return
-
-
-def put_from_thread(window: Window, blocks: Iterable[bytes]) -> None:
-    """The thread's side of putting."""
-    lock = locked()
-    for block in blocks:
-        while not window.put(block, lock.release):
-            lock.acquire()
-    window.put(None, nothing_to_wake)
-
-
-def nothing_to_wake() -> None:
-    """The end always finds room."""
-
-
-class LoopSide:
-    """The loop's side of a window: waits on a future that threads resolve by the shared wake-ups.
-
-    A wake-up runs in the loop, so it cannot come before the future that is made after asking.
-    """
-
-    def __init__(self, wakeups: Wakeups) -> None:
-        self.wakeups = wakeups
+    def __init__(self) -> None:
+        self.blocks: deque[Any] = deque()
         self.future: asyncio.Future[None] | None = None
 
-    def wake(self) -> None:
-        self.wakeups.post(self._resolve, None)
+    def put(self, block: bytes | None) -> None:
+        self.blocks.append(block)
+        if self.future and not self.future.done():
+            self.future.set_result(None)
 
-    def _resolve(self, _: None) -> None:
-        assert self.future is not None
-        self.future.set_result(None)
-
-    async def woken(self) -> None:
-        self.future = self.wakeups.loop.create_future()
-        await self.future
-
-    async def put(self, window: Window, block: bytes | None) -> None:
-        while not window.put(block, self.wake):
-            await self.woken()
-
-    async def take(self, window: Window) -> tuple[list[bytes], bool]:
-        while (taken := window.take(self.wake)) is None:
-            await self.woken()
-        return taken
+    async def take(self) -> tuple[bytes, bool]:
+        """A large block, or all that waits joined, and whether more comes."""
+        if not self.blocks:
+            self.future = asyncio.get_running_loop().create_future()
+            await self.future
+        if len(self.blocks[0] or b"") > SMALL_BYTES:
+            return self.blocks.popleft(), True
+        blocks, more = [*self.blocks], self.blocks[-1] is not None
+        self.blocks.clear()
+        return b"".join(blocks if more else blocks[:-1]), more
 
 
-# A WSGI app under an ASGI server
+class Upload(SimpleQueue[bytes]):
+    """A `wsgi.input` for an app that reads whole blocks."""
 
-
-class Workers:
-    """A pool of threads behind one SimpleQueue of jobs: a callable and its arguments."""
-
-    def __init__(self, threads: int) -> None:
-        self.jobs: SimpleQueue[Any] = SimpleQueue()
-        self.threads = [Thread(target=self.work, daemon=True) for _ in range(threads)]
-        for thread in self.threads:
-            thread.start()
-
-    def work(self) -> None:
-        while (job := self.jobs.get()) is not None:
-            job[0](*job[1:])
-
-    def end(self) -> None:
-        for _ in self.threads:
-            self.jobs.put(None)
-        for thread in self.threads:
-            thread.join()
+    def read(self, size: int) -> bytes:
+        return self.get()
 
 
 class FloorWSGIToASGI:
-    """A job for a worker; its answer comes back through shared wake-ups."""
+    """A job for one of some threads; a list comes back at once, a stream block by block."""
 
-    def __init__(self, case: Case, workers: Workers) -> None:
-        self.case = case
-        self.exchange = getattr(self, case.floor)
-        self.jobs = workers.jobs
+    def __init__(self, app: WSGIApp, threads: int) -> None:
+        self.app, self.threads = app, threads
+        self.jobs: SimpleQueue[Any] = SimpleQueue()
         self.wakeups: Wakeups | None = None
+        for _ in range(threads):
+            Thread(target=self.work, daemon=True).start()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if self.wakeups is None:
-            self.wakeups = Wakeups(asyncio.get_running_loop())
-        await self.exchange(self.wakeups, scope, receive, send)
-
-    async def whole(self, wakeups: Wakeups, scope: Any, receive: Any, send: Any) -> None:
-        body = (await receive())["body"] if self.case.parts else HELLO
-        future = wakeups.loop.create_future()
-        self.jobs.put((self.answer, wakeups, future, body))
-        start, end = await future
-        await send(start)
-        await send(end)
-
-    @staticmethod
-    def answer(wakeups: Wakeups, future: Any, body: bytes) -> None:
-        wakeups.post(future.set_result, (ASGI_START, {"type": "http.response.body", "body": body}))
-
-    async def stream(self, wakeups: Wakeups, scope: Any, receive: Any, send: Any) -> None:
-        window, side = Window(RESPONSE_WINDOW_BYTES), LoopSide(wakeups)
-        self.jobs.put((put_from_thread, window, self.case.blocks()))
-        await send(ASGI_START)
-        ended = False
-        while not ended:
-            blocks, ended = await side.take(window)
-            for block in blocks:
-                await send({"type": "http.response.body", "body": block, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def upload(self, wakeups: Wakeups, scope: Any, receive: Any, send: Any) -> None:
-        window = Window(REQUEST_WINDOW_BYTES)
-        side = LoopSide(wakeups)
-        future = wakeups.loop.create_future()
-        with_crc = scope["query_string"] == b"crc"
-        self.jobs.put((self.answer_upload, wakeups, future, window, with_crc))
+        if scope["type"] != "http":
+            raise NotImplementedError(scope["type"])
+        self.wakeups = self.wakeups or Wakeups(asyncio.get_running_loop())
+        environ = {**ENVIRON, "REQUEST_METHOD": scope["method"], "PATH_INFO": scope["path"]}
+        environ["QUERY_STRING"] = scope["query_string"].decode()
+        answered = self.wakeups.loop.create_future()
+        message = {"body": b"", "more_body": False}
+        if scope["method"] == "POST":
+            environ["CONTENT_LENGTH"] = dict(scope["headers"])[b"content-length"].decode()
+            message = await receive()
+        upload, environ["wsgi.input"] = Upload(), BytesIO(message["body"])
+        if message["more_body"]:
+            environ["wsgi.input"] = upload
+        self.jobs.put((environ, answered))
+        while message["more_body"]:
+            upload.put(message["body"])
+            message = await receive()
+        upload.put(message["body"])
+        blocks, headers = await answered, [(b"content-type", b"text/plain")]
+        if isinstance(blocks, list):
+            headers.append((b"content-length", b"%d" % len(blocks[0])))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         more = True
         while more:
-            message = await receive()
-            await side.put(window, message["body"])
-            more = message["more_body"]
-        await side.put(window, None)
-        start, end = await future
-        await send(start)
-        await send(end)
+            body, more = (blocks[0], False) if isinstance(blocks, list) else await blocks.take()
+            await send({"type": "http.response.body", "body": body, "more_body": more})
 
-    def answer_upload(self, wakeups: Wakeups, future: Any, window: Window, with_crc: bool) -> None:
-        self.answer(wakeups, future, answer_after(blocks_in_thread(window), with_crc))
-
-
-def floor_wsgi_to_asgi(case: Case, threads: int = THREADS) -> Bridge:
-    workers = Workers(threads)
-    return Bridge(FloorWSGIToASGI(case, workers), workers.end)
-
-
-# An ASGI app under a WSGI server
-
-
-class LoopThread:
-    """An event loop that runs in a thread of its own."""
-
-    def __init__(self, new_loop: NewLoop) -> None:
-        self.loop = new_loop()
-        self.thread = Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
+    def work(self) -> None:
+        while job := self.jobs.get():
+            environ, answered = job
+            blocks, post = self.app(environ, lambda *_: None), self.wakeups.post
+            if isinstance(blocks, list):
+                post(answered.set_result, blocks)
+                continue
+            stream = ToLoop()
+            post(answered.set_result, stream)
+            for block in blocks:
+                post(stream.put, block)
+            post(stream.put, None)
 
     def end(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
+        for _ in range(self.threads):
+            self.jobs.put(None)
 
 
 class FloorASGIToWSGI:
-    """A task started by call_soon_threadsafe, and a raw lock that the calling thread waits on."""
+    """A task for each request; the calling thread waits for the answer, or the first block."""
 
-    def __init__(self, case: Case, loop: asyncio.AbstractEventLoop) -> None:
-        self.case = case
-        self.exchange = getattr(self, case.floor)
-        self.loop = loop
+    def __init__(self, app: ASGIApp, loop: asyncio.AbstractEventLoop) -> None:
+        self.app = app
         self.wakeups = Wakeups(loop)
         self.tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        start_response(*WSGI_START)
-        return self.exchange(environ)  # type: ignore[no-any-return]
+        scope = {**SCOPE, "method": environ["REQUEST_METHOD"], "path": environ["PATH_INFO"]}
+        scope["query_string"] = environ["QUERY_STRING"].encode()
+        length, read = int(environ.get("CONTENT_LENGTH") or 0), environ["wsgi.input"].read
+        upload, post = ToLoop(), self.wakeups.post
+        answer: SimpleQueue[Any] = SimpleQueue()  # blocks, None at the end; or all in a list
+        post(self.start, self.serve(scope, upload, answer))
+        while length > 0:
+            post(upload.put, read(min(length, INPUT_BYTES)))
+            length -= INPUT_BYTES
+        post(upload.put, None)
+        first, headers = answer.get(), [("Content-Type", "text/plain")]
+        if isinstance(first, list):
+            headers.append(("Content-Length", str(len(first[0]))))
+        start_response("200 OK", headers)
+        return first if isinstance(first, list) else chain([first], iter(answer.get, None))
 
-    def start(self, coroutine: Any) -> None:
-        task = self.loop.create_task(coroutine)
+    def start(self, request: Any) -> None:
+        task = self.wakeups.loop.create_task(request)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def whole(self, environ: Any) -> list[bytes]:
-        body = environ["wsgi.input"].read(len(self.case.part)) if self.case.parts else HELLO
-        answer, lock = [body], locked()
-        self.loop.call_soon_threadsafe(self.loop.create_task, self.answer(lock))
-        lock.acquire()
-        return answer
+    async def serve(self, scope: Any, upload: ToLoop, answer: SimpleQueue[Any]) -> None:
+        streaming = False
 
-    @staticmethod
-    async def answer(lock: LockType) -> None:
-        lock.release()
+        async def receive() -> Any:
+            body, more = await upload.take()
+            return {"type": "http.request", "body": body, "more_body": more}
 
-    def stream(self, environ: Any) -> Iterator[bytes]:
-        window = Window(RESPONSE_WINDOW_BYTES)
-        self.loop.call_soon_threadsafe(self.start, self.put_blocks(window))
-        return blocks_in_thread(window)
+        async def send(message: Any) -> None:
+            nonlocal streaming
+            if message["type"] == "http.response.start":
+                return
+            body, more = message.get("body", b""), message.get("more_body", False)
+            answer.put(body if more or streaming else [body])
+            streaming = more
+            if not more:
+                answer.put(None)
 
-    async def put_blocks(self, window: Window) -> None:
-        side = LoopSide(self.wakeups)
-        for block in self.case.blocks():
-            while not window.put(block, side.wake):
-                await side.woken()
-        await side.put(window, None)
-
-    def upload(self, environ: Any) -> list[bytes]:
-        window, lock = Window(REQUEST_WINDOW_BYTES), locked()
-        answer: list[bytes] = []
-        with_crc = environ["QUERY_STRING"] == "crc"
-        self.loop.call_soon_threadsafe(self.start, self.count(window, with_crc, answer, lock))
-        read = environ["wsgi.input"].read
-        blocks = iter(lambda: read(REQUEST_WINDOW_BYTES), b"")
-        put_from_thread(window, blocks)
-        lock.acquire()
-        return answer
-
-    async def count(
-        self, window: Window, with_crc: bool, answer: list[bytes], lock: LockType
-    ) -> None:
-        side, ended, total = LoopSide(self.wakeups), False, 0
-        crc = 0
-        while not ended:
-            blocks, ended = await side.take(window)
-            total += sum(map(len, blocks))
-            if with_crc:
-                for block in blocks:
-                    crc = zlib.crc32(block, crc)
-        answer.append(upload_answer(total, crc if with_crc else None))
-        lock.release()
+        await self.app(scope, receive, send)
 
 
-def floor_asgi_to_wsgi(case: Case, new_loop: NewLoop) -> Bridge:
-    thread = LoopThread(new_loop)
-    return Bridge(FloorASGIToWSGI(case, thread.loop), thread.end)
+def floor_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS) -> Bridge:
+    floor = FloorWSGIToASGI(app, threads)
+    return Bridge(floor, floor.end)
+
+
+def floor_asgi_to_wsgi(app: ASGIApp, new_loop: NewLoop | None = None) -> Bridge:
+    loop = (new_loop or [*new_loops().values()][-1])()  # uvloop where it is installed, as ours
+    return Bridge(FloorASGIToWSGI(app, loop), run_in_thread(loop))

@@ -1,138 +1,118 @@
-"""Ordinary requests while other clients misbehave, and what those leave behind."""
+"""Ordinary requests while other clients misbehave. What those leave behind is the stress's part."""
 
+import asyncio
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from typing import NamedTuple
 
-from . import clients
-from .contest import WrongAnswerError
-from .results import Part, Progress, Row
-from .server_processes import ServerProcess
+from tests.support import async_http as http
+from tests.support.processes import ServerProcess
+
+from .contest import Contender, one_after_the_other
+from .results import Part, Progress
+from .servers import Work, commands, contender
 from .settings import Settings
-from .stress_servers import (
-    THREADS,
-    Samples,
-    inventory,
-    left_over,
-    measure_server,
-    stress_servers,
-)
+from .sites import HELLO
+from .wire import ANSWER_SECONDS
 
+THREADS = 10
 CROWD = 50
+FIRST_REQUESTS = 200
 GIVE_UP_AFTER = 2  # ordinary requests in a row that got no answer
+HABIT_SECONDS = 0.2
 REST_SECONDS = 1.0
-SMALL_RECEIVE_BUFFER = 4096
-
-Attack = Callable[[int], AbstractContextManager[None]]
+NOT_HERE = ("floor", "native granian", "native gunicorn")
 
 
-def slow_upload(port: int, length: int) -> AbstractContextManager[None]:
-    request = clients.head("POST", "/upload", f"Content-Length: {length}")
-    return clients.crowd(port, request, CROWD, clients.drips)
+class Attack(NamedTuple):
+    """What fifty connections send, and what they do from then on."""
+
+    request: bytes
+    sends: bool = False
+    reads: bool = False
+    stays: bool = True  # otherwise they have left before the ordinary requests begin
 
 
-def open_streams(port: int) -> AbstractContextManager[None]:
-    return clients.crowd(port, clients.head("GET", "/events"), CROWD, clients.reads)
-
-
-def readers_that_do_not_read(port: int) -> AbstractContextManager[None]:
-    request = clients.head("GET", "/endless")
-    return clients.crowd(port, request, CROWD, clients.does_nothing, SMALL_RECEIVE_BUFFER)
-
-
-@contextmanager
-def closed_streams(port: int) -> Iterator[None]:
-    """Fifty that have come and gone before the ordinary requests begin."""
-    with open_streams(port):
-        time.sleep(REST_SECONDS)
-    yield
-
-
-ATTACKS: dict[str, Attack] = {
-    f"{CROWD} slow uploads of 32 KiB": partial(slow_upload, length=32768),
-    f"{CROWD} slow uploads of 1 MiB": partial(slow_upload, length=1048576),
-    f"{CROWD} readers that do not read": readers_that_do_not_read,
-    f"{CROWD} closed event streams": closed_streams,
-    f"{CROWD} open event streams": open_streams,
+EVENTS, ENDLESS = http.head("GET", "/events"), http.head("GET", "/download")
+SMALL, LARGE = (http.head("POST", "/upload", f"Content-Length: {n}") for n in (2**15, 2**20))
+ATTACKS = {
+    f"{CROWD} slow uploads of 32 KiB": Attack(SMALL, sends=True),
+    f"{CROWD} slow uploads of 1 MiB": Attack(LARGE, sends=True),
+    f"{CROWD} readers that do not read": Attack(ENDLESS),
+    f"{CROWD} closed event streams": Attack(EVENTS, reads=True, stays=False),
+    f"{CROWD} open event streams": Attack(EVENTS, reads=True),
 }
 
 
-def ordinary_requests(port: int, count: int, limit: float) -> tuple[list[float], int]:
-    """How long each answered one took, and how many were asked; gives up when nobody answers."""
+@asynccontextmanager
+async def crowd(attack: Attack, port: int) -> AsyncIterator[None]:
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(attack.request)
+        while True:
+            if attack.sends:
+                writer.write(b"x")
+            if attack.reads:
+                await reader.read(http.READ_BYTES)
+            await asyncio.sleep(HABIT_SECONDS)
+
+    async with AsyncExitStack() as ending:
+        buffer = http.READ_BYTES if attack.reads else 4096
+        for _ in range(CROWD):
+            streams = await ending.enter_async_context(http.connected(port, buffer))
+            ending.callback(asyncio.create_task(keep(*streams)).cancel)
+        await asyncio.sleep(REST_SECONDS)
+        if not attack.stays:
+            await ending.aclose()
+        yield
+
+
+async def ordinary_requests(port: int, count: int) -> list[float]:
+    """How long each answered one took; gives up if nobody answers."""
     seconds: list[float] = []
-    unanswered = asked = 0
-    while asked < count and unanswered < GIVE_UP_AFTER:
-        asked += 1
-        took = clients.hello_seconds(port, limit)
-        if took is None:
-            unanswered += 1
-        else:
-            unanswered = 0
-            seconds.append(took)
-    return seconds, asked
+    unanswered = 0
+    while count and unanswered < GIVE_UP_AFTER:
+        count, unanswered, started = count - 1, unanswered + 1, time.perf_counter()
+        with suppress(OSError, http.CutError):
+            if (await hello(port)).body == HELLO:
+                seconds.append(time.perf_counter() - started)
+                unanswered = 0
+    return seconds
 
 
-def attack_server(server: ServerProcess, attack: Attack, settings: Settings) -> Samples:
-    requests, limit = settings.hostile_requests, settings.answer_seconds
-    idle, _ = ordinary_requests(server.port, requests, limit)
-    if not idle:
-        raise WrongAnswerError("nobody answered before the attack")
-    before = inventory(server)
-    with attack(server.port):
-        seconds, asked = ordinary_requests(server.port, requests, limit)
-    left, cpu = what_is_left(server, before, settings.settle_seconds)
-    outcome = {
-        "idle_seconds": idle,
-        "answered": [len(seconds) / requests],
-        "asked": [float(asked)],
-        **{f"{name}_left": [value] for name, value in left.items() if name != "resident_bytes"},
-    }
+async def hello(port: int) -> http.Answer:
+    return await http.get(port, "/hello", ANSWER_SECONDS)
+
+
+async def warmed_up(server: ServerProcess) -> None:
+    """What starts once is there before anything is measured."""
+    await http.many(hello, FIRST_REQUESTS, THREADS, server.port)
+
+
+async def attacked(attack: Attack, count: int, server: ServerProcess) -> dict[str, float]:
+    idle = statistics.median(await ordinary_requests(server.port, count))
+    async with crowd(attack, server.port):
+        seconds = await ordinary_requests(server.port, count)
+    figures = {"answered": len(seconds) / count, "idle_seconds": idle}
     if seconds:
-        outcome["attacked_seconds"] = seconds
-        outcome["times_idle"] = [statistics.median(seconds) / statistics.median(idle)]
-        outcome["longest_seconds"] = [max(seconds)]
-    if cpu is not None:
-        outcome["cpu_afterwards"] = [cpu]
-    return outcome
+        middle = statistics.median(seconds)
+        figures |= {"attacked_seconds": middle, "times_idle": middle / idle}
+        figures["longest_seconds"] = max(seconds)
+    return figures
 
 
-def what_is_left(
-    server: ServerProcess, before: dict[str, float], settle: float
-) -> tuple[dict[str, float], float | None]:
-    """Tasks, threads and files above what was there before, and the CPU time of a second."""
-    left = left_over(server, before, settle)
-    start = server.cpu_seconds()
-    time.sleep(REST_SECONDS)
-    end = server.cpu_seconds()
-    cpu = None if start is None or end is None else (end - start) / REST_SECONDS
-    return left, cpu
+def contenders(side: str, settings: Settings, measuring: Work) -> dict[str, Contender]:
+    every = settings.chosen(commands(side, "wsgi" if side == "w" else "asgi", THREADS))
+    return {n: contender(c, warmed_up, measuring) for n, c in every.items() if n not in NOT_HERE}
 
 
-def measure_kind(kind: str, title: str, settings: Settings, progress: Progress) -> Part:
+def measure(side: str, settings: Settings, progress: Progress) -> Part:
     rows = []
     for case, attack in ATTACKS.items():
-        row = Row(case, None, CROWD)
-        for name, command in stress_servers(kind, settings).items():
-            progress(f"{case}: {name}")
-            measure = partial(attack_server, attack=attack, settings=settings)
-            measure_server(row, name, command, measure)
-        rows.append(row)
-    notes = [
-        f"{THREADS} threads. Ordinary requests one after another, each over its own connection, "
-        f"{settings.answer_seconds:g} s to answer; after {GIVE_UP_AFTER} in a row without an "
-        "answer no more are made.",
-        f"Left: above what was there before, {settings.settle_seconds:.0f} s afterwards at most.",
-    ]
-    return Part(f"hostile-{kind[0]}", title, notes, rows)
-
-
-def measure_w(settings: Settings, progress: Progress) -> Part:
-    title = "A WSGI app under uvicorn while clients misbehave"
-    return measure_kind("wsgi", title, settings, progress)
-
-
-def measure_a(settings: Settings, progress: Progress) -> Part:
-    title = "An ASGI app under gunicorn gthread while clients misbehave"
-    return measure_kind("asgi", title, settings, progress)
+        progress(case)
+        measuring = partial(attacked, attack, settings.hostile_requests)
+        rows.append(one_after_the_other(case, CROWD, contenders(side, settings, measuring)))
+    server = "uvicorn and a WSGI app" if side == "w" else "gunicorn gthread and an ASGI app"
+    return Part(f"hostile-{side}", f"Ordinary requests to {server}, {THREADS} threads", rows)

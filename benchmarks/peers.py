@@ -1,99 +1,60 @@
 """Every bridge that is compared, a table a direction: how it is built around an app, how it ends.
 
-Each bridge that lets itself be told gets `THREADS` threads. One that is not installed, or not there
-in the installed version, is left out and named.
+To add one, add its line. Where it is not installed it is left out, and named.
 """
 
 import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from importlib import import_module
+from operator import attrgetter
+from pkgutil import resolve_name
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 OURS = "ours"
 FLOOR = "floor"
 INCUMBENT = "a2wsgi"
-
 # Servers that run the app without a bridge. `--peers native` names all of them by their first word.
-NATIVE_GTHREAD = "native gthread"
-NATIVE_GRANIAN = "native granian"
-NATIVE_UVICORN = "native uvicorn"
-NATIVE_GUNICORN = "native gunicorn"
-NATIVES = (NATIVE_GTHREAD, NATIVE_GRANIAN, NATIVE_UVICORN, NATIVE_GUNICORN)
-
-THREADS = 40
-REQUEST_BODY_LIMIT = 2**40  # hypercorn's adapter refuses bodies over 64 KiB unless told
+NATIVES = ("native gthread", "native granian", "native uvicorn", "native gunicorn")
+THREADS = 40  # for each bridge that has such a parameter
 
 ASGIApp = Callable[..., Awaitable[None]]
 WSGIApp = Callable[..., Iterable[bytes]]
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 
-@dataclass(frozen=True)
-class Bridge:
+class Bridge(NamedTuple):
     """A bridge built around one app: the callable, and what ends it (it may block)."""
 
     call: Callable[..., Any]
-    end: Callable[[], None]
+    end: Callable[[], Any] = lambda: None
 
 
-def nothing() -> None:
-    """The end of a bridge that starts nothing of its own, or hides it."""
+def wsgi_to_asgi(
+    where: str, threads_are: str = "", ended_by: str = "", **others: Any
+) -> Callable[..., Bridge]:
+    """How it is built: its name, its parameter for threads, its attribute that ends it."""
+
+    def build(app: WSGIApp, threads: int = THREADS) -> Bridge:
+        settings = others | ({threads_are: threads} if threads_are else {})
+        with warnings.catch_warnings():  # some are deprecated
+            warnings.simplefilter("ignore")
+            bridge = resolve_name(where)(app, **settings)
+        return Bridge(bridge, attrgetter(ended_by)(bridge)) if ended_by else Bridge(bridge)
+
+    return build
 
 
-# A WSGI app under an ASGI server
-
-
-def our_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS, **settings: Any) -> Bridge:
-    from wsgi_asgi_bridge import WSGIToASGI
-
-    bridge = WSGIToASGI(app, workers=threads, **settings)
-    return Bridge(bridge, bridge.close)
-
-
-def a2wsgi_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS) -> Bridge:
-    from a2wsgi import WSGIMiddleware
-
-    bridge = WSGIMiddleware(app, workers=threads)
-    return Bridge(bridge, bridge.executor.shutdown)
-
-
-def asgiref_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS) -> Bridge:
-    from asgiref.wsgi import WsgiToAsgi
-
-    bridge = WsgiToAsgi(app)  # type: ignore[no-untyped-call]
-    return Bridge(bridge, nothing)  # one thread for all requests, by its design
-
-
-def uvicorn_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS) -> Bridge:
-    # The public name is a2wsgi's where that is installed; this is uvicorn's own.
-    bridge = quiet_attribute("uvicorn.middleware.wsgi", "_WSGIMiddleware")(app, workers=threads)
-    return Bridge(bridge, bridge.executor.shutdown)
-
-
-def starlette_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS) -> Bridge:
-    return Bridge(quiet_attribute("starlette.middleware.wsgi", "WSGIMiddleware")(app), nothing)
-
-
-def hypercorn_wsgi_to_asgi(app: WSGIApp, threads: int = THREADS) -> Bridge:
-    from hypercorn.middleware import AsyncioWSGIMiddleware
-
-    return Bridge(AsyncioWSGIMiddleware(app, REQUEST_BODY_LIMIT), nothing)
-
-
-WSGI_TO_ASGI: dict[str, Callable[..., Bridge]] = {
-    OURS: our_wsgi_to_asgi,
-    INCUMBENT: a2wsgi_wsgi_to_asgi,
-    "asgiref": asgiref_wsgi_to_asgi,
-    "uvicorn": uvicorn_wsgi_to_asgi,
-    "starlette": starlette_wsgi_to_asgi,
-    "hypercorn": hypercorn_wsgi_to_asgi,
+EXECUTOR = ("workers", "executor.shutdown")
+WSGI_TO_ASGI = {
+    OURS: wsgi_to_asgi("wsgi_asgi_bridge:WSGIToASGI", "workers", "close"),
+    INCUMBENT: wsgi_to_asgi("a2wsgi:WSGIMiddleware", *EXECUTOR),
+    "asgiref": wsgi_to_asgi("asgiref.wsgi:WsgiToAsgi"),  # one thread for all, by its design
+    # uvicorn's own: its public name is a2wsgi's where that is installed
+    "uvicorn": wsgi_to_asgi("uvicorn.middleware.wsgi:_WSGIMiddleware", *EXECUTOR),
+    "starlette": wsgi_to_asgi("starlette.middleware.wsgi:WSGIMiddleware"),
+    "hypercorn": wsgi_to_asgi("hypercorn.middleware:AsyncioWSGIMiddleware", max_body_size=2**40),
 }
-
-
-# An ASGI app under a WSGI server
 
 
 def our_asgi_to_wsgi(app: ASGIApp, new_loop: NewLoop | None = None) -> Bridge:
@@ -107,9 +68,17 @@ def a2wsgi_asgi_to_wsgi(app: ASGIApp, new_loop: NewLoop | None = None) -> Bridge
     from a2wsgi import ASGIMiddleware
 
     if new_loop is None:
-        return Bridge(ASGIMiddleware(app), nothing)
+        return Bridge(ASGIMiddleware(app))
     loop = new_loop()
-    thread = Thread(target=loop.run_forever, name="a2wsgi-loop", daemon=True)
+    return Bridge(ASGIMiddleware(app, loop=loop), run_in_thread(loop))
+
+
+ASGI_TO_WSGI = {OURS: our_asgi_to_wsgi, INCUMBENT: a2wsgi_asgi_to_wsgi}
+
+
+def run_in_thread(loop: Any) -> Callable[[], None]:
+    """Gives what ends it."""
+    thread = Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     def end() -> None:
@@ -117,42 +86,13 @@ def a2wsgi_asgi_to_wsgi(app: ASGIApp, new_loop: NewLoop | None = None) -> Bridge
         thread.join()
         loop.close()
 
-    return Bridge(ASGIMiddleware(app, loop=loop), end)
-
-
-ASGI_TO_WSGI: dict[str, Callable[..., Bridge]] = {
-    OURS: our_asgi_to_wsgi,
-    INCUMBENT: a2wsgi_asgi_to_wsgi,
-}
-
-
-# Who there is
-
-
-def contender_names() -> list[str]:
-    """Every name that a result can have."""
-    return [*dict.fromkeys([OURS, FLOOR, *WSGI_TO_ASGI, *ASGI_TO_WSGI, *NATIVES])]
-
-
-def quiet_attribute(module: str, name: str) -> Any:
-    """The attribute, without the deprecation warnings that its module gives at import and call."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = getattr(import_module(module), name)
-
-    def called_quietly(*args: Any, **kwargs: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return found(*args, **kwargs)
-
-    return called_quietly
+    return end
 
 
 def new_loops() -> dict[str, NewLoop]:
     """The event loops to measure on: asyncio's, and uvloop's where it is installed."""
-    loops: dict[str, NewLoop] = {"asyncio": asyncio.SelectorEventLoop}
     try:
         import uvloop
     except ImportError:
-        return loops
-    return {**loops, "uvloop": uvloop.new_event_loop}
+        return {"asyncio": asyncio.SelectorEventLoop}
+    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}

@@ -1,155 +1,112 @@
-"""What a run found out: parts, their rows of contenders with the samples, and who failed and why.
+"""What a run finds out: parts, their rows, and in each row the figures of every contender.
 
-A run is kept as JSON and read again, so `Report.from_text(report.as_text())` is the same report, up
-to `SAMPLE_DIGITS`.
+Kept as JSON with a line a row; each part has its own date, command and versions, so that a file may
+hold parts of several runs.
 """
 
 import json
+import os
+import platform
 import re
+import shlex
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import sys
+from collections.abc import Callable, Container, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from .measuring import Ratio, ratio_of
-from .peers import FLOOR, OURS
+from .peers import OURS
 
-FORMAT = 1  # of the JSON; raised when a reader of the old one would misread the new
-SAMPLE_DIGITS = 5
-
-# A metric is a name of samples; these are the ones of which more is better.
-MORE_IS_BETTER = frozenset({"requests_per_second", "answered"})
-
-ABSENT = "absent: "  # how the reason begins of a peer that is not installed
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "benchmarks" / "results.json"  # what README.md shows
+PACKAGES = "a2wsgi anyio asgiref fastapi flask granian gunicorn hypercorn starlette uvicorn uvloop"
 
 Progress = Callable[[str], None]
+Samples = dict[str, dict[str, list[float]]]  # by contender and metric, a number a round
+
+
+class Figure(NamedTuple):
+    """One metric of one contender."""
+
+    median: float
+    of_ours: float | None  # the median over the rounds of theirs / ours
+    spread: float  # between the quartiles, as a share of the median: how noisy it was
 
 
 @dataclass
 class Row:
-    """One case (on one loop, with one load) and what each contender's samples were, by metric."""
+    """One case, on one loop, with one load: requests in flight, calling threads or connections."""
 
     case: str
-    loop: str | None = None
-    load: int | None = None  # requests in flight, calling threads or connections
-    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)  # wrong, absent or hung: why
-
-    def refuse(self, name: str, reason: str) -> None:
-        """Who fails is named with the reason, and nothing of it counts."""
-        self.refused[name] = reason
-        self.samples.pop(name, None)
-
-    @property
-    def failed(self) -> list[str]:
-        """Who was there and could not do it."""
-        return [name for name, reason in self.refused.items() if not reason.startswith(ABSENT)]
-
-    def median(self, name: str, metric: str) -> float | None:
-        values = self.samples.get(name, {}).get(metric)
-        return statistics.median(values) if values else None
-
-    def advantage(self, name: str, metric: str) -> Ratio | None:
-        """How many times better ours is than this contender (over 1: better)."""
-        ours, theirs = (self.samples.get(who, {}).get(metric) for who in (OURS, name))
-        if not ours or not theirs:
-            return None
-        if metric in MORE_IS_BETTER:
-            return ratio_of(ours, theirs)
-        return ratio_of(theirs, ours)
-
-    def against_floor(self, metric: str) -> Ratio | None:
-        """Ours divided by the floor: smaller is better, 1 is the bare hand-off."""
-        ours, floor = (self.samples.get(who, {}).get(metric) for who in (OURS, FLOOR))
-        return ratio_of(ours, floor) if ours and floor else None
-
-    def as_json(self) -> dict[str, Any]:
-        contenders = {
-            name: {
-                metric: self._summary(name, metric) | {"samples": [rounded(v) for v in values]}
-                for metric, values in metrics.items()
-            }
-            for name, metrics in self.samples.items()
-        }
-        return {
-            "case": self.case,
-            "loop": self.loop,
-            "load": self.load,
-            "contenders": contenders,
-            "refused": self.refused,
-        }
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "Row":
-        samples = {
-            name: {metric: summary["samples"] for metric, summary in metrics.items()}
-            for name, metrics in row["contenders"].items()
-        }
-        return cls(row["case"], row["loop"], row["load"], samples, row["refused"])
-
-    def _summary(self, name: str, metric: str) -> dict[str, Any]:
-        median, better = self.median(name, metric), self.advantage(name, metric)
-        shown = [rounded(v) for v in (better.median, better.low, better.high)] if better else None
-        return {
-            "median": None if median is None else rounded(median),
-            "ours_is_better_by": shown,
-        }
+    loop: str | None
+    load: int | None
+    figures: dict[str, dict[str, Figure]]
+    refused: dict[str, str]  # who was wrong, absent or hung, and why
 
 
 @dataclass
 class Part:
-    """One table: its name, what it shows in a sentence, its notes and its rows."""
+    """One table, and where it comes from."""
 
     name: str
     title: str
-    notes: list[str]
     rows: list[Row]
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "part": self.name,
-            "title": self.title,
-            "notes": self.notes,
-            "rows": [row.as_json() for row in self.rows],
-        }
-
-    @classmethod
-    def from_json(cls, part: dict[str, Any]) -> "Part":
-        rows = [Row.from_json(row) for row in part["rows"]]
-        return cls(part["part"], part["title"], part["notes"], rows)
+    date: str = ""
+    command: str = ""
+    environment: str = ""
 
 
-@dataclass
-class Report:
-    """One run: when, by which command, where, with what, and its parts."""
-
-    date: str  # ISO 8601, UTC
-    command: list[str]
-    machine: dict[str, Any]
-    versions: dict[str, str | None]
-    parts: list[Part] = field(default_factory=list)
-
-    def rows_where_failed(self, name: str) -> list[Row]:
-        return [row for part in self.parts for row in part.rows if name in row.failed]
-
-    def as_text(self) -> str:
-        """The JSON, with each list of numbers in a line."""
-        report = (
-            {"format": FORMAT} | vars(self) | {"parts": [part.as_json() for part in self.parts]}
-        )
-        indented = json.dumps(report, indent=1)
-        numbers = re.compile(r"\[\n[-+\d.e,\s]*\]")  # a line's end is in no string
-        return numbers.sub(lambda found: " ".join(found[0].split()), indented) + "\n"
-
-    @classmethod
-    def from_text(cls, text: str) -> "Report":
-        """Raises ValueError when the text is no report of this format."""
-        report = json.loads(text)
-        if report.pop("format", None) != FORMAT:
-            raise ValueError(f"not a report of format {FORMAT}")
-        parts = [Part.from_json(part) for part in report.pop("parts")]
-        return cls(**report, parts=parts)
+def figures_of(samples: Samples, refused: Container[str] = ()) -> dict[str, dict[str, Figure]]:
+    """Those of whoever was not refused."""
+    figures: dict[str, dict[str, Figure]] = {name: {} for name in samples if name not in refused}
+    for name in figures:
+        for metric, values in samples[name].items():
+            ours = samples.get(OURS, {}).get(metric, [])
+            ratios = [theirs / our for theirs, our in zip(values, ours, strict=False) if our]
+            low, middle, high = statistics.quantiles(values * 2, n=4, method="inclusive")
+            spread = (high - low) / middle if middle else 0.0
+            ratio = rounded(statistics.median(ratios)) if ratios else None
+            figures[name][metric] = Figure(rounded(middle), ratio, rounded(spread, 2))
+    return figures
 
 
-def rounded(value: float) -> float:
-    return float(f"{value:.{SAMPLE_DIGITS}g}")
+def rounded(value: float, digits: int = 4) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+def signed(part: Part) -> Part:
+    """With when, by which command, where and with what it was measured."""
+    part.date = datetime.now(UTC).isoformat(timespec="seconds")
+    part.command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    cpus = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpus.read_text() if cpus.exists() else "")
+    processor = found[1] if found else platform.processor()
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    installed = {known.name.lower(): known.version for known in distributions()}
+    versions = [f"{name} {installed[name]}" for name in PACKAGES.split() if name in installed]
+    part.environment = f"{python} on {os.cpu_count()} cores ({processor}), {', '.join(versions)}"
+    return part
+
+
+def read(path: Path) -> list[Part]:
+    parts = json.loads(path.read_text("utf-8"))
+    return [Part(**{**part, "rows": [*map(row_of, part["rows"])]}) for part in parts]
+
+
+def row_of(row: dict[str, Any]) -> Row:
+    for figures in row["figures"].values():
+        figures |= {metric: Figure(*figure) for metric, figure in figures.items()}
+    return Row(**row)
+
+
+def write(path: Path, parts: Sequence[Part]) -> None:
+    """The parts, with those of the file that are not among them."""
+    names, texts = {part.name for part in parts}, []
+    kept = [part for part in read(path) if part.name not in names] if path.exists() else []
+    for part in (*kept, *parts):
+        rows = ",\n".join(json.dumps(asdict(row)) for row in part.rows)
+        texts.append(json.dumps({**asdict(part), "rows": "ROWS"}).replace('"ROWS"', f"[\n{rows}]"))
+    path.write_text("[" + ",\n".join(texts) + "]\n", "utf-8")

@@ -1,8 +1,9 @@
-"""How long and how much: the full measure, the quick one, and the smallest that runs every line."""
+"""How long and how much: the full measure and the quick one."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from .peers import FLOOR, INCUMBENT, NATIVE_GTHREAD, OURS, contender_names
+from .peers import ASGI_TO_WSGI, FLOOR, INCUMBENT, NATIVES, OURS, WSGI_TO_ASGI
 
 
 @dataclass(frozen=True)
@@ -10,71 +11,42 @@ class Settings:
     """The amounts of one run; times in seconds."""
 
     rounds: int = 11
-    sample_seconds: float = 0.1
-    upload_mebibytes: int = 64
-    latency_chunks: int = 400
+    sample_seconds: float = 0.1  # of one turn in process
     latency_rounds: int = 7
+    latency_chunks: int = 400
     wire_rounds: int = 5
     wire_seconds: float = 3.0
-    floor_on_the_wire: bool = True
-    memory_mebibytes: int = 512
-    memory_requests: int = 20_000
-    memory_dropped: int = 500
+    memory: tuple[int, int, int] = (512, 20_000, 500)  # MiB, requests, dropped streams
     hostile_requests: int = 200
-    answer_seconds: float = 10.0  # how long an ordinary request may take among hostile ones
-    settle_seconds: float = 35.0  # longer than our idle threads live
-    only_contenders: frozenset[str] | None = None  # None: every peer
-    client: str = "auto"  # "wrk", "own", or wrk where it is installed
-    pinned: bool = True
+    stress_seconds: float = 60.0
+    seed: int = 0
+    peers: frozenset[str] | None = None  # None: all of them
 
-    def takes(self, name: str) -> bool:
-        """Whether this contender takes part: asked for by its name, or by the first word of it."""
-        only = self.only_contenders
-        return only is None or name in only or name.partition(" ")[0] in only
+    def chosen(self, contenders: dict[str, Any]) -> dict[str, Any]:
+        """Those that take part: named, or by the first word of the name."""
+        named = self.peers or contenders.keys()
+        return {n: c for n, c in contenders.items() if n in named or n.split()[0] in named}
 
 
-def contenders_named(words: str) -> frozenset[str]:
-    """What `--peers` means; raises ValueError at a word that names nobody."""
-    if words == "all":
-        return frozenset(contender_names())
-    only = frozenset(word.strip() for word in words.split(","))
-    known = {alias for name in contender_names() for alias in (name, name.partition(" ")[0])}
-    if only - known:
-        raise ValueError(f"{', '.join(sorted(only - known))}: not among {', '.join(sorted(known))}")
-    return only
+def peers_named(words: str) -> frozenset[str] | None:
+    """What `--peers` means. Raises ValueError at a word that names nobody."""
+    known = {OURS, FLOOR, "native", *WSGI_TO_ASGI, *ASGI_TO_WSGI, *NATIVES}
+    peers = frozenset(word.strip() for word in words.split(","))
+    if words != "all" and peers - known:
+        raise ValueError(f"{', '.join(peers - known)}: not among {', '.join(sorted(known))}")
+    return None if words == "all" else peers
 
-
-ESSENTIAL = frozenset({OURS, FLOOR, INCUMBENT, NATIVE_GTHREAD})
 
 FULL = Settings()
 QUICK = Settings(
     rounds=5,
     sample_seconds=0.012,
-    latency_chunks=80,
     latency_rounds=3,
+    latency_chunks=80,
     wire_rounds=2,
     wire_seconds=0.8,
-    floor_on_the_wire=False,  # or it would take more than a minute
-    memory_mebibytes=64,
-    memory_requests=1000,
-    memory_dropped=50,
+    memory=(64, 1000, 50),
     hostile_requests=40,
-    settle_seconds=5.0,
-    only_contenders=ESSENTIAL,
-)
-SMOKE = Settings(
-    rounds=2,
-    sample_seconds=0.001,
-    upload_mebibytes=1,
-    latency_chunks=5,
-    latency_rounds=2,
-    wire_rounds=1,
-    wire_seconds=0.2,
-    memory_mebibytes=1,
-    memory_requests=20,
-    memory_dropped=2,
-    hostile_requests=3,
-    answer_seconds=0.5,
-    settle_seconds=1.0,
-    only_contenders=ESSENTIAL,
+    stress_seconds=10.0,
+    peers=frozenset({OURS, FLOOR, INCUMBENT, "native gthread", "native uvicorn"}),
 )

@@ -37,7 +37,15 @@ from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import SPLIT_BYTES, blocks
 from ._protocol.scope import LengthRequired, declared_length, is_websocket, scope_from_environ
 from ._request_body import request_body
-from .errors import AppError, BadRequest, BridgeClosed, BridgeError, ClientDisconnected, presentable
+from .errors import (
+    AppError,
+    BadRequest,
+    BridgeClosed,
+    BridgeError,
+    ClientDisconnected,
+    ServerError,
+    presentable,
+)
 from .typing import ASGIApp, Backend, Environ, LifespanMode, Message, StartResponse
 
 __all__ = ["ASGIToWSGI", "ASGIToWSGIStats"]
@@ -66,7 +74,8 @@ CANCEL_SECONDS = 1.0
 class ASGIToWSGIStats:
     """A snapshot of one bridge in this process.
 
-    The first three say what is now, the others count since the loop started.
+    The first three say what is now, the others count since the loop started. Each request that is
+    over is in exactly one of those.
     """
 
     running: bool
@@ -81,6 +90,12 @@ class ASGIToWSGIStats:
     """Requests whose client left, or whose iterable the server closed, before the end."""
     failed: int
     """Requests whose app ended without finishing its response."""
+    rejected: int
+    """Requests that the app never saw: answered by the bridge itself (400, 411, 501), or refused
+    since the bridge was being closed, its startup had failed, or the environ makes no sense.
+    """
+    closed: int
+    """Requests that were broken off because the bridge was closed."""
 
 
 class ASGIToWSGI:
@@ -170,6 +185,9 @@ class ASGIToWSGI:
         self._private: PrivateLoop | None = None
         """The loop that was started last, from before its lifespan's startup on."""
         self._process = os.getpid()
+        self._counting = threading.Lock()
+        self._rejected = 0
+        """Requests that were refused in their own thread; `_counting` guards its writers."""
 
     def reset_after_fork(self) -> None:
         """Forget the parent's loop; the child starts its own on first use.
@@ -217,17 +235,26 @@ class ASGIToWSGI:
         before its response, AppError, ServerError, BridgeClosed.
         """
         if is_websocket(environ):
-            return _plain_answer(
+            return self._refuse(
                 environ, start_response, "501 Not Implemented", "WebSockets are not served here."
             )
         try:
             length = declared_length(environ)
         except LengthRequired as exc:
-            return _plain_answer(environ, start_response, "411 Length Required", str(exc))
+            return self._refuse(environ, start_response, "411 Length Required", str(exc))
         except BadRequest as exc:
-            return _plain_answer(environ, start_response, "400 Bad Request", str(exc))
-        side = self._running_side("a request")
-        return _Exchange(self, side, environ, length).respond(start_response)
+            return self._refuse(environ, start_response, "400 Bad Request", str(exc))
+        try:
+            side = self._running_side("a request")
+        except BaseException:
+            self._count_rejected()
+            raise
+        try:
+            exchange = _Exchange(self, side, environ, length)
+        except ServerError:
+            self._count_rejected()
+            raise
+        return exchange.respond(start_response)
 
     # ------------------------------------------------------------ the private loop
 
@@ -307,6 +334,7 @@ class ASGIToWSGI:
         with self._lock:
             if self._side is side:
                 self._side = self._private = None
+                self._rejected = 0
 
     def __enter__(self) -> Self:
         self.startup()
@@ -320,11 +348,11 @@ class ASGIToWSGI:
     def stats(self) -> ASGIToWSGIStats:
         """What the bridge does now and has done since its loop started.
 
-        Any thread, without waiting for a startup.
+        Any thread, also in a signal's handler; without waiting for a startup.
         """
         side = self._side if self._process == os.getpid() else None
         if side is None:
-            return ASGIToWSGIStats(False, 0, 0, 0, 0, 0)
+            return ASGIToWSGIStats(False, 0, 0, 0, 0, 0, self._rejected, 0)
         background = side.background
         return ASGIToWSGIStats(
             running=side.refusal is None,
@@ -333,7 +361,20 @@ class ASGIToWSGI:
             completed=side.completed,
             disconnected=side.disconnected,
             failed=side.failed,
+            rejected=self._rejected + side.rejected,
+            closed=side.closed,
         )
+
+    def _count_rejected(self) -> None:
+        """In a calling thread, of which there are many."""
+        with self._counting:
+            self._rejected += 1
+
+    def _refuse(
+        self, environ: Environ, start_response: StartResponse, status: str, text: str
+    ) -> list[bytes]:
+        self._count_rejected()
+        return _plain_answer(environ, start_response, status, text)
 
 
 class _Start:
@@ -374,6 +415,7 @@ class _LoopSide:
         # The loop's own; the counters may be read by anyone.
         self.exchanges: set[_Exchange] = set()
         self.background = self.completed = self.disconnected = self.failed = 0
+        self.rejected = self.closed = 0
         self._on_empty: Callable[[], None] | None = None
         self.takes_requests = True
         """False once `close` has begun. The loop's own."""
@@ -507,6 +549,7 @@ class _Exchange(Iterator[bytes]):
         "_environ",
         "_gone",
         "_held",
+        "_is_counted",
         "_is_inner",
         "_last",
         "_left",
@@ -562,6 +605,8 @@ class _Exchange(Iterator[bytes]):
         self._reads_on = False  # whether the app's last receive() took a part of the body
         self._gone = False
         self._over = False
+        self._is_counted = False
+        """The bridge was closed meanwhile, and this request counts as such, however it ends."""
         self._held: bytes | None = None
         """The last part of the body, while it waits for how the app ends."""
         self._turns: int
@@ -571,7 +616,7 @@ class _Exchange(Iterator[bytes]):
             # Before the loop knows of this exchange, so this thread may.
             try:
                 self._took_body(*self._body.read_all())
-            except BridgeError:  # nobody is there to call the app for
+            except BaseException:  # nobody is there to call the app for
                 side.handle.post(self._note_gone)
                 raise
 
@@ -580,6 +625,7 @@ class _Exchange(Iterator[bytes]):
     def respond(self, start_response: StartResponse) -> Iterable[bytes]:
         """Start the app, wait for its first bytes or its end, and hand the head to the server."""
         if not self._side.handle.post(self._begin_in_loop):
+            self._bridge._count_rejected()
             raise BridgeClosed("the private event loop has ended")
         chunks = self._take()
         response = self._response
@@ -731,6 +777,8 @@ class _Exchange(Iterator[bytes]):
     def _begin_in_loop(self) -> None:
         side = self._side
         if not side.takes_requests:
+            self._over = True
+            side.rejected += 1
             self._caller.fail_in_loop(
                 BridgeClosed("the bridge is being closed and takes no new requests")
             )
@@ -797,7 +845,8 @@ class _Exchange(Iterator[bytes]):
             ):
                 logger.error("the app raised after its client had left", exc_info=error)
         else:
-            side.failed += 1
+            if not self._is_counted:
+                side.failed += 1
             self._note_last_changes(error)
             self._caller.fail_in_loop(
                 AppError(
@@ -1003,7 +1052,8 @@ class _Exchange(Iterator[bytes]):
     def _note_gone(self) -> None:
         if not (self._gone or self._over):
             self._gone = True
-            self._side.disconnected += 1
+            if not self._is_counted:
+                self._side.disconnected += 1
             if self._receivers:
                 self._open_receivers()
 
@@ -1017,6 +1067,9 @@ class _Exchange(Iterator[bytes]):
         for its background work.
         """
         self._release_end()
+        if not (self._gone or self._over or self._is_counted):
+            self._is_counted = True
+            self._side.closed += 1
         self._caller.fail_in_loop(
             BridgeClosed("the bridge was shut down while this request was in flight")
         )

@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import weakref
+from _thread import start_new_thread
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -94,7 +95,8 @@ watched; at most twice as long. Watching costs a task.
 class WSGIToASGIStats:
     """A snapshot of one bridge in this process.
 
-    The first six say what is now, the others count since construction.
+    The first six say what is now, the others count since construction. Each request that is over is
+    in exactly one of those.
     """
 
     threads: int
@@ -114,13 +116,21 @@ class WSGIToASGIStats:
     completed: int
     """Responses sent whole."""
     rejected: int
-    """Requests answered by the bridge itself: 400, 408, 413, 503."""
+    """Requests answered by the bridge itself (400, 413, 503), and those with a scope that makes no
+    sense.
+    """
     disconnected: int
     """Requests whose client left before the end, or that the server cancelled."""
     stalled: int
-    """Requests given up because the client did nothing for `stall_timeout`, or sent too little."""
+    """Requests given up because the client did nothing for `stall_timeout`, or sent too little;
+    also with a 408.
+    """
     failed: int
-    """Requests whose app raised or broke PEP 3333."""
+    """Requests whose app raised or broke PEP 3333, or whose response the server refused by an
+    exception.
+    """
+    closed: int
+    """Requests that were broken off because the bridge was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +225,14 @@ class WSGIToASGI:
 
     def _begin(self) -> None:
         """The state that a forked child does not share with its parent."""
-        self._lock = threading.Lock()  # held for a few statements; a loop may take it
+        # Held for a few statements; a loop may take it. Re-entered by a signal's handler that asks
+        # for stats() or closes the bridge. What those read is written in one step.
+        self._lock = threading.RLock()
         self._pool: WorkerPool | None = None
-        self._sides: list[_LoopSide] = []
-        self._past = _Counts()
-        """Of loops that have ended."""
+        self._left_pools: tuple[WorkerPool, ...] = ()
+        """Closed, with threads that were stuck in the app then."""
+        self._known: tuple[tuple[_LoopSide, ...], _Counts] = ((), _Counts())
+        """This bridge in each loop, and the counts of loops that have ended."""
         self._lifespans = 0
         self._last_side: _LoopSide | None = None
         """Of the loop that was served last: nearly always the only one."""
@@ -245,7 +258,7 @@ class WSGIToASGI:
         checked = _wsgi_app(app)
         with self._lock:
             self._app = checked
-            for side in self._sides:
+            for side in self._known[0]:
                 side.use_app(checked)
 
     # ------------------------------------------------------------ ASGI
@@ -277,8 +290,7 @@ class WSGIToASGI:
         return side
 
     def _side_of(self, loop: object) -> "_LoopSide":
-        with self._lock:
-            sides = list(self._sides)
+        sides, _ = self._known
         for side in sides:
             if side.handle.loop is loop:
                 return side
@@ -286,12 +298,12 @@ class WSGIToASGI:
         ended = [side for side in sides if not side.handle.post(_nothing)]
         new = _LoopSide(self)
         with self._lock:
+            sides, past = self._known
             for side in ended:
-                if side in self._sides:  # another thread may have been quicker
-                    self._sides.remove(side)
-                    self._past = self._past.plus(side.counts)
+                if side in sides:  # another thread may have been quicker
+                    past = past.plus(side.counts)
             new.use_app(self._app)  # another thread may have set another one meanwhile
-            self._sides.append(new)
+            self._known = ((*(side for side in sides if side not in ended), new), past)
         return new
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -321,6 +333,7 @@ class WSGIToASGI:
         if "websocket.http.response" in (scope.get("extensions") or {}):
             await _Exchange(self._side(), scope, receive, send).run()
         else:
+            self._side().counts.rejected += 1
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
 
     # ------------------------------------------------------------ the pool
@@ -346,22 +359,19 @@ class WSGIToASGI:
 
         A bridge used again afterwards starts a new pool.
         """
-        with self._lock:
-            pool = self._pool
-        if pool is None:
+        if (pool := self._pool) is None:
             return
         gate = ThreadGate()
-        pool.drain(gate.open)
+        _uninterrupted(partial(pool.drain, gate.open))
         if not gate.wait(self._shutdown_timeout):
-            self._break_all()
+            self._break_all(pool)
             if not gate.wait(self._settings.tick):
                 self._report_left(pool)
+        self._let_go(pool)
 
     async def aclose(self) -> None:
         """`close` for those who run in an event loop: it waits without blocking the loop."""
-        with self._lock:
-            pool = self._pool
-        if pool is None:
+        if (pool := self._pool) is None:
             return
         handle = self._side().handle
         gate = handle.create_gate()
@@ -373,16 +383,26 @@ class WSGIToASGI:
         with anyio.move_on_after(self._shutdown_timeout):
             await gate
         if not pool.drained():
-            self._break_all()
+            self._break_all(pool)
             await anyio.sleep(self._settings.tick)
             self._report_left(pool)
+        self._let_go(pool)
 
-    def _break_all(self) -> None:
-        """End every exchange: its app finds the bridge closed at its next step."""
-        with self._lock:
-            sides = list(self._sides)
-        for side in sides:
+    def _break_all(self, pool: WorkerPool) -> None:
+        """End every exchange: its app finds the bridge closed at its next step, and none begins."""
+        pool.drop_queued()
+        for side in self._known[0]:
             side.handle.post(side.break_all)
+
+    def _let_go(self, pool: WorkerPool) -> None:
+        """The next request starts a new pool, whatever is stuck in this one (W-LIFE-2)."""
+        with self._lock:
+            # In this order: stats() without the lock misses no pool.
+            self._left_pools = tuple(
+                left for left in {*self._left_pools, pool} if not left.drained()
+            )
+            if self._pool is pool:
+                self._pool = None
 
     def _report_left(self, pool: WorkerPool) -> None:
         if not pool.drained():
@@ -394,24 +414,29 @@ class WSGIToASGI:
             )
 
     def stats(self) -> WSGIToASGIStats:
-        """What the bridge does now and has done so far. Any thread."""
-        with self._lock:
-            pool, sides, total = self._pool, list(self._sides), self._past
+        """What the bridge does now and has done so far.
+
+        Any thread, also in a signal's handler (W-STAT-1).
+        """
+        current, left = self._pool, self._left_pools
+        pools = {*left, current} if current is not None else left
+        counts = [pool.counts() for pool in pools]
+        sides, total = self._known
         for side in sides:
             total = total.plus(side.counts)
-        counts = pool.counts() if pool is not None else None
         return WSGIToASGIStats(
-            threads=counts.threads if counts else 0,
-            idle=counts.idle if counts else 0,
-            busy=counts.busy if counts else 0,
-            streaming=counts.away if counts else 0,
-            queued=counts.queued if counts else 0,
+            threads=sum(pool.threads for pool in counts),
+            idle=sum(pool.idle for pool in counts),
+            busy=sum(pool.busy for pool in counts),
+            streaming=sum(pool.away for pool in counts),
+            queued=sum(pool.queued for pool in counts),
             in_flight=sum(len(side.exchanges) for side in sides),
             completed=total.completed,
             rejected=total.rejected,
             disconnected=total.disconnected,
             stalled=total.stalled,
             failed=total.failed,
+            closed=total.closed,
         )
 
 
@@ -424,6 +449,10 @@ class _Counts:
     disconnected: int = 0
     stalled: int = 0
     failed: int = 0
+    closed: int = 0
+
+    def add(self, outcome: str) -> None:
+        setattr(self, outcome, getattr(self, outcome) + 1)
 
     def plus(self, other: "_Counts") -> "_Counts":
         return _Counts(
@@ -432,7 +461,17 @@ class _Counts:
             self.disconnected + other.disconnected,
             self.stalled + other.stalled,
             self.failed + other.failed,
+            self.closed + other.closed,
         )
+
+
+_COMPLETED = "completed"
+_REJECTED = "rejected"
+_DISCONNECTED = "disconnected"
+_STALLED = "stalled"
+_FAILED = "failed"
+_CLOSED = "closed"
+"""How a request may end: the names of its counters (W-STAT-1)."""
 
 
 class _LoopSide:
@@ -479,10 +518,11 @@ class _LoopSide:
         try:
             return self.pool.submit(job)
         except BridgeClosed:
-            if not self.pool.drained():
-                raise
-            self.pool = self._bridge._running_pool()
-            return self.pool.submit(job)
+            pool = self._bridge._running_pool()
+            if pool is self.pool:
+                raise  # it is being drained
+            self.pool = pool
+            return pool.submit(job)
 
     def has_queued(self, job: Job) -> bool:
         return self.pool is not None and self.pool.has_queued(job)
@@ -534,7 +574,8 @@ class _LoopSide:
     def break_all(self) -> None:
         for exchange in list(self.exchanges):
             exchange.abort(
-                lambda: BridgeClosed("the bridge was shut down while this request was in flight")
+                _CLOSED,
+                lambda: BridgeClosed("the bridge was shut down while this request was in flight"),
             )
 
 
@@ -564,6 +605,7 @@ class _Exchange:
         "_job",
         "_length",
         "_out",
+        "_outcome",
         "_polled",
         "_quiet_since",
         "_receive",
@@ -635,6 +677,8 @@ class _Exchange:
         self._gone = False
         """The server reported a disconnect after the last message had been given to it."""
         self._aborted = False
+        self._outcome: str | None = None
+        """The counter that this request will be in."""
 
     # ------------------------------------------------------------ from the first step to the last
 
@@ -652,21 +696,26 @@ class _Exchange:
                 await self._answer_cut(cut.reason)
         except ClientDisconnected:
             if not self._aborted:
-                raise  # the app's own, whatever it means by it
+                # The app's own, whatever it means by it, or that of another bridge's receive().
+                self._note(_DISCONNECTED)
+                raise
             self._log_unraised_error()
         except BaseException as exc:
             # The server cancelled this request, or its send() raised: the worker learns of it as of
             # a disconnect (W-FLOW-6). Where the app raised, its worker has left already.
-            if not self._aborted and (
-                isinstance(exc, side.handle.cancelled) or not self._out.left()
-            ):
-                side.counts.disconnected += 1
+            cancelled = isinstance(exc, side.handle.cancelled)
+            self._note(_DISCONNECTED if cancelled or isinstance(exc, OSError) else _FAILED)
+            if not self._aborted and (cancelled or not self._out.left()):
                 self._break_off(lambda: ClientDisconnected("the server gave this request up"))
             self._log_unraised_error()
             raise
         finally:
             self._aborted = True  # nothing is begun any more
             side.exchanges.discard(self)
+            if self._outcome is _COMPLETED:
+                side.counts.completed += 1
+            else:
+                side.counts.add(self._outcome or _FAILED)
             if self._companion is not None:
                 self._companion.cancel()
                 # A cancelled task keeps its traceback, which leads here.
@@ -695,6 +744,9 @@ class _Exchange:
         except BodyTooLarge as exc:
             await self._answer(413, str(exc))
             return
+        except ServerError:
+            self._note(_REJECTED)
+            raise
         environ.setdefault("wsgi.errors", sys.stderr)  # carried, where both bridges are here
         environ["wsgi_asgi_bridge.client_disconnected"] = self._client_disconnected
         if settings.extra_environ:
@@ -733,7 +785,7 @@ class _Exchange:
 
     async def _send_response(self, call: AppCall) -> None:
         """Send what the worker gives, until it has left."""
-        out, send, side = self._out, self._send, self._side
+        out, send = self._out, self._send
         start, body_part = self._types
         chunks, ended = out.taken_in_loop() or await out.take_in_loop()
         try:
@@ -760,8 +812,8 @@ class _Exchange:
             if self._aborted and isinstance(exc, BridgeError):
                 raise
             raise self._disconnected() from exc
-        if whole:
-            side.counts.completed += 1
+        if whole and self._outcome is None:
+            self._outcome = _COMPLETED
         if not out.left_in_time:
             await out.left_in_loop()
         if call.last_changes is not None:
@@ -840,17 +892,17 @@ class _Exchange:
                 await self._answer(413, str(error))
             elif self._is_cut_short and isinstance(error, ClientDisconnected):
                 if self._sent_head:  # the server ends what has no end, as after any disconnect
-                    self._side.counts.disconnected += 1
+                    self._note(_DISCONNECTED)
                 else:
                     await self._answer(400, str(error))
             elif not self._sent_head and (
                 isinstance(error, ClientStalled)
                 or (self._is_given_up and isinstance(error, ClientDisconnected))
             ):
-                self._side.counts.stalled += 1
+                self._note(_STALLED)
                 await self._answer(408, str(error))
             elif error is not None:
-                self._side.counts.failed += 1
+                self._outcome = _FAILED  # also after a whole body
                 raise presentable(error)
         finally:
             del error
@@ -867,7 +919,7 @@ class _Exchange:
 
     async def _answer(self, status: int, text: str, *, busy: bool = False) -> None:
         """The bridge's own answer; the app has not begun its."""
-        self._side.counts.rejected += 1
+        self._note(_REJECTED)
         start, body_part = self._types
         body = text.encode("utf-8", "replace") + b"\n"
         headers = [
@@ -1126,9 +1178,7 @@ class _Exchange:
             self._end_for_disconnect()
 
     def _end_for_disconnect(self) -> None:
-        if not self._aborted:
-            self._side.counts.disconnected += 1
-            self.abort(_disconnect)
+        self.abort(_DISCONNECTED, _disconnect)
 
     async def _feed(self, body: LoopToThread) -> None:
         """Bring the whole body into the channel.
@@ -1240,9 +1290,7 @@ class _Exchange:
             )
 
     def _stall(self, why: str) -> None:
-        if not self._aborted:
-            self._side.counts.stalled += 1
-            self.abort(lambda: ClientStalled(why))
+        self.abort(_STALLED, lambda: ClientStalled(why))
 
     def _stall_from_thread(self) -> None:
         self._side.handle.post(lambda: self._stall(self._read_nothing()))
@@ -1253,16 +1301,22 @@ class _Exchange:
     def _disconnected(self) -> ClientDisconnected:
         """For the exchange's own task: break off, and the error to raise."""
         if not self._aborted:
-            self._side.counts.disconnected += 1
+            self._note(_DISCONNECTED)
             self._break_off(_disconnect)
         return _disconnect()
 
-    def abort(self, reason: Callable[[], Exception]) -> None:
+    def _note(self, outcome: str) -> None:
+        """How this request ends; what was noted first stands."""
+        if self._outcome is None:
+            self._outcome = outcome
+
+    def abort(self, outcome: str, reason: Callable[[], Exception]) -> None:
         """End the exchange, from any other task or callback of its loop.
 
         The first reason stands.
         """
         if not self._aborted:
+            self._note(outcome)
             self._break_off(reason)
             self._cut.fire(reason())
 
@@ -1381,6 +1435,20 @@ def _may_converse(environ: Environ) -> bool:
 
 def _nothing() -> None:
     pass
+
+
+def _uninterrupted(work: Callable[[], None]) -> None:
+    """Run `work`, which holds a lock for a moment, out of the main thread, where a signal's handler
+    may interrupt it: one that closes the bridge waits for threads that need this very lock.
+    """
+    if threading.current_thread() is threading.main_thread():
+        try:
+            # Not by Thread.start(), which holds a lock of its own that the new thread needs.
+            start_new_thread(work, ())
+        except RuntimeError:  # the interpreter is at its end, or the system gives no more threads
+            work()
+    else:
+        work()
 
 
 def _close_at_exit(bridge: "weakref.ref[WSGIToASGI]") -> None:

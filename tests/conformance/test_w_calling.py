@@ -620,7 +620,7 @@ async def test_stats_is_a_frozen_snapshot_of_ints() -> None:
     names = {field.name for field in dataclasses.fields(held)}
     assert names == {
         *("threads", "idle", "busy", "streaming", "queued", "in_flight"),
-        *("completed", "rejected", "disconnected", "stalled", "failed"),
+        *("completed", "rejected", "disconnected", "stalled", "failed", "closed"),
     }
     assert all(type(value) is int for value in dataclasses.astuple(held))
     assert (held.threads, held.busy, held.queued, held.in_flight) == (1, 1, 1, 2)

@@ -1286,3 +1286,18 @@ def test_nobody_is_woken_or_called_while_the_lock_is_held(pools: Pools, step: st
         pool.release_long_streams()
     assert free
     assert all(free)
+
+
+def test_queued_jobs_that_are_dropped_never_run(pools: Pools) -> None:
+    """W-LIFE-2: those that are still behind a stuck one when nobody waits for them any longer."""
+    pool, _ = pools(limit=1)
+    (held,) = pools.running(pool, 1)
+    queued = QuickJob()
+    pool.submit(queued)
+    drained = threading.Event()
+    pool.drain(drained.set)
+    pool.drop_queued()
+    assert pool.counts().queued == 0
+    held.let_go()
+    must_happen(drained)
+    assert queued.runs == 0

@@ -137,8 +137,8 @@ class WorkerPool:
         # All below belongs to the lock, which is held for a few statements at a time: a loop may
         # take it. Where each worker passes, it is taken by acquire() and release(): half the price
         # of `with`. A loop may run in the main thread, where Ctrl-C between acquire() and `try`
-        # would leave the lock held.
-        self._lock = threading.Lock()
+        # would leave the lock held. A signal's handler that asks for counts() re-enters it.
+        self._lock = threading.RLock()
         self._jobs: OrderedDict[Job, None] = OrderedDict()
         self._idle: list[Worker] = []
         self._streams: set[Worker] = set()
@@ -221,12 +221,23 @@ class WorkerPool:
         if ended:
             on_drained()
 
-    def drained(self) -> bool:
-        """Whether `drain` was called and every thread has ended."""
+    def drop_queued(self) -> None:
+        """Begin no more jobs; `drain` was called, and nobody waits for them any longer."""
         with self._lock:
-            return self._closing and not self._threads
+            self._jobs.clear()
+
+    def drained(self) -> bool:
+        """Whether `drain` was called and every thread has ended.
+
+        Without the lock, since who closes asks in the main thread: a signal's handler that
+        interrupts it and closes as well would wait for threads that need the lock.
+        """
+        return self._closing and not self._threads
 
     def counts(self) -> PoolCounts:
+        """Any thread, also in a signal's handler, which may find one of its own thread's changes
+        half made.
+        """
         with self._lock:
             return PoolCounts(
                 threads=self._threads,

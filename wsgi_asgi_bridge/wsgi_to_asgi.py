@@ -1247,6 +1247,8 @@ class _Exchange:
         if since is None:
             # The app works. Whether its client is still there is worth a task for the slow ones.
             if self._is_slow and not self._answered:
+                if self._holds_back:
+                    self._look_at_held_body(now)
                 self.watch()
             self._is_slow = True
         elif since is _NOT_SEEN:
@@ -1258,6 +1260,16 @@ class _Exchange:
         elif not self._collecting:
             # A send() that hangs; some servers do not even end it when the client leaves.
             self.watch()
+
+    def _look_at_held_body(self, now: float) -> None:
+        """Of a client that waits for `100 Continue`. None waits for ever (RFC 9110 10.1.1): at last
+        it is asked to send, since an app that polls cannot learn otherwise that it has left.
+        """
+        if self._unread_since is None:
+            self._unread_since = now
+        elif self._unread_since <= now - self._settings.stall_timeout:
+            self._unread_since = None
+            self._holds_back = False
 
     def _look_at_pause(self, now: float) -> None:
         """Of the client of an undeclared body; one that pauses may be waiting for the app."""

@@ -88,6 +88,48 @@ async def test_client_that_is_gone_is_noticed_at_an_empty_chunk(
     assert bridge.stats().disconnected == 1
 
 
+HELD_BACK = http_scope("POST", headers=[(b"content-length", b"5"), (b"expect", b"100-continue")])
+
+
+async def test_client_that_left_while_its_body_was_held_back_is_noticed() -> None:
+    """W-OUT-11, W-FLOW-3: asking whether it is there asks it for its body, so not before
+    `stall_timeout`.
+    """
+    polls = Polls()
+    body = body_of([], polls)
+
+    def app(environ: Environ, start_response: Any) -> TrackedBody:
+        start_response("200 OK", [])
+        return body
+
+    client = Client(HELD_BACK, body_ends=False)
+    async with serving(app, stall_timeout=0.5, **QUICK) as bridge, calling(bridge, client):
+        await polls.begun.wait()
+        client.leave()
+        await anyio.sleep(0.2)
+        assert not body.closed
+        await body.closed.wait()
+        await client.until_ended()
+    assert bridge.stats().disconnected == 1
+
+
+async def test_client_that_waits_is_asked_for_its_body_at_last() -> None:
+    """W-IN-5: what it sends then is there for the app."""
+    asked = threading.Event()
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        assert asked.wait(DEADLINE_SECONDS)
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    client = Client(HELD_BACK, body_ends=False)
+    async with serving(app, stall_timeout=0.5, **QUICK) as bridge, calling(bridge, client):
+        await client.until(lambda client: client.waiting_in_receive)
+        client.feed(b"whole", last=True)
+        asked.set()
+    assert client.body == b"whole"
+
+
 @BEFORE
 async def test_shutdown_is_noticed_at_an_empty_chunk(before: list[bytes]) -> None:
     """W-OUT-11, W-LIFE-1: after `shutdown_timeout` the app finds the bridge closed."""

@@ -164,6 +164,31 @@ def test_the_asterisk_of_options_is_below_no_root(root_path: str, prefixes: bool
     assert environ["PATH_INFO"] == "/*"
 
 
+@pytest.mark.parametrize(
+    ("root_path", "method", "raw_path", "target"),
+    [
+        ("/api", "GET", "/api/%2F", "/api/%2F"),
+        ("/api/", "GET", "/api//%2F", "/api/%2F"),
+        ("api", "GET", "api/%2F", "/api/%2F"),
+        ("//api", "GET", "//api/%2F", "/api/%2F"),
+        ("/", "GET", "//%2F", "/%2F"),
+        ("/api/", "GET", "/api/%2F", "/api/%2F"),
+        ("api", "GET", "/%2F", "/%2F"),
+        ("api/", "OPTIONS", "api/*", "/api*"),
+        ("/", "GET", "/*", "/*"),
+    ],
+)
+def test_target_below_a_root(root_path: str, method: str, raw_path: str, target: str) -> None:
+    """W-ENV-2, W-ENV-4: below a root with slashes that are too many or missing, the target is what
+    it is below one without; two slashes in front would name another host.
+    """
+    path = raw_path.replace("%2F", "/")
+    environ = environ_with(
+        method=method, root_path=root_path, path=path, raw_path=raw_path.encode()
+    )
+    assert environ["REQUEST_URI"] == environ["RAW_URI"] == target
+
+
 PATH_BYTES = st.binary(max_size=20).map(lambda raw: b"/" + raw)
 
 

@@ -104,6 +104,8 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
     if root_path:
         script, info = _mounted(root_path, info, environ["REQUEST_METHOD"])
         environ["SCRIPT_NAME"] = script
+        if raw_path is not None and script != root_path and root_path.isascii():
+            raw_path = _mounted_target(root_path, raw_path, script, environ["REQUEST_METHOD"])
     if info[:1] != "/" and (info or not script):
         info = "/" + info  # an empty path, or `*`: PEP 3333 leaves no other form
     environ["PATH_INFO"] = info
@@ -139,6 +141,15 @@ def _mounted(root_path: str, path: str, method: str) -> tuple[str, str]:
     if path.startswith(script + "/"):
         return script, path[len(script) :]
     return script, path
+
+
+def _mounted_target(root_path: str, target: bytes, script: str, method: str) -> bytes:
+    """The target below `script` where the server put root_path, as it was typed, in front of it."""
+    prefix = root_path.encode()
+    rest = target[len(prefix) :]
+    if target.startswith(prefix) and (rest[:1] == b"/" or (rest == b"*" and method == "OPTIONS")):
+        return script.encode() + rest
+    return target
 
 
 def _path_bytes(path: str, raw_path: bytes | None) -> bytes:

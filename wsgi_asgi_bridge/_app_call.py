@@ -215,7 +215,7 @@ class AppCall:
         finally:
             del exc_info  # an error raised anew leads to this frame (W-OUT-2)
         if self.caller is not None and type(status) is str:
-            self.caller.status_line = status  # ASGI has no word for its reason (D-1)
+            self.caller.remark = status  # ASGI has no word for its reason (D-1)
         return self._write
 
     def _write(self, chunk: bytes) -> None:

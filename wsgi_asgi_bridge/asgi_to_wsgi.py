@@ -875,8 +875,8 @@ class _Exchange(Iterator[bytes]):
             raise _client_gone()
         part = self._response.accept(message)
         if part is None:
-            if self._caller.status_line is not None:
-                self._response.say_reason(self._caller.status_line)
+            if self._caller.remark is not None:
+                self._response.say_reason(self._caller.remark)
             return
         body, last = part
         if self._response.bodyless:

@@ -40,7 +40,8 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Work], Any]]:
             async def bounded() -> Any:
                 return await asyncio.wait_for(work(), WAIT_SECONDS)
 
-            return runner.run(bounded())
+            # Django's test clients leave variables of asgiref set in this thread's context.
+            return runner.run(bounded(), context=contextvars.Context())
 
         yield run
 

@@ -60,7 +60,7 @@ class Caller:
         "last_changes",
         "late_error",
         "loop",
-        "status_line",
+        "remark",
     )
 
     def __init__(self, loop: LoopHandle, budget: int, stays: bool = False) -> None:
@@ -85,7 +85,7 @@ class Caller:
         """
         self.last_changes: Changes | None = None
         """The same at the end of that work, which `wait_for_work_from_thread` waits for."""
-        self.status_line: str | None = None
+        self.remark: str | None = None
         """What the thread that works for the app said of its response; written before that is put
         into the channel, from which the loop takes it.
         """

@@ -319,7 +319,7 @@ class AppCall:
         """Nothing beyond Content-Length has gone out, but somebody should know (W-OUT-6)."""
         if excess := self._response.excess():
             logger.warning(
-                "the app gave %d bytes beyond Content-Length %s; they were cut (%s %s)",
+                "the app gave %d bytes beyond Content-Length %s; they were cut (%r %r)",
                 excess,
                 self._response.declared,
                 self._environ.get("REQUEST_METHOD"),

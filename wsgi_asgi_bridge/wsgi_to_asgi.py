@@ -4,12 +4,10 @@ top to bottom.
 What the worker does meanwhile is in _app_call.py.
 """
 
-import atexit
 import io
 import logging
 import sys
 import threading
-import weakref
 from _thread import start_new_thread
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +23,7 @@ import anyio
 from ._app_call import AppCall, AppSetting, exchange_over
 from ._arguments import count, imported_app, seconds
 from ._crossing.ambient import Ambient
+from ._crossing.at_exit import closed_at_exit
 from ._crossing.body import ChannelReader
 from ._crossing.caller import current_caller
 from ._crossing.channel import LoopToThread, ThreadToLoop
@@ -221,7 +220,6 @@ class WSGIToASGI:
         )
         self._begin()
         reset_in_child(self)
-        atexit.register(_close_at_exit, weakref.ref(self))
 
     def _begin(self) -> None:
         """The state that a forked child does not share with its parent."""
@@ -242,6 +240,7 @@ class WSGIToASGI:
 
         Called by the fork itself.
         """
+        closed_at_exit.notice_fork()
         self._begin()
 
     @property
@@ -350,6 +349,7 @@ class WSGIToASGI:
                     stream_after=self._stream_after,
                     name="wsgi_asgi_bridge-worker",
                 )
+                closed_at_exit.add_unheld(self)
             return pool
 
     def close(self) -> None:
@@ -1461,9 +1461,3 @@ def _uninterrupted(work: Callable[[], None]) -> None:
             work()
     else:
         work()
-
-
-def _close_at_exit(bridge: "weakref.ref[WSGIToASGI]") -> None:
-    alive = bridge()
-    if alive is not None:
-        alive.close()

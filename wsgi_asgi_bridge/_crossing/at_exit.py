@@ -5,6 +5,7 @@ import os
 import threading
 from contextlib import suppress
 from typing import Protocol
+from weakref import WeakSet
 
 __all__ = ["Closable", "closed_at_exit"]
 
@@ -14,15 +15,20 @@ class Closable(Protocol):
 
 
 class _ClosedAtExit:
-    """The loops of this process that have not ended.
+    """What of this process is still open.
 
-    In a forked child also those of its parent: kept, so that they are never collected, and never
-    closed, since the child shares what the parent's loops wake up by.
+    Held, and closed when the main thread ends: loops. In a forked child also those of its parent:
+    kept, so that they are never collected, and never closed, since the child shares what the
+    parent's loops wake up by.
+
+    Not held, and closed at the very end: what needs no closing once it is collected.
     """
 
     def __init__(self) -> None:
         self._open: set[Closable] = set()
+        self._unheld: WeakSet[Closable] = WeakSet()
         self._registered = False
+        self._registered_early = False
         self._process = os.getpid()
         # Held for a few statements; re-entered by a signal's handler that closes something.
         self._lock = threading.RLock()
@@ -34,9 +40,10 @@ class _ClosedAtExit:
             self._lock = threading.RLock()
 
     def add(self, closable: Closable) -> None:
+        """Hold it until it is discarded."""
         with self._lock:
             self._open.add(closable)
-            registered, self._registered = self._registered, True
+            registered, self._registered_early = self._registered_early, True
         if not registered:
             # Before thread pools are shut, where Python lets us: a lifespan may use one for its
             # shutdown. That is when the main thread ends, even if a server serves on in others; a
@@ -44,17 +51,40 @@ class _ClosedAtExit:
             register = getattr(threading, "_register_atexit", None)
             if register is not None:
                 with suppress(RuntimeError):  # the main thread has ended already
-                    register(self._close_all)
+                    register(self._close_held)
+        self._register()
+
+    def add_unheld(self, closable: Closable) -> None:
+        """Close it at the exit if it is alive then.
+
+        Not when the main thread ends: a server in another thread may serve on with it, and Python
+        waits for such threads first.
+        """
+        with self._lock:
+            self._unheld.add(closable)
+        self._register()
+
+    def _register(self) -> None:
+        with self._lock:
+            registered, self._registered = self._registered, True
+        if not registered:
             atexit.register(self._close_all)
 
     def discard(self, closable: Closable) -> None:
         with self._lock:
             self._open.discard(closable)
 
-    def _close_all(self) -> None:
+    def _close_held(self) -> None:
         with self._lock:
             still_open = list(self._open)
         for closable in still_open:
+            closable.close()
+
+    def _close_all(self) -> None:
+        self._close_held()
+        with self._lock:
+            alive = list(self._unheld)
+        for closable in alive:
             closable.close()
 
 

@@ -85,7 +85,7 @@ def signed(part: Part) -> Part:
     found = re.search(r"model name\s*: (.*)", cpus.read_text() if cpus.exists() else "")
     processor = found[1] if found else platform.processor()
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    installed = {known.name.lower(): known.version for known in distributions()}
+    installed = {(known.name or "").lower(): known.version for known in distributions()}
     versions = [f"{name} {installed[name]}" for name in PACKAGES.split() if name in installed]
     part.environment = f"{python} on {os.cpu_count()} cores ({processor}), {', '.join(versions)}"
     return part

@@ -45,6 +45,8 @@ RUDE = ("half-closes", "pauses too long", "sends garbage")  # who may get nothin
 
 EXPECTED_LOGS = ("DeliberateError", "Invalid", "Exception in ASGI app", "Error handling request")
 EXPECTED_LOGS += ("BrokenPipeError", "ConnectionResetError")  # gunicorn's, of clients that left
+# uvicorn's: pipelined requests that begin after their client left; garbage after a response began.
+EXPECTED_LOGS += ("the handler is closed", "LocalProtocolError")
 EXPECTED_AT_SHUTDOWN = (*EXPECTED_LOGS, "Cancel", "BridgeClosed", "timeout graceful shutdown")
 NOTABLE = re.compile(
     r"[\w.]+(Error|Exception|Disconnect\w*|Exit|Interrupt)\b|.*(WARNING|ERROR|CRITICAL)\b|"

@@ -8,9 +8,8 @@ import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from . import results
+from . import peers, results
 from .peers import OURS
 from .settings import FULL, QUICK, Settings, peers_named
 from .tables import markdown
@@ -36,16 +35,17 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="small amounts; without hostile and memory")
     add("--only", action="append", metavar="PART", help="parts that begin so; may be repeated")
     add("--peers", help="only these, as in ours,floor,a2wsgi,native; or all")
+    add("--beside", type=Path, metavar="FOLDER", help="measure that checkout too, as `before`")
     add("--rounds", type=int, help="of the parts in process")
     add("--seconds", type=float, help="how long the stress goes on, a server")
-    add("--seed", type=int, help="of the stress; a random one otherwise")
+    seed = int.from_bytes(os.urandom(3))
+    add("--seed", type=int, default=seed, help="of the stress; a random one otherwise")
     add("--json", type=Path, metavar="FILE", help="put the parts there, in place of older ones")
     return parser.parse_args()
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
-    seed = int.from_bytes(os.urandom(3)) if given.seed is None else given.seed
-    settings = replace(QUICK if given.quick else FULL, seed=seed)
+    settings = replace(QUICK if given.quick else FULL, seed=given.seed)
     if given.peers:
         settings = replace(settings, peers=peers_named(given.peers))
     if given.rounds:
@@ -73,15 +73,12 @@ def measured(name: str, settings: Settings, started: float) -> results.Part:
     return results.signed(part)
 
 
-def leave(number: int, frame: Any) -> None:
-    """At SIGTERM, so that the servers that were started are ended too."""
-    raise SystemExit(128 + number)
-
-
 def main() -> None:
     given = arguments()
     settings, started, parts = settings_of(given), time.monotonic(), []
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended too
+    if given.beside:
+        peers.add_before(given.beside)
     for name in chosen(given):
         parts.append(measured(name, settings, started))
         sys.stdout.write(markdown(parts[-1]) + "\n")

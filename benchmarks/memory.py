@@ -28,8 +28,7 @@ async def download(mebibytes: int, pause: float, port: int) -> None:
         length, head = 0, await http.read_head(reader)
         async for block in http.read_body(reader, "GET", *head):
             length += len(block)
-            if pause:
-                await asyncio.sleep(pause)
+            await asyncio.sleep(pause)
     if length != mebibytes * 2**20:
         raise WrongAnswerError(f"{length} bytes instead of {mebibytes} MiB")
 
@@ -41,8 +40,7 @@ async def upload(mebibytes: int, pause: float, query: str, port: int) -> None:
         for _ in range(mebibytes * MEBIBYTE_BLOCKS):
             writer.write(BLOCK)
             await writer.drain()
-            if pause:
-                await asyncio.sleep(pause)
+            await asyncio.sleep(pause)
         answer = await http.read_answer(reader)
     if not answer.body.startswith(b"%d " % length):
         raise WrongAnswerError(f"{answer.status} {answer.body[-60:]!r}")

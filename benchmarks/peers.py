@@ -4,9 +4,13 @@ To add one, add its line. Where it is not installed it is left out, and named.
 """
 
 import asyncio
+import sys
 import warnings
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter
+from pathlib import Path
 from pkgutil import resolve_name
 from threading import Thread
 from typing import Any, NamedTuple
@@ -14,6 +18,7 @@ from typing import Any, NamedTuple
 OURS = "ours"
 FLOOR = "floor"
 INCUMBENT = "a2wsgi"
+BEFORE = "before"
 # Servers that run the app without a bridge. `--peers native` names all of them by their first word.
 NATIVES = ("native gthread", "native granian", "native uvicorn", "native gunicorn")
 THREADS = 40  # for each bridge that has such a parameter
@@ -57,11 +62,14 @@ WSGI_TO_ASGI = {
 }
 
 
-def our_asgi_to_wsgi(app: ASGIApp, new_loop: NewLoop | None = None) -> Bridge:
-    from wsgi_asgi_bridge import ASGIToWSGI
+def asgi_to_wsgi(where: str) -> Callable[..., Bridge]:
+    """How ours is built."""
 
-    bridge = ASGIToWSGI(app, loop_factory=new_loop)
-    return Bridge(bridge, bridge.close)
+    def build(app: ASGIApp, new_loop: NewLoop | None = None) -> Bridge:
+        bridge = resolve_name(where)(app, loop_factory=new_loop)
+        return Bridge(bridge, bridge.close)
+
+    return build
 
 
 def a2wsgi_asgi_to_wsgi(app: ASGIApp, new_loop: NewLoop | None = None) -> Bridge:
@@ -73,7 +81,19 @@ def a2wsgi_asgi_to_wsgi(app: ASGIApp, new_loop: NewLoop | None = None) -> Bridge
     return Bridge(ASGIMiddleware(app, loop=loop), run_in_thread(loop))
 
 
-ASGI_TO_WSGI = {OURS: our_asgi_to_wsgi, INCUMBENT: a2wsgi_asgi_to_wsgi}
+ASGI_TO_WSGI = {OURS: asgi_to_wsgi("wsgi_asgi_bridge:ASGIToWSGI"), INCUMBENT: a2wsgi_asgi_to_wsgi}
+
+
+def add_before(checkout: Path) -> None:
+    """Let the package of another checkout compete in this process, under another name."""
+    package = checkout / "wsgi_asgi_bridge"
+    made = spec_from_file_location(
+        BEFORE, package / "__init__.py", submodule_search_locations=[str(package)]
+    )
+    sys.modules[BEFORE] = module_from_spec(made)  # its own imports are relative
+    made.loader.exec_module(sys.modules[BEFORE])
+    WSGI_TO_ASGI[BEFORE] = wsgi_to_asgi(f"{BEFORE}:WSGIToASGI", "workers", "close")
+    ASGI_TO_WSGI[BEFORE] = asgi_to_wsgi(f"{BEFORE}:ASGIToWSGI")
 
 
 def run_in_thread(loop: Any) -> Callable[[], None]:
@@ -91,8 +111,7 @@ def run_in_thread(loop: Any) -> Callable[[], None]:
 
 def new_loops() -> dict[str, NewLoop]:
     """The event loops to measure on: asyncio's, and uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return {"asyncio": asyncio.SelectorEventLoop}
-    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+    loops: dict[str, NewLoop] = {"asyncio": asyncio.SelectorEventLoop}
+    with suppress(ImportError):
+        loops["uvloop"] = resolve_name("uvloop:new_event_loop")
+    return loops

@@ -22,7 +22,6 @@ PANELS = (  # part and row, by number
     (("wire-w", 0), ("wire-a", 0)),
 )
 COLOURS = {OURS: "#0969da", FLOOR: "#1a7f37"}
-PEER_COLOUR = "#818b98"
 LONGEST = 12.0  # times ours: where a bar is cut off
 
 
@@ -69,7 +68,7 @@ def panel(axis: Any, row: Row, metric: str) -> None:
     names = sorted(found, key=lambda name: (name != FLOOR, name != OURS, found[name].median))
     longest = LONGEST * found[OURS].median
     lengths = [min(found[name].median, longest) for name in names]
-    bars = axis.barh(names, lengths, color=[COLOURS.get(name, PEER_COLOUR) for name in names])
+    bars = axis.barh(names, lengths, color=[COLOURS.get(name, "#818b98") for name in names])
     texts = [f"{quantity(f.median, metric)}, {times(f.of_ours)}" for f in map(found.get, names)]
     axis.bar_label(bars, texts, padding=3)
     axis.invert_yaxis()

@@ -9,7 +9,7 @@ from typing import Any
 from tests.support.processes import ServerProcess, accepts_connections, running_server
 
 from .contest import Turn, WrongAnswerError
-from .peers import ASGI_TO_WSGI, FLOOR, WSGI_TO_ASGI
+from .peers import ASGI_TO_WSGI, BEFORE, FLOOR, WSGI_TO_ASGI
 
 Work = Callable[[ServerProcess], Awaitable[Any]]
 
@@ -34,11 +34,12 @@ def commands(side: str, app: str, threads: int) -> dict[str, list[str]]:
     """The app under each bridge, and under servers that need none."""
     site, pool = f"benchmarks.sites:{app}__", ("gthread", "--threads", str(threads))
     if side == "w":
-        names = (*WSGI_TO_ASGI, FLOOR)
+        names = [name for name in (*WSGI_TO_ASGI, FLOOR) if name != BEFORE]
         bridged = {name: uvicorn(f"{site}{name}__{threads}") for name in names}
         bridged["native gthread"] = gunicorn(f"{site}native", *pool)
         return {**bridged, "native granian": granian(f"{site}native", str(threads))}
-    bridged = {name: gunicorn(f"{site}{name}", *pool) for name in (*ASGI_TO_WSGI, FLOOR)}
+    names = [name for name in (*ASGI_TO_WSGI, FLOOR) if name != BEFORE]
+    bridged = {name: gunicorn(f"{site}{name}", *pool) for name in names}
     bridged["native uvicorn"] = uvicorn(f"{site}native")
     return {**bridged, "native gunicorn": gunicorn(f"{site}native", "asgi")}
 

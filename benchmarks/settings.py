@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .peers import ASGI_TO_WSGI, FLOOR, INCUMBENT, NATIVES, OURS, WSGI_TO_ASGI
+from .peers import ASGI_TO_WSGI, BEFORE, FLOOR, INCUMBENT, NATIVES, OURS, WSGI_TO_ASGI
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
 
 def peers_named(words: str) -> frozenset[str] | None:
     """What `--peers` means. Raises ValueError at a word that names nobody."""
-    known = {OURS, FLOOR, "native", *WSGI_TO_ASGI, *ASGI_TO_WSGI, *NATIVES}
+    known = {FLOOR, BEFORE, "native", *WSGI_TO_ASGI, *ASGI_TO_WSGI, *NATIVES}
     peers = frozenset(word.strip() for word in words.split(","))
     if words != "all" and peers - known:
         raise ValueError(f"{', '.join(peers - known)}: not among {', '.join(sorted(known))}")
@@ -48,5 +48,5 @@ QUICK = Settings(
     memory=(64, 1000, 50),
     hostile_requests=40,
     stress_seconds=10.0,
-    peers=frozenset({OURS, FLOOR, INCUMBENT, "native gthread", "native uvicorn"}),
+    peers=frozenset({OURS, FLOOR, INCUMBENT, BEFORE, "native gthread", "native uvicorn"}),
 )

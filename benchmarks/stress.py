@@ -131,8 +131,7 @@ async def visit(number: int, seed: int, port: int, tally: Counter[str]) -> None:
             sending = asyncio.create_task(send(random, manner, calls, writer, allowed))
             try:
                 for call in calls:
-                    length = await receive(manner, call, reader, allowed)
-                    tally["bytes"] += length
+                    tally.update(bytes=await receive(manner, call, reader, allowed))
             finally:
                 sending.cancel()
     except (OSError, CutError, WrongAnswerError) as error:

@@ -62,9 +62,8 @@ def cell(row: Row, name: str, metric: str) -> str:
     if metric == "answered":
         slower = row.figures[name].get("times_idle")
         return f"{figure.median:.0%}" + (f", {slower.median:.2g}x" if slower else "")
-    if name == OURS or not figure.of_ours or metric in ("growth_bytes", "longest_seconds"):
-        return quantity(figure.median, metric)
-    return times(figure.of_ours)
+    as_it_is = name == OURS or not figure.of_ours or metric in ("growth_bytes", "longest_seconds")
+    return quantity(figure.median, metric) if as_it_is else times(figure.of_ours or 0.0)
 
 
 def quantity(value: float, metric: str) -> str:
@@ -91,11 +90,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 def refusals(rows: Iterable[Row]) -> list[str]:
     """Who fails, and why; once for each reason."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        for refused in row.refused.items():
-            reasons.setdefault(refused, []).append(row.case)
-    return [
-        f"- {name} ({', '.join(dict.fromkeys(cases))}): {why}"
-        for (name, why), cases in reasons.items()
-    ]
+    cases: dict[tuple[str, str], dict[str, None]] = {}
+    for case, refused in ((row.case, refused) for row in rows for refused in row.refused.items()):
+        cases.setdefault(refused, {})[case] = None
+    return [f"- {name} ({', '.join(where)}): {why}" for (name, why), where in cases.items()]

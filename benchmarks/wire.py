@@ -3,6 +3,7 @@
 The client is wrk, which has to be installed.
 """
 
+import asyncio
 import re
 import subprocess
 from functools import partial
@@ -55,24 +56,17 @@ async def check_and_warm_up(case: Case, server: ServerProcess) -> None:
 
 
 async def loaded(case: Case, seconds: float, server: ServerProcess) -> dict[str, float]:
-    before = server.cpu_seconds()
-    count, took = requests_made(f"{server.url}{case.target}", case.connections, seconds)
-    used = server.cpu_seconds() - before
-    return {"requests_per_second": count / took, "cpu_seconds": used / max(1, count)}
-
-
-def requests_made(url: str, connections: int, seconds: float) -> tuple[int, float]:
-    """How many requests were answered right, in how many seconds."""
     span = f"{max(1, round(seconds))}s"  # wrk knows whole ones only
-    command = ["wrk", "-t", "1", "-c", str(connections), "-d", span, url]
-    limit = seconds + CLIENT_GRACE_SECONDS
-    output = subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=limit
-    ).stdout
-    found = re.search(r"(\d+) requests in ([\d.]+)s", output)
-    if not found or re.search("Non-2xx|Socket errors", output):
-        raise WrongAnswerError(output)
-    return int(found[1]), float(found[2])
+    command = ["wrk", "-t", "1", "-c", str(case.connections), "-d", span, server.url + case.target]
+    before = server.cpu_seconds()
+    wrk = partial(subprocess.run, check=True, capture_output=True, text=True)
+    ended = await asyncio.to_thread(wrk, command, timeout=seconds + CLIENT_GRACE_SECONDS)
+    used = server.cpu_seconds() - before
+    found = re.search(r"(\d+) requests in ([\d.]+)s", ended.stdout)
+    if not found or re.search("Non-2xx|Socket errors", ended.stdout):
+        raise WrongAnswerError(ended.stdout)
+    count, took = int(found[1]), float(found[2])
+    return {"requests_per_second": count / took, "cpu_seconds": used / max(1, count)}
 
 
 def measure(side: str, settings: Settings, progress: Progress) -> Part:

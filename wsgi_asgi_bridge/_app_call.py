@@ -102,6 +102,13 @@ class AppCall:
         """
         return self._slot.away()
 
+    def has_begun_to_give(self) -> bool:
+        """Whether the app has given a chunk, be it empty, of a body made on the way.
+
+        Any thread, which sees it a moment later.
+        """
+        return self._streaming
+
     def run_for_caller(self, slot: Worker) -> None:
         """`run`, for a caller whose `close()` returns when it is over, as without bridges."""
         assert self.caller is not None

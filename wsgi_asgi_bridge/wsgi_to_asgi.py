@@ -1141,6 +1141,7 @@ class _Exchange:
             and not self._aborted
             and (not self._holds_back or self._sent_head)
         ):
+            self._unread_since = None
             self._companion = self._side.handle.spawn(self._pump)
 
     async def _pump(self) -> None:
@@ -1241,13 +1242,18 @@ class _Exchange:
         """
         if self._settled is not None:
             self._look_at_pause(now)
-        if self._unread_since is not None and self._body is not None and self._sent_head:
+        if (
+            self._unread_since is not None
+            and self._body is not None
+            and self._companion is not None
+            and self._is_responding()
+        ):
             self._look_at_unread_body(self._body, now)
         since = self._waiting_since
         if since is None:
             # The app works. Whether its client is still there is worth a task for the slow ones.
             if self._is_slow and not self._answered:
-                if self._holds_back:
+                if self._holds_back and self._companion is None:
                     self._look_at_held_body(now)
                 self.watch()
             self._is_slow = True
@@ -1268,7 +1274,6 @@ class _Exchange:
         if self._unread_since is None:
             self._unread_since = now
         elif self._unread_since <= now - self._settings.stall_timeout:
-            self._unread_since = None
             self._holds_back = False
 
     def _look_at_pause(self, now: float) -> None:
@@ -1277,6 +1282,10 @@ class _Exchange:
             self._quiet_since = now
         elif self._quiet_since is not None and self._quiet_since <= now - self._settings.pause:
             self._settle()
+
+    def _is_responding(self) -> bool:
+        """Whether the response has begun, be it with an empty chunk only."""
+        return self._sent_head or (self._call is not None and self._call.has_begun_to_give())
 
     def _look_at_unread_body(self, body: LoopToThread, now: float) -> None:
         """An app that streams its response and leaves its request unread hides its client's

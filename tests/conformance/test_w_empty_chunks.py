@@ -15,6 +15,7 @@ from tests.support.asgi_driver import (
     calling,
     http_scope,
     plain_app,
+    post_scope,
     serving,
 )
 from wsgi_asgi_bridge import BridgeClosed, ClientDisconnected
@@ -88,7 +89,8 @@ async def test_client_that_is_gone_is_noticed_at_an_empty_chunk(
     assert bridge.stats().disconnected == 1
 
 
-HELD_BACK = http_scope("POST", headers=[(b"content-length", b"5"), (b"expect", b"100-continue")])
+HELD_BACK = post_scope(5, headers=[(b"expect", b"100-continue")])
+LARGE_HELD_BACK = post_scope(100, headers=[(b"expect", b"100-continue")])
 
 
 async def test_client_that_left_while_its_body_was_held_back_is_noticed() -> None:
@@ -111,6 +113,42 @@ async def test_client_that_left_while_its_body_was_held_back_is_noticed() -> Non
         await body.closed.wait()
         await client.until_ended()
     assert bridge.stats().disconnected == 1
+
+
+@pytest.mark.parametrize("scope", [post_scope(100), LARGE_HELD_BACK], ids=["sent", "held back"])
+async def test_client_that_left_behind_a_body_that_nobody_reads_is_noticed(scope: Any) -> None:
+    """W-OUT-11, W-FLOW-3: as behind one of an app that streams its response."""
+    polls = Polls()
+    body = body_of([], polls)
+
+    def app(environ: Environ, start_response: Any) -> TrackedBody:
+        start_response("200 OK", [])
+        return body
+
+    client = Client(scope, [b"x" * 10] * 9, body_ends=False)
+    async with (
+        serving(app, small_body=16, stall_timeout=0.5, **QUICK) as bridge,
+        calling(bridge, client),
+    ):
+        await polls.begun.wait()
+        client.leave()
+        await body.closed.wait()
+        await client.until_ended()
+    assert bridge.stats().disconnected == 1
+
+
+async def test_body_of_an_app_that_only_works_is_kept() -> None:
+    """W-IN-4: one that has given nothing yet may read it after any time."""
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        threading.Event().wait(0.5)
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    client = Client(post_scope(100), [b"x" * 10] * 10)
+    async with serving(app, small_body=16, stall_timeout=0.1, **QUICK) as bridge:
+        await client.run(bridge)
+    assert client.body == b"x" * 100
 
 
 async def test_client_that_waits_is_asked_for_its_body_at_last() -> None:

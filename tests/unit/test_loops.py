@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -605,6 +606,18 @@ async def test_a_wait_is_refused_in_the_loops_thread_and_in_no_other() -> None:
 async def test_a_thread_that_got_the_number_of_the_loops_former_one_may_wait() -> None:
     """W-CALL-4: a loop that goes on in another thread; systems give the numbers out again."""
     handle = running_loop_handle()
+
+    def wait() -> None:
+        handle.thread_id = threading.get_ident()
+        handle.refuse_wait_in_loop("read()")
+
+    await Blocking(wait).result_in_loop()
+
+
+async def test_that_thread_may_wait_without_trio_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W-CALL-4: trio is an extra."""
+    handle = running_loop_handle()
+    monkeypatch.setitem(sys.modules, "trio", None)  # importing it raises ImportError
 
     def wait() -> None:
         handle.thread_id = threading.get_ident()

@@ -44,8 +44,6 @@ class ScopeView:
     def __eq__(self, other: object) -> bool:
         return bool(self._scope == (other._scope if isinstance(other, ScopeView) else other))
 
-    __hash__ = None  # type: ignore[assignment]
-
     def get(self, key: str, default: Any = None) -> Any:
         return self._scope.get(key, default)
 

@@ -120,10 +120,11 @@ async def test_small_parts_cost_little_more_than_their_bytes(
 
 @pytest.mark.parametrize("length", [10, 100_000, None], ids=["collected", "streamed", "undeclared"])
 async def test_empty_parts_are_no_progress(length: int | None) -> None:
-    """W-IN-4, W-IN-7: a client that sends nothing but empty frames has stalled."""
+    """W-IN-4, W-IN-7: a client that sends nothing but empty frames has stalled, at any rate."""
     app = lambda environ, start_response: [environ["wsgi.input"].read()]  # noqa: E731
     client = Client(post_scope(length), [b"some"], body_ends=False)
-    async with serving(app, stall_timeout=0.2) as bridge, calling(bridge, client):
+    options = {"stall_timeout": 0.2, "min_upload_rate": 0}
+    async with serving(app, **options) as bridge, calling(bridge, client):
         for _ in range(100):
             await anyio.sleep(0.02)
             client.feed(b"")

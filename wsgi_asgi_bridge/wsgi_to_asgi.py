@@ -1199,10 +1199,10 @@ class _Exchange:
                     lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes")
                 )
                 self._settle()
-            body.put_in_loop(part)
+            has_room = body.put_in_loop(part)
             if not more:
                 break
-            if not body.has_room_in_loop():
+            if not has_room:
                 self._settle()
                 self._unread_since = _NOT_SEEN
                 await body.wait_for_room_in_loop()

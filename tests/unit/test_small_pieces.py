@@ -4,12 +4,13 @@ import io
 import tracemalloc
 from contextlib import nullcontext
 from itertools import accumulate, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.interleaving import TINY_SECONDS, HandTurnedLoop
+from tests.support.interleaving import TINY_SECONDS, HandTurnedLoop, LyingLock
 from wsgi_asgi_bridge._crossing.body import ChannelReader
 from wsgi_asgi_bridge._crossing.channel import JOIN_BELOW_BYTES, JOINED_BYTES, LoopToThread
 
@@ -138,11 +139,24 @@ def test_body_that_was_begun_or_broken_is_not_whole(why: str) -> None:
 def test_budget_is_smaller_until_the_thread_takes() -> None:
     """W-IN-5: many requests may wait for a thread."""
     channel = LoopToThread(HandTurnedLoop(), 100, unread_budget=10)  # type: ignore[arg-type]
-    channel.put_in_loop(b"x" * 9)
-    assert channel.has_room_in_loop()
-    channel.put_in_loop(b"x")
-    assert not channel.has_room_in_loop()
+    assert channel.put_in_loop(b"x" * 9)
+    assert not channel.put_in_loop(b"x")
+    assert not channel.put_in_loop(b"")
     channel.take_from_thread(TINY_SECONDS)
-    assert channel.has_room_in_loop()
-    channel.put_in_loop(b"x" * 90)
-    assert not channel.has_room_in_loop()
+    assert channel.put_in_loop(b"")
+    assert not channel.put_in_loop(b"x" * 90)
+
+
+def test_short_sleep_is_not_announced() -> None:
+    """W-FLOW-8: a thread that waits for the next packet of a fast client does not leave the count
+    for it.
+    """
+    channel = channel_of()
+    channel._lock = lock = LyingLock()  # type: ignore[assignment]
+    lock.after("take_from_thread", lambda: channel.put_in_loop(b"soon"))
+
+    def waiting() -> Any:
+        raise AssertionError("a short sleep")
+
+    assert channel.take_from_thread(TINY_SECONDS, waiting) == [b"soon"]
+    assert lock.told

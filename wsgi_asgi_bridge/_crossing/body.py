@@ -69,7 +69,9 @@ class ChannelReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        target = memoryview(buffer).cast("B")
+        target = memoryview(buffer)
+        if target.format != "B":
+            target = target.cast("B")
         if not target:
             return 0  # nothing is asked for, so nothing is waited for
         if not self._lock.acquire(False):
@@ -79,14 +81,16 @@ class ChannelReader(io.RawIOBase):
                 return size
             if not self._rest and not self._fetch():
                 return 0
-            filled = 0
-            while self._rest and filled < len(target):
+            filled, room = 0, len(target)
+            while self._rest and filled < room:
                 chunk = self._rest.pop()
-                size = min(len(chunk), len(target) - filled)
-                target[filled : filled + size] = chunk[:size]
-                filled += size
-                if size < len(chunk):
-                    self._rest.append(chunk[size:])
+                end = filled + len(chunk)
+                if end > room:
+                    left = room - filled
+                    self._rest.append(chunk[left:])
+                    chunk, end = chunk[:left], room
+                target[filled:end] = chunk
+                filled = end
             self._channel.release_from_thread(filled)
             return filled
         finally:

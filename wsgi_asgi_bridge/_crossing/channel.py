@@ -31,6 +31,11 @@ CLOSED_LOOP_SECONDS = 1.0
 """How often a thread that sleeps until there is room looks whether its loop is still there."""
 
 
+BRIEF_SECONDS = 0.001
+"""A thread that sleeps no longer for its client goes on counting: leaving the count and coming back
+to it costs more than such a sleep saves.
+"""
+
 Piece = bytes | bytearray
 """Bytes that a task has put; nobody changes them once a thread has taken them."""
 
@@ -366,11 +371,6 @@ class LoopToThread:
 
     # ------------------------------------------------------------ the task
 
-    def has_room_in_loop(self) -> bool:
-        """Whether `wait_for_room_in_loop` would return at once."""
-        with self._lock:
-            return self._has_room()
-
     def held_in_loop(self) -> tuple[int, bool]:
         """Bytes that wait for the thread or are not used up yet, and whether it ever took any."""
         with self._lock:
@@ -392,16 +392,14 @@ class LoopToThread:
                 gate = self._putter = self._loop.create_gate()
             await gate
 
-    def put_in_loop(self, chunk: Piece) -> None:
+    def put_in_loop(self, chunk: Piece) -> bool:
         """Hand one chunk over, whatever the budget; an empty one would read as the end and is
-        dropped, and so is all that comes after a break.
+        dropped, and so is all that comes after a break. Whether there is room for more.
         """
         size = len(chunk)
-        if not size:
-            return
         with self._lock:
-            if self._broken is not None:
-                return
+            if not size or self._broken is not None:
+                return self._has_room()
             joined = self._joined
             if size >= JOIN_BELOW_BYTES:
                 self._chunks.append(chunk)
@@ -413,8 +411,10 @@ class LoopToThread:
                 self._chunks.append(self._joined)
             self._held += size
             taker, self._taker = self._taker, None
+            room = self._has_room()
         if taker is not None:
             taker.open()
+        return room
 
     def end_in_loop(self) -> None:
         """The body is whole."""
@@ -449,8 +449,8 @@ class LoopToThread:
         without a byte.
 
         What arrived before a break is still given; then the reason is raised, for ever. `waiting()`
-        is entered around the sleep, if any. Raises WaitInLoop where it would sleep in the loop's
-        own thread.
+        is entered around the sleep, if it is not brief. Raises WaitInLoop where it would sleep in
+        the loop's own thread.
         """
         with self._lock:
             self._begun = True
@@ -460,8 +460,10 @@ class LoopToThread:
                 return self._taken()
             self.refuse_wait_in_loop()
             gate = self._taker = ThreadGate()
-        with waiting():
-            opened = gate.wait(timeout)
+        opened = gate.wait(min(timeout, BRIEF_SECONDS))
+        if not opened:
+            with waiting():
+                opened = gate.wait(timeout)
         if not opened:
             with self._lock:
                 if self._taker is gate:

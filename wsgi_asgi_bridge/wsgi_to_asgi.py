@@ -1188,6 +1188,7 @@ class _Exchange:
         broken is received and dropped: the server reports a disconnect only behind it.
         """
         length, limit = self._length, self._settings.max_body_size
+        receive, put, budget = self._receive, body.put_in_loop, self._settings.request_buffer
         size = unbroken = 0
         part, more = self._ahead, True
         self._ahead = b""
@@ -1199,20 +1200,21 @@ class _Exchange:
                     lambda: BodyTooLarge(f"the body has more than max_body_size={limit} bytes")
                 )
                 self._settle()
-            has_room = body.put_in_loop(part)
+            has_room = put(part)
             if not more:
                 break
             if not has_room:
                 self._settle()
                 self._unread_since = _NOT_SEEN
-                await body.wait_for_room_in_loop()
+                if await body.wait_for_room_in_loop():
+                    unbroken = 0
                 self._unread_since = None
-            if unbroken > self._settings.request_buffer:
+            if unbroken > budget:
                 # A worker that reads as fast as the server gives, or a server that gives empty
                 # parts, would otherwise keep the loop for itself.
                 unbroken = 0
                 await self._side.handle.checkpoint()
-            message = await self._receive()
+            message = await receive()
             if message["type"] != "http.request":
                 raise _disconnect()
             part, more = message.get("body", b""), message.get("more_body", False)

@@ -9,7 +9,7 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .channel import LoopToThread, Waiting
+from .channel import LoopToThread, Piece, Waiting
 from .loops import WaitInLoop
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ChannelReader(io.RawIOBase):
         """Makes the error of the next read that needs the channel: what came later would follow a
         gap (W-IN-3).
         """
-        self._rest: list[memoryview] = []  # taken and not yet read, in reverse order
+        self._rest: list[Piece | memoryview] = []  # taken and not yet read, in reverse order
         self._brought: SpooledTemporaryFile[bytes] | None = None
         """What `bring_in` brought and nobody has read yet; then `_rest` is empty."""
 
@@ -86,9 +86,9 @@ class ChannelReader(io.RawIOBase):
                 chunk = self._rest.pop()
                 end = filled + len(chunk)
                 if end > room:
-                    left = room - filled
-                    self._rest.append(chunk[left:])
-                    chunk, end = chunk[:left], room
+                    view, left = memoryview(chunk), room - filled
+                    self._rest.append(view[left:])
+                    chunk, end = view[:left], room
                 target[filled:end] = chunk
                 filled = end
             self._channel.release_from_thread(filled)
@@ -97,7 +97,7 @@ class ChannelReader(io.RawIOBase):
             self._lock.release()
 
     def readall(self) -> bytes:
-        parts: list[bytes | memoryview] = []
+        parts: list[Piece | memoryview] = []
         if not self._lock.acquire(False):
             self._wait_for_lock()
         try:
@@ -204,8 +204,8 @@ class ChannelReader(io.RawIOBase):
         if chunks is None:
             self._failure = self._stalled
         else:
-            self._rest = [memoryview(chunk) for chunk in reversed(chunks)]
             self._came += sum(map(len, chunks))
+            self._rest = [*reversed(chunks)]
             if self._came >= self._least:
                 self._came, self._waited = 0, 0.0
             else:

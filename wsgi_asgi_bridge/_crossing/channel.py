@@ -383,14 +383,18 @@ class LoopToThread:
                 return None
             return self._chunks
 
-    async def wait_for_room_in_loop(self) -> None:
-        """Sleep while the budget is spent; bytes taken and not yet used up count."""
+    async def wait_for_room_in_loop(self) -> bool:
+        """Sleep while the budget is spent; bytes taken and not yet used up count. Whether it
+        slept.
+        """
+        slept = False
         while True:
             with self._lock:
                 if self._has_room():
-                    return
+                    return slept
                 gate = self._putter = self._loop.create_gate()
             await gate
+            slept = True
 
     def put_in_loop(self, chunk: Piece) -> bool:
         """Hand one chunk over, whatever the budget; an empty one would read as the end and is
@@ -411,7 +415,7 @@ class LoopToThread:
                 self._chunks.append(self._joined)
             self._held += size
             taker, self._taker = self._taker, None
-            room = self._has_room()
+            room = self._held < self._budget
         if taker is not None:
             taker.open()
         return room

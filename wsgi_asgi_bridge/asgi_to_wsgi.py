@@ -915,7 +915,7 @@ class _Exchange(Iterator[bytes]):
 
         An app that goes on, with background work, is waited for a few turns of the loop, no longer.
         """
-        if self._caller.left():
+        if not self._caller.hold_end_in_loop():
             raise self._found_gone()
         self._held = body
         self._turns = TURNS_FOR_THE_APP

@@ -1,5 +1,6 @@
 """W-STAT-1 for ASGIToWSGI: every request that is over is in exactly one of the counters."""
 
+import asyncio
 import dataclasses
 import threading
 from typing import Any
@@ -12,16 +13,18 @@ from tests.support.wsgi_driver import (
     bridged,
     close_bridge,
     environ_for,
+    finish,
     hello,
     must_become,
     must_happen,
+    on_asyncio_backends,
     on_every_backend,
     respond,
     start,
     stream,
     upload_environ,
 )
-from wsgi_asgi_bridge import ASGIToWSGI
+from wsgi_asgi_bridge import AppError, ASGIToWSGI
 from wsgi_asgi_bridge.asgi_to_wsgi import ASGIToWSGIStats
 
 COUNTERS = ("completed", "disconnected", "failed", "rejected", "closed")
@@ -231,3 +234,33 @@ def test_many_refusals_at_once_are_all_counted() -> None:
         thread.result()
     assert counted(bridge.stats()) == {"rejected": 400}
     close_bridge(bridge)
+
+
+@on_asyncio_backends
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_end_that_comes_after_the_app_has_returned(status: int, backend: Any) -> None:
+    """W-STAT-1: it failed, and is no background work for ever; its thread is still there."""
+    sent = threading.Event()
+    raised: list[BaseException] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def end(send: Any) -> None:
+        try:
+            await finish(send)
+        except OSError as exc:
+            raised.append(exc)
+        sent.set()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send, status)
+        await stream(send, b"a")
+        tasks.append(asyncio.create_task(end(send)))
+
+    with bridged(app, backend) as bridge:
+        blocks: Any = bridge(environ_for(), lambda *_: must_happen(sent, "the end"))
+        with pytest.raises(AppError):
+            list(blocks)
+        blocks.close()
+        must_count(bridge, {"failed": 1})
+        assert bridge.stats().background == 0
+    assert len(raised) == 1

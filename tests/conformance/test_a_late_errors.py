@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from asgiref.sync import sync_to_async
 
 from tests.support.asgi_driver import Client
 from tests.support.twice import asgi_twice, like
@@ -22,6 +23,7 @@ from tests.support.wsgi_driver import (
     finish,
     must_become,
     must_happen,
+    on_asyncio_backends,
     on_every_backend,
     respond,
     serve,
@@ -243,6 +245,26 @@ def test_a_response_that_is_held_back_is_whole_when_the_bridge_closes(
         must_happen(sent, "the last part")
         bridge.close()
         assert exchange.body == b"sorry"
+
+
+@on_asyncio_backends
+def test_thread_sensitive_code_after_a_5xx_does_not_hold_its_end(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A-OUT-5, A-OUT-8: not even where it waits for the client to have all."""
+    monkeypatch.setattr(asgi_to_wsgi, "TURNS_FOR_THE_APP", 1000)
+    answered = threading.Event()
+    was_answered: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"sorry", status=503)
+        await sync_to_async(lambda: was_answered.append(answered.wait(5.0)))()
+
+    with bridged(app, backend) as bridge:
+        assert serve(bridge).body == b"sorry"
+        answered.set()
+        must_become(lambda: bridge.stats().background == 0, "the end of the app")
+    assert was_answered == [True]
 
 
 async def test_it_reaches_an_asgi_server_around_both_bridges(anyio_backend: Any) -> None:

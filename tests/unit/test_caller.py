@@ -321,6 +321,32 @@ def test_jobs_that_waited_run_before_the_end_is_taken(caller: Caller) -> None:
     assert ran == ["job"]
 
 
+def test_no_job_runs_while_the_end_is_held_back(caller: Caller) -> None:
+    """A-OUT-5, A-OUT-8: neither one that waited nor one that comes; both are given back."""
+    ran: list[str] = []
+    caller.put_in_loop(b"x", last=False)
+    caller.call_in_thread(lambda: ran.append("waited"))
+    assert take(caller) == ([b"x"], False)
+    assert caller.hold_end_in_loop()
+    caller.call_in_thread(lambda: ran.append("came"))
+    with pytest.raises(BoredError):
+        ended(lambda: caller.take_from_thread(TINY_SECONDS, bored))
+    caller.put_in_loop(b"", last=True)
+    assert take(caller) == ([], True)
+    assert ran == []
+    assert len(caller.leave_from_thread()) == 2
+
+
+def test_nobody_holds_back_the_end_of_what_is_over(caller: Caller) -> None:
+    """W-STAT-1: of what has failed no end comes any more, nor of what the thread has left."""
+    caller.fail_in_loop(FailedError())
+    assert not caller.hold_end_in_loop()
+    with pytest.raises(FailedError):
+        take(caller)
+    caller.leave_from_thread()
+    assert not caller.hold_end_in_loop()
+
+
 def test_a_job_is_freed_before_the_thread_sleeps(caller: Caller) -> None:
     """What a job refers to, a request's body for one, is not kept while the thread waits."""
 

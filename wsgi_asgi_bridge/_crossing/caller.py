@@ -45,6 +45,7 @@ class Caller:
         "_budget",
         "_chunks",
         "_ended",
+        "_ending",
         "_error",
         "_held",
         "_jobs",
@@ -72,6 +73,7 @@ class Caller:
         self._unbroken = 0  # bytes put since the task slept last; the loop's own
         self._jobs: list[Callable[[], None]] = []  # few at a time
         self._passed_over = 0  # jobs that were waiting when chunks were taken last
+        self._ending = False
         self._ended = False
         self._error: BaseException | None = None
         self._left = False
@@ -124,6 +126,18 @@ class Caller:
         if parked is not None:
             parked.open()
         return wait
+
+    def hold_end_in_loop(self) -> bool:
+        """The end stands and is put later. Until then the thread runs no jobs: how long they take
+        is not for the end to wait for, and after it they run elsewhere.
+
+        False when nobody takes it: the exchange has ended already, or the thread has left.
+        """
+        with self._lock:
+            if self._left or self._ended:
+                return False
+            self._ending = True
+            return True
 
     async def wait_for_room_in_loop(self) -> None:
         """Sleep while the budget is spent and the thread is there.
@@ -248,7 +262,7 @@ class Caller:
                 if self._chunks or self._ended or self._left:
                     self._passed_over = len(self._jobs)
                     return self._taken()
-                if self._jobs:
+                if self._jobs and not self._ending:
                     job = self._jobs.pop(0)
                 else:
                     gate = self._parked = ThreadGate()
@@ -347,7 +361,7 @@ class Caller:
         """
         while True:
             with self._lock:
-                if not self._passed_over:
+                if not self._passed_over or self._ending:
                     return
                 self._passed_over -= 1
                 job = self._jobs.pop(0)

@@ -70,6 +70,29 @@ def test_a_body_whose_end_nobody_tells_is_refused(
     assert (app.names, body.reads) == ([], [])
 
 
+@pytest.mark.parametrize("coding", ["Chunked", "gzip, chunked", "gzip ,\tCHUNKED ", "chunked, ,"])
+def test_chunked_may_be_spelt_in_any_way(coding: str) -> None:
+    """A-IN-4: where the server has decoded it."""
+    with bridged(Uploads()) as bridge:
+        assert serve(bridge, both(HTTP_TRANSFER_ENCODING=coding)).body == BODY
+
+
+@pytest.mark.parametrize(
+    "coding", ["identity", "gzip", "chunked, identity", "chunked;a=b", "xchunked", "chunked\x0b"]
+)
+def test_a_last_coding_that_tells_no_end_is_refused(coding: str) -> None:
+    """A-IN-4: gunicorn 23 hands such a body over as one of Content-Length, and a cut one
+    would look whole.
+    """
+    app, body = Uploads(), BodyInput(BODY)
+    environ = upload_environ(body, length=50, HTTP_TRANSFER_ENCODING=coding)
+    with bridged(app) as bridge:
+        exchange = serve(bridge, environ)
+    assert exchange.status == 400
+    assert "chunked" in exchange.body.decode()
+    assert (app.names, body.reads) == ([], [])
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_each_servers_environ_of_a_chunked_body(server: str) -> None:
     """A-IN-4: the whole body, or 411."""

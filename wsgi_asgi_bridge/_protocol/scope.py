@@ -25,6 +25,10 @@ _PLAIN_PATH = re.compile(rb"[A-Za-z0-9/:@!$&'()*+,;=._~-]*")
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
+_CHUNKED_LAST = re.compile(r"(?:^|,)[ \t]*chunked[ \t,]*\Z", re.IGNORECASE | re.ASCII)
+"""A list of transfer codings may have empty elements (RFC 9110 5.6.1)."""
+
+
 class LengthRequired(BadRequest):
     """The body has a transfer coding that this server does not decode; the client gets a 411."""
 
@@ -33,13 +37,20 @@ def declared_length(environ: Environ) -> int | None:
     """CONTENT_LENGTH, None where there is none, or where a Transfer-Encoding overrides it (RFC 9112
     6.3).
 
-    Raises BadRequest unless it is plain digits (A-SCOPE-2), and where the server has not decoded
-    the body, so that nothing tells its end (A-IN-4); without CONTENT_LENGTH that is LengthRequired.
+    Raises BadRequest unless it is plain digits (A-SCOPE-2), and where nothing tells the body's end
+    (A-IN-4): its last transfer coding is not chunked, or the server has not decoded it; that
+    without CONTENT_LENGTH is LengthRequired.
     """
     value = environ.get("CONTENT_LENGTH")
     if coding := environ.get("HTTP_TRANSFER_ENCODING"):
         if environ.get("wsgi.input_terminated"):
-            return None
+            if _CHUNKED_LAST.search(coding) is not None:
+                return None
+            raise BadRequest(
+                f"Transfer-Encoding is {coding!r}, expected one that ends in chunked, which "
+                "alone tells the end of a body (RFC 9112 6.3); "
+                "send the body in chunks, or with a Content-Length alone"
+            )
         if value:
             raise BadRequest(
                 f"Transfer-Encoding {coding!r} and Content-Length {value!r} came, expected one of "

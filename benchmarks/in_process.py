@@ -158,7 +158,7 @@ def repeated(start: int, size: int) -> bytes:
     return (BLOCK * (size // len(BLOCK) + 2))[start : start + size]
 
 
-class Caller:
+class CallingThread:
     """Calls a bridge from tasks of a loop (side "w") or from threads (side "a")."""
 
     def __init__(self, side: str, call: Any, runner: asyncio.Runner) -> None:
@@ -206,7 +206,7 @@ class Caller:
                 raise WrongAnswerError(f"{status}, or another length under load")
 
 
-def check(caller: Caller, case: Case) -> None:
+def check(caller: CallingThread, case: Case) -> None:
     """Raises WrongAnswerError unless one answer, looked at whole, is the right one."""
     query, expected = case.checked or (case.query, case.answer)
     blocks: list[bytes] = []
@@ -269,11 +269,11 @@ def bridges(side: str, app: Any, new_loop: NewLoop, settings: Settings) -> dict[
 
 
 @contextmanager
-def called(side: str, build: Callable[[], Bridge], new_loop: NewLoop) -> Iterator[Caller]:
+def called(side: str, build: Callable[[], Bridge], new_loop: NewLoop) -> Iterator[CallingThread]:
     bridge = build()
     with asyncio.Runner(loop_factory=new_loop) as runner:
         try:
-            yield Caller(side, bridge.call, runner)
+            yield CallingThread(side, bridge.call, runner)
         finally:
             end_in_time(bridge)
 

@@ -49,7 +49,7 @@ EXPECTED_LOGS += ("BrokenPipeError", "ConnectionResetError")  # gunicorn's, of c
 EXPECTED_LOGS += ("the handler is closed", "LocalProtocolError")
 EXPECTED_AT_SHUTDOWN = (*EXPECTED_LOGS, "Cancel", "BridgeClosed", "timeout graceful shutdown")
 NOTABLE = re.compile(
-    r"[\w.]+(Error|Exception|Disconnect\w*|Exit|Interrupt)\b|.*(WARNING|ERROR|CRITICAL)\b|"
+    r"[\w.]+(Error|Exception|Disconnect\w*|Exit|CancelScope)\b|.*(WARNING|ERROR|CRITICAL)\b|"
     r".*(never retrieved|never awaited|ignored)"
 )
 

@@ -144,7 +144,7 @@ def test_a_wrong_answer_of_a_wsgi_to_asgi_bridge_is_seen(messages: list[dict[str
             await send(message)
 
     with asyncio.Runner() as runner:
-        caller = in_process.Caller("w", bridge, runner)
+        caller = in_process.CallingThread("w", bridge, runner)
         with pytest.raises(WrongAnswerError):
             in_process.check(caller, HELLO)
 
@@ -165,7 +165,7 @@ def test_a_wrong_answer_of_an_asgi_to_wsgi_bridge_is_seen(response: Any) -> None
         return response[2]  # type: ignore[no-any-return]
 
     with asyncio.Runner() as runner, pytest.raises(WrongAnswerError):
-        in_process.check(in_process.Caller("a", bridge, runner), HELLO)
+        in_process.check(in_process.CallingThread("a", bridge, runner), HELLO)
 
 
 def test_ratios_are_of_the_same_round_and_medians_of_all() -> None:

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
-from ._crossing.ambient import Ambient
 from ._crossing.body import ChannelReader
-from ._crossing.caller import Caller
+from ._crossing.calling_thread import CallingThread
 from ._crossing.channel import ThreadToLoop
 from ._crossing.contexts import Changes, changes, unchanged
+from ._crossing.loop_binding import LoopBinding
 from ._crossing.workers import Worker
 from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
 from .errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
 from .typing import Environ, WSGIApp
 
-__all__ = ["AppCall", "AppSetting", "exchange_over"]
+__all__ = ["AppBinding", "AppCall", "exchange_over"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -29,11 +29,11 @@ _WHOLE = (list.__iter__, tuple.__iter__)
 """Whoever iterates like this has the whole body already."""
 
 
-class AppSetting(NamedTuple):
+class AppBinding(NamedTuple):
     """What all calls of one app from one loop have in common."""
 
     app: WSGIApp
-    ambient: Ambient
+    binding: LoopBinding
     stall_timeout: float
 
 
@@ -67,11 +67,11 @@ class AppCall:
 
     def __init__(
         self,
-        setting: AppSetting,
+        setting: AppBinding,
         environ: Environ,
         out: ThreadToLoop,
         before: Context,
-        caller: Caller | None,
+        caller: CallingThread | None,
         on_stall: Callable[[], None],
     ) -> None:
         self._setting = setting
@@ -100,7 +100,7 @@ class AppCall:
         """A context manager: this thread sleeps for its client and does not count meanwhile
         (W-FLOW-8).
         """
-        return self._slot.away()
+        return self._slot.detached()
 
     def has_begun_to_give(self) -> bool:
         """Whether the app has given a chunk, be it empty, of a body made on the way.
@@ -117,7 +117,7 @@ class AppCall:
             self.run(slot)
         finally:
             self.caller.last_changes = self.last_changes
-            done.open()
+            done.set()
 
     def run_with_body(
         self, body: ChannelReader, run: Callable[[Worker], None], slot: Worker
@@ -125,7 +125,7 @@ class AppCall:
         """`run`, for a request whose body still streams: what of the app's code enters the loop
         finds the body whole there, where nobody may wait for it (W-CALL-4).
         """
-        ambient = self._setting.ambient
+        binding = self._setting.binding
         brought = False
 
         def bring_in() -> None:
@@ -135,12 +135,12 @@ class AppCall:
                 brought = True
                 body.bring_in()
 
-        ambient.bind_thread(bring_in)
-        slot.bound_to = ambient
+        binding.bind_thread(bring_in)
+        slot.bound_to = binding
         try:
             run(slot)
         finally:
-            ambient.bind_thread()
+            binding.bind_thread()
             if brought:
                 body.discard(exchange_over)
 
@@ -149,12 +149,12 @@ class AppCall:
 
         Lets nothing escape: whatever an app raises ends its request, never this thread (W-CALL-3).
         """
-        app, ambient, _ = self._setting
+        app, binding, _ = self._setting
         environ = self._environ
         self._slot = slot
-        if slot.bound_to is not ambient:
-            ambient.bind_thread()
-            slot.bound_to = ambient
+        if slot.bound_to is not binding:
+            binding.bind_thread()
+            slot.bound_to = binding
         self._response = WSGIResponse(environ["REQUEST_METHOD"])
         error: BaseException | None = None
         try:

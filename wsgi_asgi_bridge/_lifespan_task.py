@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from ._crossing.event_loop import PrivateLoop
-from ._crossing.gate import ThreadGate
-from ._crossing.loops import Companion, Gate
+from ._crossing.loops import BackgroundTask, LoopEvent
+from ._crossing.thread_event import ThreadEvent
 from ._protocol.lifespan import Lifespan, LifespanState
 from .typing import Message
 
@@ -45,10 +45,10 @@ class LifespanTask:
         }
         self._lifespan = Lifespan(required=required)
         # The loop's own.
-        self._task: Companion | None = None  # held: asyncio itself refers to tasks weakly
+        self._task: BackgroundTask | None = None  # held: asyncio itself refers to tasks weakly
         self._given: list[str] = []  # the messages that the app has
         self._asked_to_stop = False
-        self._receiver: Gate | None = None  # where the app waits in its receive()
+        self._receiver: LoopEvent | None = None  # where the app waits in its receive()
         # Wakes the thread that waits for the next state.
         self._report: Callable[[], None] | None = None
 
@@ -59,7 +59,7 @@ class LifespanTask:
 
         Why it failed, None when the app has started or knows no lifespan.
         """
-        gate = ThreadGate()
+        event = ThreadEvent()
         outcome: list[str | None] = []
 
         def report() -> None:
@@ -69,21 +69,21 @@ class LifespanTask:
             outcome.append(
                 f"the app's lifespan startup failed: {self._lifespan.failure!r}" if failed else None
             )
-            gate.open()
+            event.set()
 
         def begin_in_loop() -> None:
             self._report = report
             self._task = self._private.handle.spawn(self._run, contextvars.Context())
 
-        if not self._private.handle.post(begin_in_loop) or not gate.wait(timeout):
+        if not self._private.handle.post(begin_in_loop) or not event.wait(timeout):
             return f"the app's lifespan startup took longer than startup_timeout={timeout} s"
         return outcome[0]
 
     def shutdown(self, timeout: float) -> None:
         """Run the app's shutdown, if it has started. What goes wrong is logged."""
-        gate = ThreadGate()
+        event = ThreadEvent()
         post = self._private.handle.post_at_any_moment
-        if post(partial(self._stop_in_loop, gate.open)) and not gate.wait(timeout):
+        if post(partial(self._stop_in_loop, event.set)) and not event.wait(timeout):
             logger.error(
                 "the app's lifespan shutdown took longer than shutdown_timeout=%s s", timeout
             )
@@ -98,7 +98,7 @@ class LifespanTask:
         self._lifespan.stop()
         self._asked_to_stop = True
         if self._receiver is not None:
-            self._private.handle.open_gate(self._receiver)
+            self._private.handle.set_event(self._receiver)
 
     async def _run(self) -> None:
         lifespan, cancelled = self._lifespan, self._private.handle.cancelled
@@ -126,7 +126,7 @@ class LifespanTask:
             self._given.append("lifespan.startup")
         else:
             while len(self._given) == 2 or not self._asked_to_stop:
-                self._receiver = self._private.handle.create_gate()
+                self._receiver = self._private.handle.create_event()
                 await self._receiver
             self._given.append("lifespan.shutdown")
         return {"type": self._given[-1]}

@@ -1,8 +1,8 @@
 """An ASGI app under a WSGI server: `ASGIToWSGI`, and one HTTP exchange from top to bottom.
 
 `_Exchange.respond` is the request as the calling thread sees it, `_Exchange.run` as the private
-loop sees it. Between them stands `Caller`, whose lock orders every access to what the two share:
-`_response`, which the loop writes before it puts a chunk, and the thread reads after it took one.
+loop sees it. Between them stands `CallingThread`. Its lock orders every access to `_response`,
+which the loop writes before it puts a chunk, and the thread reads after it took one.
 """
 
 import contextvars
@@ -22,17 +22,17 @@ from typing import Any, Self
 
 from asgiref.compatibility import guarantee_single_callable
 
-from ._arguments import count, imported_app, seconds
 from ._crossing.at_exit import closed_at_exit
-from ._crossing.caller import Caller, current_caller
-from ._crossing.contexts import Changes, Echo, changes, notes_on, own_context, unchanged
+from ._crossing.calling_thread import CallingThread, current_calling_thread
+from ._crossing.calling_thread_executor import CallingThreadExecutor
+from ._crossing.contexts import Changes, ContextMirror, changes, notes_on, own_context, unchanged
 from ._crossing.event_loop import LoopFactory, PrivateLoop, default_loop_factory
 from ._crossing.fork import reset_in_child
-from ._crossing.gate import ThreadGate
-from ._crossing.loops import Companion, Gate
+from ._crossing.loops import BackgroundTask, LoopEvent
 from ._crossing.sockets import peer_has_closed
-from ._crossing.thread_sensitive import ThreadSensitiveDoor
+from ._crossing.thread_event import ThreadEvent
 from ._lifespan_task import LifespanTask
+from ._options import count, imported_app, seconds
 from ._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from ._protocol.blocks import SPLIT_BYTES, blocks
 from ._protocol.scope import LengthRequired, declared_length, is_websocket, scope_from_environ
@@ -419,7 +419,7 @@ class _LoopSide:
         self._on_empty: Callable[[], None] | None = None
         self.takes_requests = True
         """False once `close` has begun. The loop's own."""
-        self.door = ThreadSensitiveDoor("wsgi_asgi_bridge-sync")
+        self.executor = CallingThreadExecutor("wsgi_asgi_bridge-sync")
         self._closing = threading.RLock()
         """Held while the loop ends: whoever calls `close` meanwhile returns when it has.
 
@@ -489,7 +489,7 @@ class _LoopSide:
             logger.error(
                 "the private loop did not end within shutdown_timeout=%s s", self._shutdown_timeout
             )
-        self.door.close()
+        self.executor.close()
 
     def end_unused(self) -> None:
         """The bridge was collected: nobody can send requests any more."""
@@ -504,10 +504,10 @@ class _LoopSide:
 
         False after `timeout` seconds.
         """
-        gate = ThreadGate()
-        if not self.handle.post_at_any_moment(lambda: when(gate.open)):
+        event = ThreadEvent()
+        if not self.handle.post_at_any_moment(lambda: when(event.set)):
             return True
-        return gate.wait(timeout)
+        return event.wait(timeout)
 
     def _when_empty(self, report: Callable[[], None]) -> None:
         self.takes_requests = False
@@ -545,7 +545,6 @@ class _Exchange(Iterator[bytes]):
         "_changes",
         "_client_is_gone",
         "_context",
-        "_echo",
         "_environ",
         "_gone",
         "_held",
@@ -553,6 +552,7 @@ class _Exchange(Iterator[bytes]):
         "_is_inner",
         "_last",
         "_left",
+        "_mirror_of_app",
         "_over",
         "_parts",
         "_reading",
@@ -574,7 +574,9 @@ class _Exchange(Iterator[bytes]):
         # A bridge that only its responses hold is not to be collected under them.
         self._bridge = bridge
         self._side = side
-        self._caller = Caller(side.handle, bridge._response_buffer, bridge._background_wait > 0)
+        self._caller = CallingThread(
+            side.handle, bridge._response_buffer, bridge._background_wait > 0
+        )
         self._scope = scope_from_environ(environ, bridge._root_path, side.state)
         self._response = ASGIResponse(self._scope["method"])
         self._context = own_context()
@@ -588,11 +590,11 @@ class _Exchange(Iterator[bytes]):
         self._environ = environ
         self._client_is_gone: Callable[[], bool] | None = None
         self._blocks = _NO_BLOCKS
-        self._echo: Echo | None = None
+        self._mirror_of_app: ContextMirror | None = None
         self._last = False
         self._left = False
         # The loop's.
-        self._task: Companion
+        self._task: BackgroundTask
         self._before: contextvars.Context
         """The app's context when it began."""
         self._seen: contextvars.Context
@@ -610,7 +612,7 @@ class _Exchange(Iterator[bytes]):
         self._held: bytes | None = None
         """The last part of the body, while it waits for how the app ends."""
         self._turns: int
-        self._receivers: list[Gate] = []  # tasks of the app that wait in receive()
+        self._receivers: list[LoopEvent] = []  # tasks of the app that wait in receive()
         self._sending = 0  # tasks of the app that wait in send()
         if self._body.small:
             # Before the loop knows of this exchange, so this thread may.
@@ -682,9 +684,9 @@ class _Exchange(Iterator[bytes]):
                     self._bridge._check_interval, self._check_loop
                 )
             self._caller.changes = self._caller.last_changes  # None of an app that was given up
-            self._repeat_changes()
-        elif not self._last and self._echo is not None:
-            self._echo.repeat({})
+            self._mirror_changes()
+        elif not self._last and self._mirror_of_app is not None:
+            self._mirror_of_app.apply({})
         self._forget_changes()
         error = self._caller.late_error_from_thread()
         if error is not None:
@@ -702,23 +704,23 @@ class _Exchange(Iterator[bytes]):
         """
         try:
             chunks, self._last = self._caller.take_from_thread(
-                self._bridge._check_interval, self._glance
+                self._bridge._check_interval, self._check_alive
             )
         except BaseException:
-            self._repeat_changes()
+            self._mirror_changes()
             self._forget_changes()
             self._leave()
             _log_late_error(self._caller.late_error_from_thread())
             raise
         if self._caller.changes is not None or self._changes is not None:
-            self._repeat_changes()
+            self._mirror_changes()
         if self._last and not self._bridge._background_wait:
             self._leave()  # before the server sends what was taken: no job waits for a slow client
         return chunks
 
-    def _glance(self) -> None:
+    def _check_alive(self) -> None:
         """While the app is silent: is there anybody left to wait for?"""
-        if self._client_is_gone is None:  # most requests are over before the first glance
+        if self._client_is_gone is None:  # most requests are over before the first check_alive
             looks = self._bridge._looks_for_client
             self._client_is_gone = _disconnect_probe(self._environ) if looks else bool
         if self._client_is_gone():
@@ -729,22 +731,22 @@ class _Exchange(Iterator[bytes]):
         if not self._side.private.thread.is_alive():
             raise BridgeClosed("the private event loop ended while this request was in flight")
 
-    def _repeat_changes(self) -> None:
+    def _mirror_changes(self) -> None:
         """Set in the caller's context what was set for it on the app's side: by a WSGI app behind
         both bridges, and by all of the app where the caller's context is this request's own.
         """
         by_thread, by_task = self._caller.changes, self._changes
-        if self._echo is None:
+        if self._mirror_of_app is None:
             if by_thread is None and by_task is None:
                 return
-            self._echo = Echo(context_lasts=not self._is_inner)
-        self._echo.repeat({**(by_thread or {}), **(by_task or {})})
+            self._mirror_of_app = ContextMirror(context_lasts=not self._is_inner)
+        self._mirror_of_app.apply({**(by_thread or {}), **(by_task or {})})
 
     def _forget_changes(self) -> None:
         """What the app has set may refer to this exchange: neither is to wait for the garbage
         collector.
         """
-        self._changes = self._echo = None
+        self._changes = self._mirror_of_app = None
 
     def _leave(self) -> None:
         if self._left:
@@ -759,7 +761,7 @@ class _Exchange(Iterator[bytes]):
         if not self._last:
             self._side.handle.post(self._caller_left_in_loop)
         for job in jobs:
-            self._side.door.run_in_fallback(job)
+            self._side.executor.run_in_fallback(job)
 
     def _read_body(self) -> None:
         """A job: the app waits for more of the request."""
@@ -795,10 +797,10 @@ class _Exchange(Iterator[bytes]):
         side = self._side
         try:
             if side.handle.backend == "asyncio":
-                if not side.door.entered_in_loop(self._caller):
-                    await side.door.enter_own_in_loop()
+                if not side.executor.entered_in_loop(self._caller):
+                    await side.executor.enter_own_in_loop()
             else:
-                current_caller.set(self._caller)
+                current_calling_thread.set(self._caller)
             self._before = self._seen = contextvars.copy_context()
             await self._bridge._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
@@ -999,15 +1001,15 @@ class _Exchange(Iterator[bytes]):
                         await self._side.handle.checkpoint()
                         continue
                     self._reading = self._caller.call_in_thread(self._read_body)
-            gate = self._side.handle.create_gate()
-            self._receivers.append(gate)
+            event = self._side.handle.create_event()
+            self._receivers.append(event)
             try:
-                await gate
+                await event
             except BaseException:  # cancelled: frameworks poll this way
                 self._reads_on = False
                 raise
             finally:
-                self._receivers.remove(gate)
+                self._receivers.remove(event)
 
     def _took_body(self, part: bytes, ended: bool | None) -> None:
         """The thread has read `part`; `ended` None: the body breaks off with it.
@@ -1076,8 +1078,8 @@ class _Exchange(Iterator[bytes]):
         self._task.cancel()
 
     def _open_receivers(self) -> None:
-        for gate in self._receivers:
-            self._side.handle.open_gate(gate)
+        for event in self._receivers:
+            self._side.handle.set_event(event)
 
 
 _NO_BLOCKS: Iterator[bytes] = iter(())

@@ -20,18 +20,18 @@ from wsgiref.util import FileWrapper
 
 import anyio
 
-from ._app_call import AppCall, AppSetting, exchange_over
-from ._arguments import count, imported_app, seconds
-from ._crossing.ambient import Ambient
+from ._app_call import AppBinding, AppCall, exchange_over
 from ._crossing.at_exit import closed_at_exit
 from ._crossing.body import ChannelReader
-from ._crossing.caller import current_caller
+from ._crossing.calling_thread import current_calling_thread
 from ._crossing.channel import LoopToThread, ThreadToLoop
-from ._crossing.contexts import Changes, Echo, own_context
+from ._crossing.contexts import Changes, ContextMirror, own_context
 from ._crossing.fork import reset_in_child
-from ._crossing.gate import ThreadGate
-from ._crossing.loops import Companion, Interrupt, running_loop, running_loop_handle
-from ._crossing.workers import Job, Prospect, QueueFull, WorkerPool
+from ._crossing.loop_binding import LoopBinding
+from ._crossing.loops import BackgroundTask, CancelScope, running_loop, running_loop_handle
+from ._crossing.thread_event import ThreadEvent
+from ._crossing.workers import Admission, Job, QueueFull, WorkerPool
+from ._options import count, imported_app, seconds
 from ._protocol.blocks import SPLIT_BYTES, blocks
 from ._protocol.environ import environ_from_scope, environ_template
 from .errors import (
@@ -345,7 +345,7 @@ class WSGIToASGI:
                 pool = self._pool = WorkerPool(
                     limit=self._workers,
                     max_queued=self._max_queued,
-                    max_away=self._max_streams,
+                    max_detached=self._max_streams,
                     stream_after=self._stream_after,
                     name="wsgi_asgi_bridge-worker",
                 )
@@ -361,11 +361,11 @@ class WSGIToASGI:
         """
         if (pool := self._pool) is None:
             return
-        gate = ThreadGate()
-        _uninterrupted(partial(pool.drain, gate.open))
-        if not gate.wait(self._shutdown_timeout):
+        event = ThreadEvent()
+        _uninterrupted(partial(pool.drain, event.set))
+        if not event.wait(self._shutdown_timeout):
             self._break_all(pool)
-            if not gate.wait(self._settings.tick):
+            if not event.wait(self._settings.tick):
                 self._report_left(pool)
         self._let_go(pool)
 
@@ -374,14 +374,14 @@ class WSGIToASGI:
         if (pool := self._pool) is None:
             return
         handle = self._side().handle
-        gate = handle.create_gate()
+        event = handle.create_event()
 
         def report() -> None:
-            handle.post(lambda: handle.open_gate(gate))
+            handle.post(lambda: handle.set_event(event))
 
         pool.drain(report)
         with anyio.move_on_after(self._shutdown_timeout):
-            await gate
+            await event
         if not pool.drained():
             self._break_all(pool)
             await anyio.sleep(self._settings.tick)
@@ -428,7 +428,7 @@ class WSGIToASGI:
             threads=sum(pool.threads for pool in counts),
             idle=sum(pool.idle for pool in counts),
             busy=sum(pool.busy for pool in counts),
-            streaming=sum(pool.away for pool in counts),
+            streaming=sum(pool.detached for pool in counts),
             queued=sum(pool.queued for pool in counts),
             in_flight=sum(len(side.exchanges) for side in sides),
             completed=total.completed,
@@ -484,8 +484,8 @@ class _LoopSide:
         self.handle = running_loop_handle()
         self.loop = self.handle.loop
         self.settings = bridge._settings
-        self.app_setting = AppSetting(
-            bridge._app, Ambient(self.handle), bridge._settings.stall_timeout
+        self.app_setting = AppBinding(
+            bridge._app, LoopBinding(self.handle), bridge._settings.stall_timeout
         )
         self._bridge = bridge
         self.exchanges: set[_Exchange] = set()
@@ -495,8 +495,8 @@ class _LoopSide:
         self._ticked = 0.0
         self._waited = 0.0
         """Seconds that this loop has waited for its clients; see `_tick`."""
-        self._beating = False
-        self._beat = 0
+        self._round_is_due = False
+        self._watch_round = 0
         self.counts = _Counts()
 
     def use_app(self, app: WSGIApp) -> None:
@@ -509,7 +509,7 @@ class _LoopSide:
         self._ticked = monotonic()
         self.handle.call_later(self.settings.tick, self._tick)
 
-    def submit(self, job: Job) -> Prospect:
+    def submit(self, job: Job) -> Admission:
         """Give the job to the pool, as WorkerPool.submit does; a pool that was shut down meanwhile
         is replaced.
         """
@@ -548,28 +548,28 @@ class _LoopSide:
         if self.pool is not None:
             self.pool.release_long_streams()
 
-    def beat_of_queue(self) -> int:
+    def current_watch_round(self) -> int:
         """The beat in which a request comes to wait behind others.
 
         It begins a moment later as a rule; only one that has not after a whole beat is worth a task
         that watches its client. They are not listed: a list would keep them after their end.
         """
-        if not self._beating:
-            self._beating = True
+        if not self._round_is_due:
+            self._round_is_due = True
             self.handle.call_later(QUEUE_GRACE_SECONDS, self._watch_those_behind)
-        return self._beat
+        return self._watch_round
 
     def _watch_those_behind(self) -> None:
-        before, self._beat = self._beat, self._beat + 1
-        self._beating = False
+        before, self._watch_round = self._watch_round, self._watch_round + 1
+        self._round_is_due = False
         for exchange in list(self.exchanges):
-            if exchange.behind_since is None:
+            if exchange.queued_in_round is None:
                 continue
-            if exchange.behind_since < before:
-                exchange.behind_since = None
+            if exchange.queued_in_round < before:
+                exchange.queued_in_round = None
                 exchange.watch_unless_begun()
             else:
-                self.beat_of_queue()
+                self.current_watch_round()
 
     def break_all(self) -> None:
         for exchange in list(self.exchanges):
@@ -593,9 +593,7 @@ class _Exchange:
         "_call",
         "_came",
         "_collecting",
-        "_companion",
         "_cut",
-        "_echo",
         "_gone",
         "_holds_back",
         "_is_chunked",
@@ -604,9 +602,11 @@ class _Exchange:
         "_is_slow",
         "_job",
         "_length",
+        "_mirror_of_app",
         "_out",
         "_outcome",
         "_polled",
+        "_pump_task",
         "_quiet_since",
         "_receive",
         "_scope",
@@ -619,7 +619,7 @@ class _Exchange:
         "_unread",
         "_unread_since",
         "_waiting_since",
-        "behind_since",
+        "queued_in_round",
     )
 
     def __init__(self, side: _LoopSide, scope: Any, receive: Any, send: Any) -> None:
@@ -629,15 +629,15 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._types = _HTTP if scope["type"] == "http" else _WEBSOCKET
-        self._cut: Interrupt
+        self._cut: CancelScope
         # The app.
         self._out = ThreadToLoop(side.handle, side.settings.response_buffer)
         self._call: AppCall | None = None
         self._job: Job | None = None
         """`_call`, as the pool runs it."""
-        self._echo: Echo | None = None
+        self._mirror_of_app: ContextMirror | None = None
         """What the app's thread has set in its context, in this one."""
-        self.behind_since: int | None = None
+        self.queued_in_round: int | None = None
         """The beat of the queue in which it was put behind other requests, until it is watched."""
         # The request's body.
         self._length: int | None = None
@@ -663,7 +663,7 @@ class _Exchange:
         self._holds_back = False
         """The client waits for `100 Continue`."""
         # The client.
-        self._companion: Companion | None = None
+        self._pump_task: BackgroundTask | None = None
         self._waiting_since: float | None = None
         """Since when a receive() or send() is pending: the client is waited for."""
         self._is_given_up = False
@@ -687,7 +687,7 @@ class _Exchange:
         side.exchanges.add(self)
         if not side.ticking:
             side.begin_ticking()
-        cut = self._cut = side.handle.interrupt()
+        cut = self._cut = side.handle.cancel_scope()
         try:
             with cut:
                 await self._serve()
@@ -716,13 +716,13 @@ class _Exchange:
                 side.counts.completed += 1
             else:
                 side.counts.add(self._outcome or _FAILED)
-            if self._companion is not None:
-                self._companion.cancel()
+            if self._pump_task is not None:
+                self._pump_task.cancel()
                 # A cancelled task keeps its traceback, which leads here.
-                self._companion = None
+                self._pump_task = None
             # The call refers to the environ, which refers to this exchange: apart, neither waits
             # for the garbage collector.
-            self._call = self._job = self._echo = None
+            self._call = self._job = self._mirror_of_app = None
             if self._body is not None:
                 # For a thread of the app's own that still reads.
                 self._body.break_in_loop(exchange_over)
@@ -753,7 +753,7 @@ class _Exchange:
             environ.update(settings.extra_environ)
         before = own_context()
         # Where the calls of both bridges are nested, the outer one's thread waits for this app.
-        caller = current_caller.get(None) if "wsgi_environ" in self._scope else None
+        caller = current_calling_thread.get(None) if "wsgi_environ" in self._scope else None
         call = self._call = AppCall(
             side.app_setting, environ, self._out, before, caller, self._stall_from_thread
         )
@@ -765,19 +765,19 @@ class _Exchange:
             run = partial(call.run_with_body, reader, run)
         job = self._job = partial(before.copy().run, run)  # type: ignore[call-arg]
         try:
-            prospect = side.submit(job)
+            admission = side.submit(job)
         except QueueFull:
             await self._answer(503, "Too many requests are waiting.", busy=True)
             return
         except BridgeClosed as exc:
             await self._answer(503, str(exc), busy=True)
             return
-        if prospect is not _NOW:
+        if admission is not _STARTING:
             # Who leaves now must not take a thread later (W-FLOW-4).
-            if prospect is Prospect.BUSY:
+            if admission is Admission.SATURATED:
                 self.watch()
             else:
-                self.behind_since = side.beat_of_queue()
+                self.queued_in_round = side.current_watch_round()
         await first
         await self._send_response(call)
         if call.error is not None or call.late_error is not None:
@@ -795,13 +795,13 @@ class _Exchange:
                 status, headers = call.head
                 whole = self._sent_head = True
                 if call.changes is not None:
-                    self._repeat(call, call.changes)
-                self._waiting_since = _NOT_SEEN
+                    self._mirror(call, call.changes)
+                self._waiting_since = CLOCK_NOT_STARTED
                 await send({"type": start, "status": status, "headers": headers})
                 if call.last_changes is not None:
-                    self._repeat(call, call.last_changes)
+                    self._mirror(call, call.last_changes)
                 self._answered = True
-                self._waiting_since = _NOT_SEEN
+                self._waiting_since = CLOCK_NOT_STARTED
                 await send({"type": body_part, "body": chunks[0], "more_body": False})
                 self._waiting_since = None
             else:
@@ -814,10 +814,10 @@ class _Exchange:
             raise self._disconnected() from exc
         if whole and self._outcome is None:
             self._outcome = _COMPLETED
-        if not out.left_in_time:
-            await out.left_in_loop()
+        if not out.finished_at_take:
+            await out.wait_finished_in_loop()
         if call.last_changes is not None:
-            self._repeat(call, call.last_changes)
+            self._mirror(call, call.last_changes)
 
     async def _send_pieces(self, call: AppCall, chunks: list[bytes], ended: bool) -> bool:
         """Send a body that comes in pieces, `chunks` first. Whether it came to its end."""
@@ -831,12 +831,12 @@ class _Exchange:
             if not self._sent_head and call.head is not None:
                 self._sent_head = True
                 if call.changes is not None:
-                    self._repeat(call, call.changes)
+                    self._mirror(call, call.changes)
                 status, headers = call.head
-                self._waiting_since = _NOT_SEEN
+                self._waiting_since = CLOCK_NOT_STARTED
                 await send({"type": start, "status": status, "headers": headers})
             if ended and call.last_changes is not None:
-                self._repeat(call, call.last_changes)
+                self._mirror(call, call.last_changes)
             sent = 0
             pieces = blocks(chunks)
             piece = next(pieces, _END)
@@ -846,7 +846,7 @@ class _Exchange:
                 # With the last message the server may report a disconnect that only says that
                 # all is over.
                 self._answered = not more
-                self._waiting_since = _NOT_SEEN
+                self._waiting_since = CLOCK_NOT_STARTED
                 await send({"type": body_part, "body": piece, "more_body": more})
                 if not more:
                     break
@@ -869,13 +869,13 @@ class _Exchange:
                 await side.handle.checkpoint()
             chunks, ended = out.taken_in_loop() or await out.take_in_loop()
 
-    def _repeat(self, call: AppCall, changes: Changes) -> None:
+    def _mirror(self, call: AppCall, changes: Changes) -> None:
         """Set in the context of the ASGI task what the app has set in its own, and let a WSGI
         server's thread that waits for both bridges do so too.
         """
-        if self._echo is None:
-            self._echo = Echo()
-        self._echo.repeat(changes)
+        if self._mirror_of_app is None:
+            self._mirror_of_app = ContextMirror()
+        self._mirror_of_app.apply(changes)
         if call.caller is not None:
             call.caller.changes = changes
 
@@ -930,7 +930,7 @@ class _Exchange:
             headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
         if self._scope.get("method") == "HEAD":
             body = b""
-        self._waiting_since = _NOT_SEEN
+        self._waiting_since = CLOCK_NOT_STARTED
         try:
             await self._send({"type": start, "status": status, "headers": headers})
             self._answered = True
@@ -943,7 +943,7 @@ class _Exchange:
         raises any more.
         """
         call = self._call
-        if call is not None and self._out.heard():
+        if call is not None and self._out.finished_before_break():
             call.log_unraised_error()
 
     # ------------------------------------------------------------ the request's body
@@ -983,7 +983,7 @@ class _Exchange:
         """
         length = self._length
         self._collecting = True
-        self._waiting_since = _NOT_SEEN
+        self._waiting_since = CLOCK_NOT_STARTED
         body: Any
         stream = None
         if length is None and (self._is_chunked or _may_converse(environ)):
@@ -1041,7 +1041,7 @@ class _Exchange:
         `small_body` and without a pause, since some apps read nothing without a length (Django);
         else a stream, since its client may converse with the app, and wait for its first word.
         """
-        settled = self._settled = self._side.handle.create_gate()
+        settled = self._settled = self._side.handle.create_event()
         self._note_progress(len(first))
         stream = self._body_stream(first)
         await settled
@@ -1056,16 +1056,16 @@ class _Exchange:
         """Of a body that is collected `size` bytes have come; too few do not set the clock anew
         (W-IN-7).
         """
-        self._quiet_since = _NOT_SEEN
+        self._quiet_since = CLOCK_NOT_STARTED
         self._came += size
         if self._came >= self._settings.least_upload:
             self._came = 0
-            self._waiting_since = _NOT_SEEN
+            self._waiting_since = CLOCK_NOT_STARTED
 
     def _settle(self) -> None:
         settled, self._settled = self._settled, None
         if settled is not None:
-            self._side.handle.open_gate(settled)
+            self._side.handle.set_event(settled)
 
     def _refuse_large_body(self, size: int) -> None:
         limit = self._settings.max_body_size
@@ -1137,12 +1137,12 @@ class _Exchange:
         its body.
         """
         if (
-            self._companion is None
+            self._pump_task is None
             and not self._aborted
             and (not self._holds_back or self._sent_head)
         ):
             self._unread_since = None
-            self._companion = self._side.handle.spawn(self._pump)
+            self._pump_task = self._side.handle.spawn(self._pump)
 
     async def _pump(self) -> None:
         """From here on the only caller of receive() (W-FLOW-2): feeds the body, then waits for the
@@ -1205,7 +1205,7 @@ class _Exchange:
                 break
             if not has_room:
                 self._settle()
-                self._unread_since = _NOT_SEEN
+                self._unread_since = CLOCK_NOT_STARTED
                 if await body.wait_for_room_in_loop():
                     unbroken = 0
                 self._unread_since = None
@@ -1235,7 +1235,7 @@ class _Exchange:
     # ------------------------------------------------------------ endings
 
     def watch_unless_begun(self) -> None:
-        if self._companion is None and self._job is not None and self._side.has_queued(self._job):
+        if self._pump_task is None and self._job is not None and self._side.has_queued(self._job):
             self.watch()
 
     def look_at_client(self, now: float) -> None:
@@ -1247,7 +1247,7 @@ class _Exchange:
         if (
             self._unread_since is not None
             and self._body is not None
-            and self._companion is not None
+            and self._pump_task is not None
             and self._is_responding()
         ):
             self._look_at_unread_body(self._body, now)
@@ -1255,11 +1255,11 @@ class _Exchange:
         if since is None:
             # The app works. Whether its client is still there is worth a task for the slow ones.
             if self._is_slow and not self._answered:
-                if self._holds_back and self._companion is None:
+                if self._holds_back and self._pump_task is None:
                     self._look_at_held_body(now)
                 self.watch()
             self._is_slow = True
-        elif since is _NOT_SEEN:
+        elif since is CLOCK_NOT_STARTED:
             self._waiting_since = now
         elif self._gone:
             self._end_for_disconnect()
@@ -1280,7 +1280,7 @@ class _Exchange:
 
     def _look_at_pause(self, now: float) -> None:
         """Of the client of an undeclared body; one that pauses may be waiting for the app."""
-        if self._quiet_since is _NOT_SEEN:
+        if self._quiet_since is CLOCK_NOT_STARTED:
             self._quiet_since = now
         elif self._quiet_since is not None and self._quiet_since <= now - self._settings.pause:
             self._settle()
@@ -1292,13 +1292,13 @@ class _Exchange:
     def _look_at_unread_body(self, body: LoopToThread, now: float) -> None:
         """An app that streams its response and leaves its request unread hides its client's
         leaving, which the server tells only behind the body: at last what is left of that is thrown
-        away (W-FLOW-3).
+        detached (W-FLOW-3).
         """
         if self._out.is_full():
-            self._unread_since = _NOT_SEEN  # the app sleeps for its client, and cannot read
+            self._unread_since = CLOCK_NOT_STARTED  # the app sleeps for its client, and cannot read
             return
         unread, begun = body.held_in_loop()
-        if self._unread_since is _NOT_SEEN or unread != self._unread:
+        if self._unread_since is CLOCK_NOT_STARTED or unread != self._unread:
             self._unread_since, self._unread = now, unread
             return
         patience = self._settings.stall_timeout
@@ -1341,7 +1341,7 @@ class _Exchange:
         if not self._aborted:
             self._note(outcome)
             self._break_off(reason)
-            self._cut.fire(reason())
+            self._cut.cancel(reason())
 
     def _break_off(self, reason: Callable[[], Exception]) -> None:
         """Let the worker find the exchange over at its next step; if none has begun, none will."""
@@ -1374,8 +1374,8 @@ class _FileWrapper(FileWrapper):
 
 _HTTP = ("http.response.start", "http.response.body")
 _WEBSOCKET = ("websocket.http.response.start", "websocket.http.response.body")
-_NOW = Prospect.NOW
-_NOT_SEEN = float("inf")
+_STARTING = Admission.STARTING
+CLOCK_NOT_STARTED = float("inf")
 """Since when a wait lasts that no tick has seen yet: its time begins with the first that does, so
 that nobody is given up early.
 """

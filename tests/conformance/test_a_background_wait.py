@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from asgiref.sync import sync_to_async
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     Exchange,
     Gate,
     InThread,
@@ -27,7 +27,7 @@ from tests.support.wsgi_driver import (
     upload_environ,
 )
 from wsgi_asgi_bridge import ASGIToWSGI
-from wsgi_asgi_bridge._crossing.caller import current_caller
+from wsgi_asgi_bridge._crossing.calling_thread import current_calling_thread
 
 Backend = dict[str, Any]
 LONG_SECONDS = 60.0
@@ -190,7 +190,7 @@ def test_a_read_that_had_not_begun_is_not_made_after_the_response(backend: Backe
     go_on = threading.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        thread = current_caller.get()
+        thread = current_calling_thread.get()
         assert thread.call_in_thread(lambda: must_happen(go_on, "the end of the response"))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive)

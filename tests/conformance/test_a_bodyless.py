@@ -3,7 +3,7 @@
 import threading
 from typing import Any
 
-from tests.support.wsgi_driver import on_every_backend, serve
+from tests.support.fake_wsgi_server import on_every_backend, serve
 from wsgi_asgi_bridge import ASGIToWSGI, ClientDisconnected
 
 PARTS = 100

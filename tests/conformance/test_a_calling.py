@@ -13,7 +13,7 @@ from wsgiref.validate import validator
 import anyio
 import pytest
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     BACKENDS,
     BodyInput,
     Exchange,
@@ -169,7 +169,7 @@ def test_first_use_from_many_threads_starts_one_loop(backend: dict[str, Any]) ->
 
 PRE_FORK = """
 import os, sys
-from tests.support.wsgi_driver import BACKENDS, end_this_process_after, respond, serve
+from tests.support.fake_wsgi_server import BACKENDS, end_this_process_after, respond, serve
 from wsgi_asgi_bridge import ASGIToWSGI
 
 end_this_process_after(20)

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     InThread,
     bridged,
     close_bridge,

@@ -19,7 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     BACKENDS,
     Exchange,
     Gate,
@@ -44,7 +44,7 @@ from tests.support.wsgi_driver import (
     whole_body,
 )
 from wsgi_asgi_bridge import AppError, ASGIToWSGI, BridgeClosed, ClientDisconnected, asgi_to_wsgi
-from wsgi_asgi_bridge._crossing.caller import Caller
+from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 
 pytestmark = on_every_backend
 
@@ -371,7 +371,7 @@ def test_closed_in_one_thread_and_iterated_in_another(
     of the two threads goes on first once the closing one has left the exchange for both.
     """
     left_for_both, iterated = threading.Event(), threading.Event()
-    leave = Caller.leave_from_thread
+    leave = CallingThread.leave_from_thread
 
     async def body(app: Watched, receive: Any, send: Any) -> None:
         await start(send)
@@ -379,7 +379,7 @@ def test_closed_in_one_thread_and_iterated_in_another(
         app.inside.set()
         await anyio.sleep_forever()
 
-    def leave_and_look_who_is_first(caller: Caller) -> list[Any]:
+    def leave_and_look_who_is_first(caller: CallingThread) -> list[Any]:
         jobs = leave(caller)
         left_for_both.set()
         if first == "the iteration":
@@ -401,7 +401,7 @@ def test_closed_in_one_thread_and_iterated_in_another(
         must_become(
             lambda: result._caller._parked is not None, "the sleep of the thread that iterates"
         )
-        monkeypatch.setattr(Caller, "leave_from_thread", leave_and_look_who_is_first)
+        monkeypatch.setattr(CallingThread, "leave_from_thread", leave_and_look_who_is_first)
         InThread(result.close, "close()").result()
         assert left_for_both.is_set()
         assert iterating.result() == []
@@ -654,7 +654,7 @@ def test_loop_shut_down_lets_requests_end(backend: dict[str, Any]) -> None:
 
 FORK = """
 import os, sys, threading
-from tests.support.wsgi_driver import *
+from tests.support.fake_wsgi_server import *
 from wsgi_asgi_bridge import ASGIToWSGI
 import anyio
 
@@ -745,7 +745,7 @@ def test_fork_in_mid_flight(backend: dict[str, Any], state: str) -> None:
 
 FORK_IN_THE_CALLING_THREAD = """
 import logging, os, sys, threading
-from tests.support.wsgi_driver import *
+from tests.support.fake_wsgi_server import *
 from wsgi_asgi_bridge import ASGIToWSGI
 import anyio
 

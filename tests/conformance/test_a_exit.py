@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.wsgi_driver import BACKENDS, bridged, respond, run_script, serve
+from tests.support.fake_wsgi_server import BACKENDS, bridged, respond, run_script, serve
 
 INTERRUPTED = r"""
 import asyncio, signal, threading
-from tests.support.wsgi_driver import BACKENDS, respond
+from tests.support.fake_wsgi_server import BACKENDS, respond
 from wsgi_asgi_bridge import ASGIToWSGI, BridgeClosed
 from wsgi_asgi_bridge._crossing.at_exit import closed_at_exit
 
@@ -137,7 +137,7 @@ def test_close_in_a_signals_handler() -> None:
 
 AT_EXIT = """
 import asyncio, logging, sys
-from tests.support.wsgi_driver import BACKENDS, respond, serve
+from tests.support.fake_wsgi_server import BACKENDS, respond, serve
 from wsgi_asgi_bridge import ASGIToWSGI
 
 async def app(scope, receive, send):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     SERVERS,
     BodyInput,
     Request,

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     BACKENDS,
     BodyInput,
     Exchange,
@@ -43,7 +43,7 @@ from wsgi_asgi_bridge import (
     ClientStalled,
     asgi_to_wsgi,
 )
-from wsgi_asgi_bridge._crossing.caller import current_caller
+from wsgi_asgi_bridge._crossing.calling_thread import current_calling_thread
 
 BUFFER = 16_384
 LARGE = 4 * 1024 * 1024
@@ -192,7 +192,7 @@ async def what_was_asked_of_the_caller() -> None:
     """
     await anyio.lowlevel.checkpoint()
     done = threading.Event()
-    assert current_caller.get().call_in_thread(done.set)
+    assert current_calling_thread.get().call_in_thread(done.set)
     await anyio.to_thread.run_sync(must_happen, done, "a job")
 
 

@@ -12,9 +12,8 @@ import anyio.lowlevel
 import pytest
 from asgiref.sync import sync_to_async
 
-from tests.support.asgi_driver import Client
-from tests.support.twice import asgi_twice, like
-from tests.support.wsgi_driver import (
+from tests.support.fake_asgi_server import Client
+from tests.support.fake_wsgi_server import (
     Exchange,
     Gate,
     InThread,
@@ -30,8 +29,9 @@ from tests.support.wsgi_driver import (
     start,
     stream,
 )
+from tests.support.twice import asgi_twice, like
 from wsgi_asgi_bridge import AppError, ClientDisconnected, asgi_to_wsgi
-from wsgi_asgi_bridge._crossing.caller import Caller
+from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 
 Backend = dict[str, Any]
 
@@ -192,14 +192,14 @@ def test_a_server_that_closes_early_gets_it_or_it_is_logged(
         raised.append(closing.error)
 
     def closing_before(step: str) -> None:
-        original = getattr(Caller, step)
+        original = getattr(CallingThread, step)
 
-        def late(self: Caller, *args: Any, **options: Any) -> Any:
+        def late(self: CallingThread, *args: Any, **options: Any) -> Any:
             if results and (step != "put_in_loop" or options.get("last")):
                 close_elsewhere()
             return original(self, *args, **options)
 
-        monkeypatch.setattr(Caller, step, late)
+        monkeypatch.setattr(CallingThread, step, late)
 
     for step, logs in (("follow_with_error_in_loop", 1), ("put_in_loop", 0)):
         closing_before(step)

@@ -18,8 +18,7 @@ import pytest
 import sniffio
 import uvloop
 
-from tests.support.interpreter import frees_at_once
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     BACKENDS,
     Exchange,
     Gate,
@@ -41,8 +40,9 @@ from tests.support.wsgi_driver import (
     turn_the_loop,
     with_turns,
 )
+from tests.support.interpreter import frees_at_once
 from wsgi_asgi_bridge import ASGIToWSGI, BridgeClosed, asgi_to_wsgi
-from wsgi_asgi_bridge._crossing.caller import Caller
+from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 
 # A-LOOP-1
 
@@ -630,7 +630,7 @@ def test_loop_thread_ends_with_close(backend: dict[str, Any]) -> None:
 
 
 AT_EXIT = """
-from tests.support.wsgi_driver import BACKENDS, end_this_process_after, respond, serve
+from tests.support.fake_wsgi_server import BACKENDS, end_this_process_after, respond, serve
 from wsgi_asgi_bridge import ASGIToWSGI
 
 end_this_process_after(20)
@@ -1047,9 +1047,9 @@ def test_a_loop_that_ends_before_it_has_begun_a_request_is_noticed(
     loops only asyncio's own surely ends before that step.
     """
     blocked, waits, release = threading.Event(), threading.Event(), threading.Event()
-    take = Caller.take_from_thread
+    take = CallingThread.take_from_thread
 
-    def noted(caller: Caller, *how: Any) -> Any:
+    def noted(caller: CallingThread, *how: Any) -> Any:
         waits.set()  # what it waits for is posted
         return take(caller, *how)
 
@@ -1066,7 +1066,7 @@ def test_a_loop_that_ends_before_it_has_begun_a_request_is_noticed(
         side = bridge._side
         assert side is not None
         side.handle.post(side.private._stop)
-        monkeypatch.setattr(Caller, "take_from_thread", noted)
+        monkeypatch.setattr(CallingThread, "take_from_thread", noted)
         late = Exchange(bridge)
         must_happen(waits, "the request to a loop that ends")
         release.set()

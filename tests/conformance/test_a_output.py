@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     Exchange,
     Gate,
     InThread,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     SERVERS,
     BodyInput,
     Environ,

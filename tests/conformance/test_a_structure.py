@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import anyio.lowlevel
 import pytest
 
-from tests.support.interpreter import threads_take_turns
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     InThread,
     bridged,
     echo,
@@ -23,8 +22,9 @@ from tests.support.wsgi_driver import (
     start,
     stream,
 )
+from tests.support.interpreter import threads_take_turns
 from wsgi_asgi_bridge import ASGIToWSGI
-from wsgi_asgi_bridge._crossing.event_bell import EventBell
+from wsgi_asgi_bridge._crossing.eventfd_wakeup import EventfdWakeup
 
 REQUESTS = 50
 
@@ -115,7 +115,7 @@ class Counted:
                 result.close()
 
 
-@pytest.fixture(params=["bell", "call_soon_threadsafe"])
+@pytest.fixture(params=["wakeup", "call_soon_threadsafe"])
 def counted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`with counted(app) as bridge:`, for both ways in which a loop is posted to."""
     loops: list[CountingLoop] = []
@@ -124,14 +124,14 @@ def counted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         loops.append(CountingLoop())
         return loops[-1]
 
-    def ring(bell: EventBell, callback: Callable[[], None]) -> None:
+    def ring(wakeup: EventfdWakeup, callback: Callable[[], None]) -> None:
         loops[-1].posts += 1
-        original_ring(bell, callback)
+        original_ring(wakeup, callback)
 
-    original_ring = EventBell.ring
-    monkeypatch.setattr(EventBell, "ring", ring)
-    if request.param != "bell":
-        monkeypatch.setattr(EventBell, "where_there_is_one", lambda loop: None)
+    original_ring = EventfdWakeup.wake
+    monkeypatch.setattr(EventfdWakeup, "wake", ring)
+    if request.param != "wakeup":
+        monkeypatch.setattr(EventfdWakeup, "create_if_supported", lambda loop: None)
 
     @contextmanager
     def counted(app: Any, **options: Any) -> Any:

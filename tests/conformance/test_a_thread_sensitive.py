@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     BodyInput,
     Exchange,
     Gate,

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     Client,
     Gate,
     answered,
@@ -17,7 +17,7 @@ from tests.support.asgi_driver import (
     serving,
     settle,
 )
-from tests.support.wsgi_driver import InThread, bridged, environ_for, on_every_backend, respond
+from tests.support.fake_wsgi_server import InThread, bridged, environ_for, on_every_backend, respond
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 other_app = app_returning([b"other"])

@@ -8,7 +8,7 @@ it would end in.
 
 import pytest
 
-from tests.support.wsgi_driver import run_script
+from tests.support.fake_wsgi_server import run_script
 
 INTERRUPTED = """
 import sys, threading, wsgi_asgi_bridge, pathlib

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import wsgi_asgi_bridge
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     Client,
     Gate,
     answered,
@@ -29,7 +29,7 @@ from tests.support.asgi_driver import (
     serving,
     settle,
 )
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     GeneratedInput,
     InThread,
     bridged,
@@ -42,7 +42,7 @@ from tests.support.wsgi_driver import (
     stream,
     upload_environ,
 )
-from wsgi_asgi_bridge._crossing.caller import current_caller
+from wsgi_asgi_bridge._crossing.calling_thread import current_calling_thread
 
 Environ = dict[str, Any]
 PACKAGE = str(Path(wsgi_asgi_bridge.__file__).parent)
@@ -124,7 +124,7 @@ def test_a_part_of_an_upload_crosses_once_each_way(backend: Any) -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         nonlocal posts
-        caller = current_caller.get()
+        caller = current_calling_thread.get()
         post = caller.loop.post
 
         def counting(callback: Any) -> bool:

@@ -7,9 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.asgi_driver import Client, answered, http_scope
-from tests.support.twice import asgi_twice, like, plainly, wsgi_twice
-from tests.support.wsgi_driver import (
+from tests.support.fake_asgi_server import Client, answered, http_scope
+from tests.support.fake_wsgi_server import (
     Backend,
     ScopeCapture,
     environ_for,
@@ -17,6 +16,7 @@ from tests.support.wsgi_driver import (
     respond,
     serve,
 )
+from tests.support.twice import asgi_twice, like, plainly, wsgi_twice
 
 # --- the reason phrase
 

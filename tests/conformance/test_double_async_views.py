@@ -7,9 +7,8 @@ import anyio.from_thread
 import pytest
 
 from tests.conformance.test_w_async_views import every_door
-from tests.support.asgi_driver import plain_app
-from tests.support.twice import wsgi_twice
-from tests.support.wsgi_driver import (
+from tests.support.fake_asgi_server import plain_app
+from tests.support.fake_wsgi_server import (
     Backend,
     BodyInput,
     Exchange,
@@ -19,6 +18,7 @@ from tests.support.wsgi_driver import (
     serve,
     upload_environ,
 )
+from tests.support.twice import wsgi_twice
 from wsgi_asgi_bridge import ClientDisconnected
 
 BUFFER = 1000

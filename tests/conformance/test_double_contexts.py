@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     Client,
     Gate,
     answered,
@@ -30,9 +30,7 @@ from tests.support.asgi_driver import (
     plain_app,
     serving,
 )
-from tests.support.interpreter import frees_at_once
-from tests.support.twice import asgi_twice, like, plainly, wsgi_twice
-from tests.support.wsgi_driver import (
+from tests.support.fake_wsgi_server import (
     Backend,
     bridged,
     environ_for,
@@ -44,6 +42,8 @@ from tests.support.wsgi_driver import (
     start,
     stream,
 )
+from tests.support.interpreter import frees_at_once
+from tests.support.twice import asgi_twice, like, plainly, wsgi_twice
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
 step: ContextVar[str] = ContextVar("step", default="none")

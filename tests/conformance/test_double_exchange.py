@@ -9,10 +9,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from tests.support import asgi_driver
-from tests.support.asgi_driver import Client, answered, calling, http_scope, post_scope
-from tests.support.twice import asgi_twice, like, wsgi_twice
-from tests.support.wsgi_driver import (
+from tests.support import fake_asgi_server
+from tests.support.fake_asgi_server import Client, answered, calling, http_scope, post_scope
+from tests.support.fake_wsgi_server import (
     Backend,
     BodyInput,
     Exchange,
@@ -28,6 +27,7 @@ from tests.support.wsgi_driver import (
     upload_environ,
     whole_body,
 )
+from tests.support.twice import asgi_twice, like, wsgi_twice
 from wsgi_asgi_bridge import AppError, ClientDisconnected
 
 
@@ -96,7 +96,7 @@ def test_a_body_is_read_while_it_arrives(backend: Backend) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         while part := environ["wsgi.input"].read(1000):
             echoed.append(part)
-        return asgi_driver.plain_app(environ, start_response)
+        return fake_asgi_server.plain_app(environ, start_response)
 
     body = BodyInput(bytes(range(256)) * 4096, piece=7000)
     with wsgi_twice(app, backend) as double:
@@ -150,7 +150,7 @@ def test_what_no_loop_survives_comes_out_as_the_cause(
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         if environ["PATH_INFO"] == "/next":
-            return asgi_driver.plain_app(environ, start_response)
+            return fake_asgi_server.plain_app(environ, start_response)
         raise error_type("out")
 
     with wsgi_twice(app, backend) as double:
@@ -165,17 +165,17 @@ Given = Callable[[dict[str, Any], Any], Any]
 
 def _a_list_with_close(environ: dict[str, Any], start_response: Any) -> Any:
     start_response("200 OK", [("Content-Length", "5")])
-    return asgi_driver.TrackedBody([b"hello"])
+    return fake_asgi_server.TrackedBody([b"hello"])
 
 
 def _a_stream(environ: dict[str, Any], start_response: Any) -> Any:
     start_response("200 OK", [])
-    return asgi_driver.TrackedBody([b"h", b"ello"])
+    return fake_asgi_server.TrackedBody([b"h", b"ello"])
 
 
 def _nothing(environ: dict[str, Any], start_response: Any) -> Any:
     start_response("204 No Content", [])
-    return asgi_driver.TrackedBody([])
+    return fake_asgi_server.TrackedBody([])
 
 
 @on_every_backend
@@ -188,7 +188,7 @@ def test_close_has_run_once_when_the_servers_close_returns(
     """W-OUT-5: as it has without bridges; who closes the response may rely on that. The last bytes
     do not wait for it.
     """
-    bodies: list[asgi_driver.TrackedBody] = []
+    bodies: list[fake_asgi_server.TrackedBody] = []
     all_arrived, returned = threading.Event(), threading.Event()
     in_time: list[bool] = []
 
@@ -218,7 +218,7 @@ def test_close_has_run_once_when_the_servers_close_returns(
 @on_every_backend
 def test_close_of_an_app_that_raised_has_run_once(backend: Backend) -> None:
     """W-OUT-5."""
-    body = asgi_driver.TrackedBody()
+    body = fake_asgi_server.TrackedBody()
     failure = AppFailure("in the body")
 
     def chunks() -> Iterator[bytes]:
@@ -226,7 +226,7 @@ def test_close_of_an_app_that_raised_has_run_once(backend: Backend) -> None:
         raise failure
 
     body._chunks = chunks()
-    with wsgi_twice(asgi_driver.app_returning(body), backend) as double:
+    with wsgi_twice(fake_asgi_server.app_returning(body), backend) as double:
         exchange = serve(double)
         assert exchange.raised() is failure
     assert body.closes == 1
@@ -243,8 +243,8 @@ def test_a_server_that_closes_early_does_not_wait_for_the_app(backend: Backend) 
         yield b"second"
         yield b"third"
 
-    body = asgi_driver.TrackedBody(chunks())
-    with wsgi_twice(asgi_driver.app_returning(body), backend) as double:
+    body = fake_asgi_server.TrackedBody(chunks())
+    with wsgi_twice(fake_asgi_server.app_returning(body), backend) as double:
         exchange = Exchange(double, hold=True)
         assert exchange.take() == b"first"
         exchange.hang_up()
@@ -260,7 +260,7 @@ def test_a_server_does_not_wait_for_an_app_that_the_middle_has_given_up(
     backend: Backend, how: str
 ) -> None:
     """W-FLOW-6, W-OUT-5: as by a time limit, whose answer is whole while the app still hangs."""
-    begun, go_on, closed = asgi_driver.Gate(), threading.Event(), threading.Event()
+    begun, go_on, closed = fake_asgi_server.Gate(), threading.Event(), threading.Event()
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         try:
@@ -310,7 +310,7 @@ def test_a_server_does_not_wait_for_an_app_that_the_answer_did_not_wait_for(
     """W-OUT-5: as Starlette's BaseHTTPMiddleware answers in the place of an app that it lets go on,
     or as an endless stream answers HEAD, where the middle makes GET of it.
     """
-    begun, go_on, closed = asgi_driver.Gate(), threading.Event(), threading.Event()
+    begun, go_on, closed = fake_asgi_server.Gate(), threading.Event(), threading.Event()
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         try:
@@ -409,7 +409,7 @@ def test_what_server_and_middleware_put_into_environ_reaches_the_app(backend: Ba
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         seen.update(environ)
-        return asgi_driver.plain_app(environ, start_response)
+        return fake_asgi_server.plain_app(environ, start_response)
 
     def middle(inner: Any) -> Any:
         async def middleware(scope: Any, receive: Any, send: Any) -> None:

@@ -11,9 +11,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.support.asgi_driver import Client, answered
-from tests.support.twice import asgi_twice, like, wsgi_twice
-from tests.support.wsgi_driver import (
+from tests.support.fake_asgi_server import Client, answered
+from tests.support.fake_wsgi_server import (
     Backend,
     Gate,
     environ_for,
@@ -23,6 +22,7 @@ from tests.support.wsgi_driver import (
     start,
     stream,
 )
+from tests.support.twice import asgi_twice, like, wsgi_twice
 
 cache: ContextVar[str] = ContextVar("cache", default="none")
 user: ContextVar[str] = ContextVar("user", default="nobody")

@@ -13,8 +13,14 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.fake_wsgi_server import (
+    Backend,
+    Exchange,
+    environ_for,
+    must_become,
+    on_every_backend,
+)
 from tests.support.twice import wsgi_twice
-from tests.support.wsgi_driver import Backend, Exchange, environ_for, must_become, on_every_backend
 
 # --- the language
 

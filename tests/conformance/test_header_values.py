@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.asgi_driver import app_returning, fetched
-from tests.support.wsgi_driver import bridged, on_every_backend, serve
+from tests.support.fake_asgi_server import app_returning, fetched
+from tests.support.fake_wsgi_server import bridged, on_every_backend, serve
 
 VALUES = [
     pytest.param(" csrftoken=abc; Path=/", "csrftoken=abc; Path=/", id="a space before"),

@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     DEADLINE_SECONDS,
     Client,
     Gate,

@@ -9,7 +9,7 @@ import anyio.from_thread
 import pytest
 from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     Client,
     Gate,
     answered,

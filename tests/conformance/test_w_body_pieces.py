@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     Client,
     Gate,
     Message,

@@ -23,7 +23,7 @@ from asgiref.compatibility import guarantee_single_callable, is_double_callable
 from asgiref.sync import async_to_sync, sync_to_async
 from werkzeug.middleware.lint import LintMiddleware
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     DEADLINE_SECONDS,
     Client,
     Gate,
@@ -40,7 +40,7 @@ from tests.support.asgi_driver import (
 )
 from wsgi_asgi_bridge import AppError, WSGIToASGI
 
-IMPORTABLE = "tests.support.asgi_driver:plain_app"
+IMPORTABLE = "tests.support.fake_asgi_server:plain_app"
 request_name: contextvars.ContextVar[str] = contextvars.ContextVar("request_name", default="unset")
 
 
@@ -533,10 +533,10 @@ async def test_app_by_import_string() -> None:
         ("", "''"),
         ("no.colon.in.it", "no.colon.in.it"),
         (":app", ":app"),
-        ("tests.support.asgi_driver:", "tests.support.asgi_driver:"),
+        ("tests.support.fake_asgi_server:", "tests.support.fake_asgi_server:"),
         ("tests.no_such_module:app", "no_such_module"),
-        ("tests.support.asgi_driver:no_such_name", "no_such_name"),
-        ("tests.support.asgi_driver:DEADLINE_SECONDS", "10.0"),
+        ("tests.support.fake_asgi_server:no_such_name", "no_such_name"),
+        ("tests.support.fake_asgi_server:DEADLINE_SECONDS", "10.0"),
     ],
 )
 def test_wrong_app_is_refused_at_construction(app: Any, named: str) -> None:

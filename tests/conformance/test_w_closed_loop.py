@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.asgi_driver import DEADLINE_SECONDS, TrackedBody, http_scope
+from tests.support.fake_asgi_server import DEADLINE_SECONDS, TrackedBody, http_scope
 from wsgi_asgi_bridge import WSGIToASGI
 
 PAUSE_SECONDS = 0.005

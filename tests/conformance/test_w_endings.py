@@ -23,7 +23,7 @@ import anyio.to_thread
 import pytest
 import uvloop
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     DEADLINE_SECONDS,
     Client,
     Gate,

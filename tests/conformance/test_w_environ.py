@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.middleware.lint import LintMiddleware
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     ABSENT,
     Client,
     Scope,

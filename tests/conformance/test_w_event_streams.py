@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.asgi_driver import Client, Gate, calling, http_scope, plain_app, serving, settle
+from tests.support.fake_asgi_server import (
+    Client,
+    Gate,
+    calling,
+    http_scope,
+    plain_app,
+    serving,
+    settle,
+)
 
 Environ = dict[str, Any]
 NEVER_SECONDS = 3600.0

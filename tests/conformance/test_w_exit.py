@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.wsgi_driver import run_script
+from tests.support.fake_wsgi_server import run_script
 
 REQUESTS = """
 import asyncio, atexit, gc, threading, time, weakref

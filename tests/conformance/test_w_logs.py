@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.asgi_driver import Client, answered, app_returning, http_scope, serving
+from tests.support.fake_asgi_server import Client, answered, app_returning, http_scope, serving
 
 FORGED = "\x1b[31m\r\nERROR: forged"
 

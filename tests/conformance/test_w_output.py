@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     Client,
     Gate,
     TrackedBody,

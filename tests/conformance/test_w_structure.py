@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio.lowlevel
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     DEADLINE_SECONDS,
     Client,
     Gate,

@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.asgi_driver import (
+from tests.support.fake_asgi_server import (
     Client,
     answered,
     app_returning,

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from tests.support.asgi_driver import Client, Gate, calling, http_scope, post_scope, serving
+from tests.support.fake_asgi_server import Client, Gate, calling, http_scope, post_scope, serving
 
 BUFFER = 1000
 PIECE = b"x" * 400

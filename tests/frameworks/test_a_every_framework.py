@@ -19,7 +19,7 @@ from tests.frameworks.django_project import django_asgi_app
 from tests.frameworks.gates import WAIT_SECONDS, Gates, wait_for
 from tests.frameworks.payloads import UPLOAD_BYTES, blocks_of, multipart, payload, summary
 from tests.frameworks.serving import caller_in_process, served_by_werkzeug
-from tests.support.wsgi_driver import environ_for, must_become
+from tests.support.fake_wsgi_server import environ_for, must_become
 from wsgi_asgi_bridge import ASGIToWSGI
 
 FRAMEWORKS: dict[str, Callable[[Gates, Path], Any]] = {

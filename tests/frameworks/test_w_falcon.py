@@ -8,7 +8,7 @@ import pytest
 from falcon import testing
 
 from tests.frameworks.gates import WAIT_SECONDS
-from tests.support.wsgi_driver import InThread
+from tests.support.fake_wsgi_server import InThread
 from wsgi_asgi_bridge import WSGIToASGI
 
 

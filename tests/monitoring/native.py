@@ -5,7 +5,7 @@ import anyio
 from tests.monitoring.clients import get_asgi, get_wsgi
 from tests.monitoring.traced_apps import traced_fastapi, traced_flask
 from tests.monitoring.traces import Lineage, Traces
-from tests.support.wsgi_driver import InThread
+from tests.support.fake_wsgi_server import InThread
 
 
 def native_flask_lineages(path: str, *, middleware: bool = False) -> list[Lineage]:

@@ -31,7 +31,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from tests.frameworks.serving import served_by_uvicorn
 from tests.monitoring.clients import get_asgi, get_wsgi
-from tests.support.wsgi_driver import InThread
+from tests.support.fake_wsgi_server import InThread
 from wsgi_asgi_bridge import ASGIToWSGI, ClientDisconnected, WSGIToASGI
 
 TOGETHER = 16

@@ -10,7 +10,7 @@ from opentelemetry import trace
 from tests.monitoring.clients import get_wsgi
 from tests.monitoring.sentry_process import raw_asgi_error_page
 from tests.monitoring.traces import Traces
-from tests.support.wsgi_driver import InThread, bridged, on_every_backend
+from tests.support.fake_wsgi_server import InThread, bridged, on_every_backend
 
 
 @on_every_backend

@@ -21,7 +21,12 @@ from tests.monitoring.clients import SPAN_ID, TRACE_ID, TRACEPARENT, get_asgi, g
 from tests.monitoring.native import native_fastapi_lineages, native_flask_lineages
 from tests.monitoring.traced_apps import FASTAPI_PATHS, FLASK_PATHS, traced_fastapi
 from tests.monitoring.traces import Traces, exceptions_of, under
-from tests.support.wsgi_driver import InThread, must_happen, on_asyncio_backends, on_every_backend
+from tests.support.fake_wsgi_server import (
+    InThread,
+    must_happen,
+    on_asyncio_backends,
+    on_every_backend,
+)
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 TOGETHER = 16

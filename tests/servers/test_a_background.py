@@ -30,7 +30,7 @@ def test_background_work_holds_neither_response_nor_thread(site: RunningSite) ->
         assert site.get("/works_in_background?name=work").body == b"accepted"
     assert site.answers_hello()
     assert not site.witness.is_noted("work done")
-    site.witness.open_gate("work")
+    site.witness.set_event("work")
     site.witness.wait_for("work done", DONE_SECONDS)
     assert site.waiting_tasks_become(tasks, DONE_SECONDS)
     assert [what for what, _ in site.witness.notes()].count("work done") == THREADS + 1

@@ -65,6 +65,6 @@ def assert_crash_harms_no_other(site: RunningSite, app: ASGIApp) -> None:
         for _ in range(3):
             assert site.get(f"/{app.__name__}").body == b"survived"
         assert site.answers_hello()
-        site.witness.open_gate(held)
+        site.witness.set_event(held)
         assert other.read_response().body == b"through"
     assert site.describe() == before

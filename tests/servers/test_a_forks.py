@@ -32,7 +32,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
     with running_site(request.param, BUSY, ready=accepts_connections) as site:
         yield site
         # The master cannot end before its own request has.
-        site.witness.open_gate(HELD_IN_MASTER)
+        site.witness.set_event(HELD_IN_MASTER)
 
 
 def test_child_starts_its_own_and_the_parent_goes_on(site: RunningSite) -> None:
@@ -45,7 +45,7 @@ def test_child_starts_its_own_and_the_parent_goes_on(site: RunningSite) -> None:
     assert site.answers_hello()
     startups = [pid for what, pid in site.witness.notes() if what == "startup"]
     assert startups == [master, worker]
-    site.witness.open_gate(HELD_IN_MASTER)
+    site.witness.set_event(HELD_IN_MASTER)
     site.witness.wait_for(f"{HELD_IN_MASTER} through", WAIT_SECONDS)
     assert (f"{HELD_IN_MASTER} through", master) in site.witness.notes()
 
@@ -53,7 +53,7 @@ def test_child_starts_its_own_and_the_parent_goes_on(site: RunningSite) -> None:
 def test_each_process_ends_its_own_lifespan(site: RunningSite) -> None:
     """A-LOOP-2"""
     worker = site.describe()["pid"]
-    site.witness.open_gate(HELD_IN_MASTER)
+    site.witness.set_event(HELD_IN_MASTER)
     site.witness.wait_for(f"{HELD_IN_MASTER} through", WAIT_SECONDS)
     site.stop()
     site.wait_until_ended()
@@ -111,7 +111,7 @@ def test_two_children_have_a_lifespan_each() -> None:
             held.send_head("GET", "/waits_at_gate?name=held", [("connection", "close")])
             site.witness.wait_for("held waits", WAIT_SECONDS)
             free = site.describe()["pid"]
-            site.witness.open_gate("held")
+            site.witness.set_event("held")
             assert held.read_response().body == b"through"
         startups = {pid for what, pid in site.witness.notes() if what == "startup"}
         assert len(startups) == 2

@@ -59,7 +59,7 @@ def test_events_arrive_one_by_one(site: RunningSite) -> None:
         client.read_head()
         for number in (1, 2, 3):
             assert client.read_body_exactly(9) == b"data: %d\n\n" % number
-            site.witness.open_gate(f"events-{number + 1}")
+            site.witness.set_event(f"events-{number + 1}")
         assert client.read_body() == b""
 
 

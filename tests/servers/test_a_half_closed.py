@@ -27,7 +27,7 @@ def test_half_closed_client_of_a_silent_app(target: str) -> None:
         else:
             with pytest.raises(AssertionError, match="'half left' not noted"):
                 site.witness.wait_for("half left", STAY_SECONDS)
-            site.witness.open_gate("half")
+            site.witness.set_event("half")
             assert client.read_response().body == b"through"
-        site.witness.open_gate("half")
+        site.witness.set_event("half")
         assert site.answers_hello()

@@ -54,7 +54,7 @@ def test_background_work_ends_before_the_lifespan(site: RunningSite) -> None:
     site.stop()
     with pytest.raises(AssertionError, match="'shutdown' not noted"):
         site.witness.wait_for("shutdown", STILL_SECONDS)
-    site.witness.open_gate("work")
+    site.witness.set_event("work")
     site.wait_until_ended()
     assert [what for what, _ in site.witness.notes()][2:] == ["work done", "shutdown"]
 

@@ -57,6 +57,6 @@ def test_pipelined_request_is_no_disconnect(site: RunningSite) -> None:
         client.send(request_head("GET", "/hello", [("host", "x"), ("connection", "close")]))
         with pytest.raises(AssertionError, match="'pipelined left' not noted"):
             site.witness.wait_for("pipelined left", STAY_SECONDS)
-        site.witness.open_gate("pipelined")
+        site.witness.set_event("pipelined")
         assert client.read_response().body == b"through"
     assert site.answers_hello()

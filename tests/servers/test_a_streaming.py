@@ -31,9 +31,9 @@ def test_events_arrive_one_by_one(site: RunningSite) -> None:
         client.send_head("GET", "/sends_events?name=events", [("connection", "close")])
         assert client.read_head().header("content-type") == "text/event-stream"
         assert client.read_body_exactly(9) == b"data: 1\n\n"
-        site.witness.open_gate("events-2")
+        site.witness.set_event("events-2")
         assert client.read_body_exactly(9) == b"data: 2\n\n"
-        site.witness.open_gate("events-3")
+        site.witness.set_event("events-3")
         assert client.read_body_exactly(9) == b"data: 3\n\n"
         assert client.read_body() == b""
 

@@ -199,10 +199,10 @@ class HandTurnedLoop:
         self.posts.append(callback)
         return True
 
-    def create_gate(self) -> HandGate:
+    def create_event(self) -> HandGate:
         return HandGate()
 
-    def open_gate(self, gate: HandGate) -> None:
+    def set_event(self, gate: HandGate) -> None:
         gate.opened = True
 
     def checkpoint(self) -> "HandCheckpoint":

@@ -8,8 +8,8 @@ from typing import Any
 import anyio.to_thread
 import uvloop
 
-from tests.support.asgi_driver import serving
-from tests.support.wsgi_driver import Backend, bridged, close_bridge
+from tests.support.fake_asgi_server import serving
+from tests.support.fake_wsgi_server import Backend, bridged, close_bridge
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 Middle = Callable[[Any], Any]

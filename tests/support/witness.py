@@ -42,7 +42,7 @@ class Witness:
 
     # The test's side
 
-    def open_gate(self, name: str) -> None:
+    def set_event(self, name: str) -> None:
         """Let everyone through who waits at this gate, or comes to it later."""
         self._gate(name).touch()
 

@@ -1,4 +1,4 @@
-"""caller.py: a thread that does not leave with the end, but runs jobs until the app is over."""
+"""calling_thread.py: a thread that stays after the end and runs jobs until the app is over."""
 
 import threading
 import time
@@ -14,30 +14,30 @@ from tests.support.interleaving import (
     ended,
     must_happen,
 )
-from wsgi_asgi_bridge._crossing.caller import Caller
+from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 
 BUDGET = 10
 
 
 @pytest.fixture
-def caller() -> Caller:
+def caller() -> CallingThread:
     """Its thread has taken the end."""
-    caller = Caller(HandTurnedLoop(), BUDGET, True)  # type: ignore[arg-type]
+    caller = CallingThread(HandTurnedLoop(), BUDGET, True)  # type: ignore[arg-type]
     caller.put_in_loop(b"all", last=True)
     assert ended(lambda: caller.take_from_thread(None, None)) == ([b"all"], True)
     return caller
 
 
-def lying(caller: Caller) -> LyingLock:
+def lying(caller: CallingThread) -> LyingLock:
     caller._lock = lock = LyingLock()  # type: ignore[assignment]
     return lock
 
 
-def running_jobs(caller: Caller) -> Blocking[None]:
+def running_jobs(caller: CallingThread) -> Blocking[None]:
     return Blocking(lambda: caller.run_jobs_from_thread(2 * WAIT_SECONDS))
 
 
-def test_jobs_run_until_the_app_is_over(caller: Caller) -> None:
+def test_jobs_run_until_the_app_is_over(caller: CallingThread) -> None:
     """A-OUT-9: those that waited, and those that come."""
     threads: list[threading.Thread] = []
     ran = threading.Event()
@@ -57,7 +57,7 @@ def test_jobs_run_until_the_app_is_over(caller: Caller) -> None:
     assert threads == [running.thread] * 2
 
 
-def test_jobs_that_wait_run_although_the_app_is_over(caller: Caller) -> None:
+def test_jobs_that_wait_run_although_the_app_is_over(caller: CallingThread) -> None:
     ran: list[str] = []
     assert caller.call_in_thread(lambda: ran.append("job"))
     caller.release_in_loop()
@@ -66,7 +66,7 @@ def test_jobs_that_wait_run_although_the_app_is_over(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("news", ["a job", "the app's end"])
-def test_news_as_the_thread_goes_to_sleep_are_noticed(caller: Caller, news: str) -> None:
+def test_news_as_the_thread_goes_to_sleep_are_noticed(caller: CallingThread, news: str) -> None:
     """Between its look and its sleep."""
     lock = lying(caller)
     ran: list[str] = []
@@ -83,7 +83,7 @@ def test_news_as_the_thread_goes_to_sleep_are_noticed(caller: Caller, news: str)
 
 
 @pytest.mark.parametrize("news", ["a job", "the app's end"])
-def test_news_that_meet_the_time_out_open_no_gate_twice(caller: Caller, news: str) -> None:
+def test_news_that_meet_the_time_out_open_no_gate_twice(caller: CallingThread, news: str) -> None:
     """The thread finds that it is being woken, and goes on."""
     lock = lying(caller)
     ran: list[str] = []
@@ -99,7 +99,7 @@ def test_news_that_meet_the_time_out_open_no_gate_twice(caller: Caller, news: st
     assert ran == (["job"] if news == "a job" else [])
 
 
-def test_the_wait_has_an_end(caller: Caller) -> None:
+def test_the_wait_has_an_end(caller: CallingThread) -> None:
     """A-OUT-9: for all jobs together; who leaves then gives back what comes later."""
     begun = time.monotonic()
     ended(lambda: caller.run_jobs_from_thread(TINY_SECONDS))
@@ -111,7 +111,7 @@ def test_the_wait_has_an_end(caller: Caller) -> None:
     assert not caller.call_in_thread(job)  # type: ignore[arg-type]
 
 
-def test_a_thread_that_another_one_leaves_for_waits_no_longer(caller: Caller) -> None:
+def test_a_thread_that_another_one_leaves_for_waits_no_longer(caller: CallingThread) -> None:
     parked = threading.Event()
     lock = lying(caller)
     lock.after("run_jobs_from_thread", parked.set)
@@ -121,7 +121,7 @@ def test_a_thread_that_another_one_leaves_for_waits_no_longer(caller: Caller) ->
     running.result()
 
 
-def test_what_a_job_raises_comes_out(caller: Caller) -> None:
+def test_what_a_job_raises_comes_out(caller: CallingThread) -> None:
     """Ctrl-C in the main thread."""
 
     def interrupted() -> None:
@@ -133,7 +133,7 @@ def test_what_a_job_raises_comes_out(caller: Caller) -> None:
 
 
 def test_where_the_app_is_over_first_the_thread_leaves_with_the_end() -> None:
-    caller = Caller(HandTurnedLoop(), BUDGET, True)  # type: ignore[arg-type]
+    caller = CallingThread(HandTurnedLoop(), BUDGET, True)  # type: ignore[arg-type]
     caller.put_in_loop(b"all", last=True)
     caller.release_in_loop()
     assert ended(lambda: caller.take_from_thread(None, None)) == ([b"all"], True)

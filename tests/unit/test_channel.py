@@ -28,8 +28,8 @@ from tests.support.interleaving import (
     stepped,
 )
 from wsgi_asgi_bridge._crossing.channel import LoopToThread, Piece, ThreadToLoop
-from wsgi_asgi_bridge._crossing.gate import ThreadGate
 from wsgi_asgi_bridge._crossing.loops import running_loop_handle
+from wsgi_asgi_bridge._crossing.thread_event import ThreadEvent
 
 BUDGET = 10
 
@@ -118,7 +118,7 @@ def test_a_whole_body_and_the_threads_end_are_one_hand_over(
         loop.turn()
         taking.step()
         assert taking.result() == ([b"x" * BUDGET, b"y" * BUDGET], True)
-    stepped(out.left_in_loop())
+    stepped(out.wait_finished_in_loop())
     assert loop.post_count == 1
 
 
@@ -156,7 +156,7 @@ def test_what_was_expected_and_comes_opens_the_gate_once(
     loop.turn()
     assert gate.opened
     assert out.taken_in_loop() == ([b"all"], True)
-    assert out.left_in_time
+    assert out.finished_at_take
 
 
 def test_a_thread_that_has_yet_to_leave_has_not_left_in_time(
@@ -165,8 +165,8 @@ def test_a_thread_that_has_yet_to_leave_has_not_left_in_time(
     out.expect_in_loop()
     out.end_from_thread([b"all"], left=False)
     assert out.taken_in_loop() == ([b"all"], True)
-    assert not out.left_in_time
-    with HandTask(out.left_in_loop()) as leaving:
+    assert not out.finished_at_take
+    with HandTask(out.wait_finished_in_loop()) as leaving:
         assert not leaving.step()
         out.leave_from_thread()
         loop.turn()
@@ -194,7 +194,7 @@ def test_the_end_may_come_long_after_the_last_chunk(out: ThreadToLoop) -> None:
     assert stepped(out.take_in_loop()) == ([b"one"], False)
     out.end_from_thread([], left=False)
     assert stepped(out.take_in_loop()) == ([], True)
-    with HandTask(out.left_in_loop()) as leaving:
+    with HandTask(out.wait_finished_in_loop()) as leaving:
         assert not leaving.step()
 
 
@@ -207,13 +207,13 @@ def test_a_thread_that_leaves_ends_a_body_that_it_did_not_end(
         loop.turn()
         taking.step()
         assert taking.result() == ([], True)
-    stepped(out.left_in_loop())
+    stepped(out.wait_finished_in_loop())
 
 
 def test_the_task_waits_for_the_thread_to_leave(out: ThreadToLoop, loop: HandTurnedLoop) -> None:
     out.end_from_thread([b"body"], left=False)
     stepped(out.take_in_loop())
-    with HandTask(out.left_in_loop()) as leaving:
+    with HandTask(out.wait_finished_in_loop()) as leaving:
         assert not leaving.step()
         assert not out.left()
         out.leave_from_thread()
@@ -361,7 +361,7 @@ def test_a_break_wakes_the_thread_that_waits_for_room(out: ThreadToLoop) -> None
         out.put_from_thread(b"x")
 
 
-@pytest.mark.parametrize("step", ["take_in_loop", "left_in_loop"])
+@pytest.mark.parametrize("step", ["take_in_loop", "wait_finished_in_loop"])
 def test_a_break_wakes_the_task_with_the_reason(out: ThreadToLoop, step: str) -> None:
     with HandTask[object](getattr(out, step)()) as waiting:
         assert not waiting.step()
@@ -418,7 +418,7 @@ def test_a_put_as_the_task_goes_to_sleep_wakes_it(
 
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("ending", ["end", "leave", "break"])
-@pytest.mark.parametrize("step", ["take_in_loop", "left_in_loop"])
+@pytest.mark.parametrize("step", ["take_in_loop", "wait_finished_in_loop"])
 def test_an_ending_as_the_task_goes_to_sleep_wakes_it(
     out: ThreadToLoop, loop: HandTurnedLoop, step: str, ending: str, place: str
 ) -> None:
@@ -477,14 +477,14 @@ def test_a_release_after_the_wait_was_given_up_opens_no_gate(
     assert [gate.wait(TINY_SECONDS) for gate in gates] == [False]
 
 
-def gates_made(monkeypatch: pytest.MonkeyPatch) -> list[ThreadGate]:
-    gates: list[ThreadGate] = []
+def gates_made(monkeypatch: pytest.MonkeyPatch) -> list[ThreadEvent]:
+    gates: list[ThreadEvent] = []
 
-    def make_gate() -> ThreadGate:
-        gates.append(ThreadGate())
+    def make_gate() -> ThreadEvent:
+        gates.append(ThreadEvent())
         return gates[-1]
 
-    monkeypatch.setattr("wsgi_asgi_bridge._crossing.channel.ThreadGate", make_gate)
+    monkeypatch.setattr("wsgi_asgi_bridge._crossing.channel.ThreadEvent", make_gate)
     return gates
 
 
@@ -524,7 +524,7 @@ def test_any_sequence_of_puts_takes_and_releases_equals_a_list(
             out.release_in_loop(len(taken.pop(0)))
     out.end_from_thread(rest, left=True)
     assert stepped(out.take_in_loop()) == (waiting + rest, True)
-    stepped(out.left_in_loop())
+    stepped(out.wait_finished_in_loop())
 
 
 # ================================================================ LoopToThread
@@ -777,7 +777,7 @@ async def test_a_thread_and_a_loop_exchange_a_body_through_a_small_budget() -> N
             chunks, over = await out.take_in_loop()
             taken += chunks
             out.release_in_loop(sum(map(len, chunks)))
-        await out.left_in_loop()
+        await out.wait_finished_in_loop()
     await thread.result_in_loop()
     assert taken == BODY
 

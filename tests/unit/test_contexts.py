@@ -8,7 +8,13 @@ import pytest
 from asgiref.local import Local
 from asgiref.sync import SyncToAsync
 
-from wsgi_asgi_bridge._crossing.contexts import Echo, changes, notes_on, own_context, unchanged
+from wsgi_asgi_bridge._crossing.contexts import (
+    ContextMirror,
+    changes,
+    notes_on,
+    own_context,
+    unchanged,
+)
 
 first: ContextVar[Any] = ContextVar("first")
 second: ContextVar[Any] = ContextVar("second", default="default")
@@ -90,30 +96,30 @@ def run_in_empty_context(test: Any) -> Any:
 @run_in_empty_context
 def test_an_echo_sets_and_takes_back() -> None:
     first.set("mine")
-    echo = Echo()
-    echo.repeat({first: 1, second: 2})
+    echo = ContextMirror()
+    echo.apply({first: 1, second: 2})
     assert (first.get(), second.get()) == (1, 2)
-    echo.repeat({first: 3})
+    echo.apply({first: 3})
     assert (first.get(), second.get()) == (3, "default")
-    echo.repeat({})
+    echo.apply({})
     assert (first.get(), second.get()) == ("mine", "default")
     assert second not in copy_context()
 
 
 @run_in_empty_context
 def test_what_the_caller_sets_meanwhile_stands() -> None:
-    echo = Echo()
-    echo.repeat({first: 1, second: 1})
+    echo = ContextMirror()
+    echo.apply({first: 1, second: 1})
     first.set("mine")
-    echo.repeat({first: 1, second: 2})
+    echo.apply({first: 1, second: 2})
     assert (first.get(), second.get()) == ("mine", 2)
-    echo.repeat({})
+    echo.apply({})
     assert (first.get(), second.get()) == ("mine", "default")
 
 
 @run_in_empty_context
 def test_the_echo_of_a_request_is_gone_for_the_next() -> None:
-    Echo(context_lasts=True).repeat({first: 1})
+    ContextMirror(context_lasts=True).apply({first: 1})
     assert first.get() == 1
     assert first not in own_context()
     assert first not in copy_context()
@@ -122,7 +128,7 @@ def test_the_echo_of_a_request_is_gone_for_the_next() -> None:
 @run_in_empty_context
 def test_the_echo_in_a_tasks_context_is_gone_for_the_next_request_at_least() -> None:
     first.set("mine")
-    Echo().repeat({first: 1, second: 2})
+    ContextMirror().apply({first: 1, second: 2})
     assert first.get() == 1
     for _ in range(2):
         own = own_context()
@@ -132,12 +138,12 @@ def test_the_echo_in_a_tasks_context_is_gone_for_the_next_request_at_least() -> 
 
 @run_in_empty_context
 def test_echoes_in_one_context_are_all_gone_for_the_next_request() -> None:
-    outer, inner = Echo(context_lasts=True), Echo(context_lasts=True)
-    outer.repeat({first: "outer"})
+    outer, inner = ContextMirror(context_lasts=True), ContextMirror(context_lasts=True)
+    outer.apply({first: "outer"})
     assert first not in own_context()
-    inner.repeat({first: "inner", second: "inner"})
-    outer.repeat({first: "outer at its end"})
-    inner.repeat({first: "inner", second: "inner at its end"})
+    inner.apply({first: "inner", second: "inner"})
+    outer.apply({first: "outer at its end"})
+    inner.apply({first: "inner", second: "inner at its end"})
     assert first.get() == "outer at its end"
     own = own_context()
     assert first not in own
@@ -148,10 +154,10 @@ def test_echoes_in_one_context_are_all_gone_for_the_next_request() -> None:
 
 @run_in_empty_context
 def test_what_another_echo_had_set_is_what_a_later_one_goes_back_to() -> None:
-    Echo().repeat({first: "earlier"})
-    later = Echo()
-    later.repeat({first: "later"})
-    later.repeat({})
+    ContextMirror().apply({first: "earlier"})
+    later = ContextMirror()
+    later.apply({first: "later"})
+    later.apply({})
     assert first.get() == "earlier"
     assert first not in own_context()
 
@@ -159,7 +165,7 @@ def test_what_another_echo_had_set_is_what_a_later_one_goes_back_to() -> None:
 @run_in_empty_context
 def test_a_request_in_a_copy_of_the_context_takes_nothing_from_the_original() -> None:
     """As of a task: neither sees the echo, whoever comes first."""
-    Echo(context_lasts=True).repeat({first: 1})
+    ContextMirror(context_lasts=True).apply({first: 1})
     copy = copy_context()
     assert first not in copy.run(own_context)
     assert first.get() == 1
@@ -170,7 +176,7 @@ def test_a_request_in_a_copy_of_the_context_takes_nothing_from_the_original() ->
 @run_in_empty_context
 def test_only_what_is_an_echo_is_gone_for_the_next_request() -> None:
     first.set("the caller's")
-    Echo().repeat({second: 1})
+    ContextMirror().apply({second: 1})
     second.set("the caller's too")
     assert own_context()[first] == "the caller's"
     assert own_context()[second] == "the caller's too"
@@ -179,13 +185,13 @@ def test_only_what_is_an_echo_is_gone_for_the_next_request() -> None:
 @run_in_empty_context
 def test_an_echo_in_another_context_stays_where_it_is() -> None:
     """A server may call in one context and iterate in another."""
-    echo = Echo()
-    echo.repeat({first: 1})
+    echo = ContextMirror()
+    echo.apply({first: 1})
     elsewhere = copy_context()
-    elsewhere.run(echo.repeat, {second: 2})
+    elsewhere.run(echo.apply, {second: 2})
     assert elsewhere[second] == 2
     assert first.get() == 1
-    elsewhere.run(echo.repeat, {})
+    elsewhere.run(echo.apply, {})
     assert second not in elsewhere
     assert first not in elsewhere.run(own_context)
     assert first.get() == 1
@@ -194,10 +200,10 @@ def test_an_echo_in_another_context_stays_where_it_is() -> None:
 @pytest.mark.parametrize("value", [None, False, 0, ""])
 def test_an_empty_value_is_a_value(value: Any) -> None:
     def run() -> None:
-        echo = Echo()
-        echo.repeat(changes(Context(), context(first=value)))
+        echo = ContextMirror()
+        echo.apply(changes(Context(), context(first=value)))
         assert first.get("missing") == value
-        echo.repeat({})
+        echo.apply({})
         assert first.get("missing") == "missing"
 
     Context().run(run)

@@ -13,9 +13,9 @@ import trio
 import uvloop
 
 from tests.support.interleaving import TINY_SECONDS, WAIT_SECONDS, Blocking, ended, must_happen
-from wsgi_asgi_bridge._crossing.event_bell import EventBell
 from wsgi_asgi_bridge._crossing.event_loop import PrivateLoop, default_loop_factory
-from wsgi_asgi_bridge._crossing.loops import Companion, running_loop
+from wsgi_asgi_bridge._crossing.eventfd_wakeup import EventfdWakeup
+from wsgi_asgi_bridge._crossing.loops import BackgroundTask, running_loop
 
 NAME = "wsgi_asgi_bridge-loop"
 LOOPS: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ class Task:
         self.began = threading.Event()
         self.ended = threading.Event()
         self.ending: BaseException | None = None
-        self._companion: Companion | None = None
+        self._companion: BackgroundTask | None = None
 
     def spawn(self) -> "Task":
         def spawn_in_loop() -> None:
@@ -68,7 +68,7 @@ class Task:
             self.ended.set()
 
     async def work(self) -> None:
-        await self._private.handle.create_gate()
+        await self._private.handle.create_event()
 
 
 # --- started
@@ -79,13 +79,13 @@ class Task:
 def test_its_posts_ring_a_bell(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else counts wake-ups counts calls of call_soon_threadsafe as well."""
     rung: list[object] = []
-    ring = EventBell.ring
+    ring = EventfdWakeup.wake
 
-    def counting(bell: EventBell, callback: Callable[[], None]) -> None:
+    def counting(wakeup: EventfdWakeup, callback: Callable[[], None]) -> None:
         rung.append(callback)
-        ring(bell, callback)
+        ring(wakeup, callback)
 
-    monkeypatch.setattr(EventBell, "ring", counting)
+    monkeypatch.setattr(EventfdWakeup, "wake", counting)
     watched = PrivateLoop.started(**LOOPS[loop], name=NAME)
     try:
         assert seen_in_loop(watched, threading.current_thread) is watched.thread
@@ -249,7 +249,7 @@ def test_a_task_that_tries_to_end_the_process_as_the_loop_stops_ends_the_loop(
 
     async def stubborn() -> None:
         try:
-            await private.handle.create_gate()
+            await private.handle.create_event()
         except asyncio.CancelledError:
             raise SystemExit from None
 

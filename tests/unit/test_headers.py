@@ -14,7 +14,7 @@ from wsgi_asgi_bridge._protocol.headers import (
     HOP_BY_HOP,
     KNOWN_NAME_BYTES,
     KNOWN_NAMES,
-    Remembered,
+    TranslationCache,
     content_length,
     environ_key,
     header_name_from_app,
@@ -100,7 +100,7 @@ def test_a_short_name_is_translated_once_and_a_long_one_each_time(short: Any, lo
         translated.append(name)
         return name
 
-    remembered = Remembered(translate)
+    remembered = TranslationCache(translate)
     for name in (short, long, short, long):
         assert remembered[name] == name
     assert translated == [short, long, long]

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from tests.support.interleaving import WAIT_SECONDS, Blocking, soon_in_this_loop
 from wsgi_asgi_bridge._crossing.loops import (
-    Interrupt,
+    CancelScope,
     WaitInLoop,
     running_loop,
     running_loop_handle,
@@ -76,15 +76,15 @@ def test_no_loop_is_an_error() -> None:
 
 async def test_a_thread_posts_into_the_loop() -> None:
     handle = running_loop_handle()
-    gate = handle.create_gate()
+    gate = handle.create_event()
     here = threading.current_thread()
     ran_in: list[threading.Thread] = []
 
-    def open_gate() -> None:
+    def set_event() -> None:
         ran_in.append(threading.current_thread())
-        handle.open_gate(gate)
+        handle.set_event(gate)
 
-    posted = Blocking(lambda: handle.post(open_gate))
+    posted = Blocking(lambda: handle.post(set_event))
     with anyio.fail_after(WAIT_SECONDS):
         await gate
     assert await posted.result_in_loop() is True
@@ -102,12 +102,12 @@ async def test_nothing_of_the_posters_context_leaks_into_the_loop() -> None:
 
 async def test_call_later_calls_once_in_the_loop_and_in_no_ones_context() -> None:
     handle = running_loop_handle()
-    gate = handle.create_gate()
+    gate = handle.create_event()
     calls: list[tuple[threading.Thread, str]] = []
 
     def call() -> None:
         calls.append((threading.current_thread(), setting.get()))
-        handle.open_gate(gate)
+        handle.set_event(gate)
 
     setting.set("the caller's")
     handle.call_later(0.001, call)
@@ -139,29 +139,29 @@ async def test_a_checkpoint_lets_the_other_tasks_run() -> None:
 
 async def test_a_gate_opened_before_it_is_awaited_lets_through() -> None:
     handle = running_loop_handle()
-    gate = handle.create_gate()
-    handle.open_gate(gate)
+    gate = handle.create_event()
+    handle.set_event(gate)
     with anyio.fail_after(WAIT_SECONDS):
         await gate
 
 
 async def test_opening_a_gate_twice_is_harmless() -> None:
     handle = running_loop_handle()
-    gate = handle.create_gate()
-    handle.open_gate(gate)
-    handle.open_gate(gate)
+    gate = handle.create_event()
+    handle.set_event(gate)
+    handle.set_event(gate)
     with anyio.fail_after(WAIT_SECONDS):
         await gate
 
 
 async def test_opening_a_gate_whose_waiter_was_cancelled_is_harmless() -> None:
     handle = running_loop_handle()
-    gate = handle.create_gate()
+    gate = handle.create_event()
     with anyio.CancelScope() as scope:
         handle.post(scope.cancel)
         await gate
     assert scope.cancelled_caught
-    handle.open_gate(gate)
+    handle.set_event(gate)
 
 
 # --- companions
@@ -169,13 +169,13 @@ async def test_opening_a_gate_whose_waiter_was_cancelled_is_harmless() -> None:
 
 async def test_a_companion_runs_beside_its_owner_in_a_copy_of_its_context() -> None:
     handle = running_loop_handle()
-    gate = handle.create_gate()
+    gate = handle.create_event()
     seen: list[str] = []
 
     async def work() -> None:
         seen.append(setting.get())
         setting.set("the companion's")
-        handle.open_gate(gate)
+        handle.set_event(gate)
 
     setting.set("the owner's")
     handle.spawn(work)
@@ -190,7 +190,7 @@ async def test_a_companion_runs_beside_its_owner_in_a_copy_of_its_context() -> N
 async def test_a_companion_runs_in_the_context_that_it_is_given(given: str) -> None:
     """A-LOOP-3: that context itself, also one that holds nothing yet."""
     handle = running_loop_handle()
-    over = handle.create_gate()
+    over = handle.create_event()
     context = contextvars.Context()
     if given == "filled":
         context.run(setting.set, "the request's")
@@ -199,7 +199,7 @@ async def test_a_companion_runs_in_the_context_that_it_is_given(given: str) -> N
     async def work() -> None:
         seen.append(setting.get())
         setting.set("the companion's")
-        handle.open_gate(over)
+        handle.set_event(over)
 
     setting.set("the owner's")
     companion = handle.spawn(work, context)
@@ -213,18 +213,18 @@ async def test_a_companion_runs_in_the_context_that_it_is_given(given: str) -> N
 
 async def test_cancelling_a_companion_ends_it_and_nobody_else() -> None:
     handle = running_loop_handle()
-    started, over = handle.create_gate(), handle.create_gate()
+    started, over = handle.create_event(), handle.create_event()
     endings: list[str] = []
 
     async def work() -> None:
-        handle.open_gate(started)
+        handle.set_event(started)
         try:
             await never()
         except handle.cancelled:
             endings.append("cancelled")
             raise
         finally:
-            handle.open_gate(over)
+            handle.set_event(over)
 
     companion = handle.spawn(work)
     with anyio.fail_after(WAIT_SECONDS):
@@ -252,10 +252,10 @@ async def test_a_companion_cancelled_before_its_first_step_gets_nowhere() -> Non
 
 async def test_cancelling_a_companion_that_has_ended_is_harmless() -> None:
     handle = running_loop_handle()
-    over = handle.create_gate()
+    over = handle.create_event()
 
     async def work() -> None:
-        handle.open_gate(over)
+        handle.set_event(over)
 
     companion = handle.spawn(work)
     with anyio.fail_after(WAIT_SECONDS):
@@ -267,17 +267,17 @@ async def test_cancelling_a_companion_that_has_ended_is_harmless() -> None:
 
 async def test_cancelling_the_owner_leaves_the_companion_alone() -> None:
     handle = running_loop_handle()
-    may_go_on, over = handle.create_gate(), handle.create_gate()
+    may_go_on, over = handle.create_event(), handle.create_event()
 
     async def work() -> None:
         await may_go_on
-        handle.open_gate(over)
+        handle.set_event(over)
 
     with anyio.CancelScope() as owner:
         handle.spawn(work)
         owner.cancel()
         await checkpoint()
-    handle.open_gate(may_go_on)
+    handle.set_event(may_go_on)
     with anyio.fail_after(WAIT_SECONDS):
         await over
 
@@ -297,12 +297,12 @@ def cancellations_of_this_task() -> int:
 async def test_an_interrupt_ends_its_block_and_not_its_task() -> None:
     handle = running_loop_handle()
     reason = CutError()
-    cut = handle.interrupt()
-    handle.post(lambda: cut.fire(reason))
+    cut = handle.cancel_scope()
+    handle.post(lambda: cut.cancel(reason))
     beyond = False
     with anyio.fail_after(WAIT_SECONDS):
         with cut:
-            await handle.create_gate()
+            await handle.create_event()
             beyond = True
         assert cut.reason is reason
         await checkpoint()  # a cancellation that leaked would come out here
@@ -311,11 +311,11 @@ async def test_an_interrupt_ends_its_block_and_not_its_task() -> None:
 
 
 async def test_a_block_that_nobody_cuts_is_a_plain_block() -> None:
-    cut = running_loop_handle().interrupt()
+    cut = running_loop_handle().cancel_scope()
     with cut:
         await checkpoint()
     assert cut.reason is None
-    with pytest.raises(KeyError), running_loop_handle().interrupt():
+    with pytest.raises(KeyError), running_loop_handle().cancel_scope():
         raise KeyError
 
 
@@ -323,38 +323,38 @@ async def test_the_first_of_two_reasons_stays() -> None:
     """Fired twice, in one step of the loop and in two."""
     handle = running_loop_handle()
     first, second, third = CutError(), CutError(), CutError()
-    cut = handle.interrupt()
+    cut = handle.cancel_scope()
 
     def fire_twice() -> None:
-        cut.fire(first)
-        cut.fire(second)
+        cut.cancel(first)
+        cut.cancel(second)
 
     handle.post(fire_twice)
     with anyio.fail_after(WAIT_SECONDS):
         with cut:
             try:
-                await handle.create_gate()
+                await handle.create_event()
             finally:
-                cut.fire(third)
+                cut.cancel(third)
         await checkpoint()
     assert cut.reason is first
     assert cancellations_of_this_task() == 0
 
 
 async def test_firing_after_the_block_does_not_touch_the_task() -> None:
-    cut = running_loop_handle().interrupt()
+    cut = running_loop_handle().cancel_scope()
     with cut:
         await checkpoint()
-    cut.fire(CutError())
+    cut.cancel(CutError())
     await checkpoint()
     assert cancellations_of_this_task() == 0
 
 
 async def test_firing_after_the_block_does_nothing() -> None:
-    cut = running_loop_handle().interrupt()
+    cut = running_loop_handle().cancel_scope()
     with cut:
         await checkpoint()
-    cut.fire(CutError())
+    cut.cancel(CutError())
     assert cut.reason is None
 
 
@@ -363,13 +363,13 @@ async def test_firing_as_the_block_is_about_to_go_on_leaks_nothing() -> None:
     win, the task goes on.
     """
     handle = running_loop_handle()
-    gate = handle.create_gate()
+    gate = handle.create_event()
     reason = CutError()
-    cut = handle.interrupt()
+    cut = handle.cancel_scope()
 
     def open_and_fire() -> None:
-        handle.open_gate(gate)
-        cut.fire(reason)
+        handle.set_event(gate)
+        cut.cancel(reason)
 
     handle.post(open_and_fire)
     with anyio.fail_after(WAIT_SECONDS):
@@ -383,13 +383,13 @@ async def test_firing_as_the_block_is_about_to_go_on_leaks_nothing() -> None:
 
 async def test_the_blocks_own_error_is_not_swallowed_by_its_interrupt() -> None:
     handle = running_loop_handle()
-    cut = handle.interrupt()
-    handle.post(lambda: cut.fire(CutError()))
+    cut = handle.cancel_scope()
+    handle.post(lambda: cut.cancel(CutError()))
 
     async def block() -> None:
         with cut:
             try:
-                await handle.create_gate()
+                await handle.create_event()
             except handle.cancelled:
                 raise KeyError("while cleaning up") from None
 
@@ -403,17 +403,17 @@ async def test_the_blocks_own_error_is_not_swallowed_by_its_interrupt() -> None:
 async def test_a_block_that_outlives_its_interrupt_ends_as_it_likes() -> None:
     """Shielded work of the app goes on; afterwards the task is as it was."""
     handle = running_loop_handle()
-    cut = handle.interrupt()
-    gate = handle.create_gate()
-    handle.post(lambda: cut.fire(CutError()))
+    cut = handle.cancel_scope()
+    gate = handle.create_event()
+    handle.post(lambda: cut.cancel(CutError()))
     with anyio.fail_after(WAIT_SECONDS):
         with cut:
             try:
-                await handle.create_gate()
+                await handle.create_event()
             except handle.cancelled:
                 if handle.backend == "trio":
                     raise
-        handle.post(lambda: handle.open_gate(gate))
+        handle.post(lambda: handle.set_event(gate))
         await gate
     assert cancellations_of_this_task() == 0
 
@@ -424,13 +424,13 @@ async def test_a_block_that_outlives_its_interrupt_ends_as_it_likes() -> None:
 async def test_a_servers_cancellation_passes_through_untouched() -> None:
     """W-FLOW-6: the block is cancelled by the server, not by its interrupt."""
     handle = running_loop_handle()
-    cut = handle.interrupt()
+    cut = handle.cancel_scope()
     passed = False
     with anyio.fail_after(WAIT_SECONDS), anyio.CancelScope() as server:
         handle.post(server.cancel)
         try:
             with cut:
-                await handle.create_gate()
+                await handle.create_event()
         except handle.cancelled:
             passed = True
             raise
@@ -447,18 +447,18 @@ async def test_both_at_once_and_the_servers_cancellation_is_not_lost(order: str)
     """
     handle = running_loop_handle()
     reason = CutError()
-    cut = handle.interrupt()
+    cut = handle.cancel_scope()
     gone_past = False
     with anyio.fail_after(WAIT_SECONDS), anyio.CancelScope() as server:
 
         def both() -> None:
-            steps: list[Callable[[], object]] = [lambda: cut.fire(reason), server.cancel]
+            steps: list[Callable[[], object]] = [lambda: cut.cancel(reason), server.cancel]
             for step in steps if order == "interrupt-first" else reversed(steps):
                 step()
 
         handle.post(both)
         with cut:
-            await handle.create_gate()
+            await handle.create_event()
         await checkpoint()
         gone_past = True
     assert not gone_past
@@ -480,10 +480,10 @@ async def test_an_interrupt_inside_a_task_that_is_being_cancelled_already() -> N
             await checkpoint()
         finally:
             with anyio.fail_after(WAIT_SECONDS, shield=True):
-                cut = handle.interrupt()
-                handle.post(lambda: cut.fire(reason))
+                cut = handle.cancel_scope()
+                handle.post(lambda: cut.cancel(reason))
                 with cut:
-                    await handle.create_gate()
+                    await handle.create_event()
                 after = cut.reason
     assert after is reason
     assert server.cancelled_caught
@@ -515,17 +515,17 @@ def test_task_cancel_of_asyncio_passes_through(new_event_loop: NewEventLoop, ord
     async def work() -> None:
         handle = running_loop_handle()
         started = asyncio.Event()
-        cuts: list[Interrupt] = []
+        cuts: list[CancelScope] = []
         passed = False
 
         async def request() -> None:
             nonlocal passed
-            cut = handle.interrupt()
+            cut = handle.cancel_scope()
             cuts.append(cut)
             started.set()
             try:
                 with cut:
-                    await handle.create_gate()
+                    await handle.create_event()
             except asyncio.CancelledError:
                 passed = True
                 raise
@@ -533,10 +533,10 @@ def test_task_cancel_of_asyncio_passes_through(new_event_loop: NewEventLoop, ord
         task = asyncio.create_task(request())
         await started.wait()
         if order == "interrupt-first":
-            cuts[0].fire(CutError())
+            cuts[0].cancel(CutError())
         task.cancel()
         if order == "server-first":
-            cuts[0].fire(CutError())
+            cuts[0].cancel(CutError())
         with pytest.raises(asyncio.CancelledError):
             await task
         assert passed
@@ -553,17 +553,17 @@ def test_asyncio_timeout_around_a_block_still_times_out(
     """It counts cancellations the way an interrupt does: neither takes the other's."""
 
     async def work() -> None:
-        cut = running_loop_handle().interrupt()
+        cut = running_loop_handle().cancel_scope()
         loop = asyncio.get_running_loop()
         if order == "interrupt-first":
-            loop.call_soon(cut.fire, CutError())
+            loop.call_soon(cut.cancel, CutError())
 
         async def time_out() -> None:
             async with asyncio.timeout(0):
                 if order == "timeout-first":
-                    loop.call_soon(cut.fire, CutError())
+                    loop.call_soon(cut.cancel, CutError())
                 with cut:
-                    await running_loop_handle().create_gate()
+                    await running_loop_handle().create_event()
 
         with pytest.raises(TimeoutError):
             await time_out()
@@ -577,15 +577,15 @@ def test_asyncio_timeout_around_a_block_still_times_out(
 def test_interrupts_inside_each_other_end_their_own_blocks(new_event_loop: NewEventLoop) -> None:
     async def work() -> None:
         handle = running_loop_handle()
-        inner, outer = handle.interrupt(), handle.interrupt()
-        handle.post(lambda: inner.fire(CutError()))
+        inner, outer = handle.cancel_scope(), handle.cancel_scope()
+        handle.post(lambda: inner.cancel(CutError()))
         between = False
         with outer:
             with inner:
-                await handle.create_gate()
+                await handle.create_event()
             between = True
-            handle.post(lambda: outer.fire(CutError()))
-            await handle.create_gate()
+            handle.post(lambda: outer.cancel(CutError()))
+            await handle.create_event()
         assert between
         assert cancellations_of_this_task() == 0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.wsgi_driver import BodyInput, InThread
+from tests.support.fake_wsgi_server import BodyInput, InThread
 from wsgi_asgi_bridge._request_body import RequestBody, request_body
 
 BLOCK = 1000

@@ -22,10 +22,10 @@ from tests.support.interleaving import (
     interrupted_lock,
     must_happen,
 )
-from wsgi_asgi_bridge._crossing.gate import ThreadGate
+from wsgi_asgi_bridge._crossing.thread_event import ThreadEvent
 from wsgi_asgi_bridge._crossing.workers import (
     IDLE_SECONDS,
-    Prospect,
+    Admission,
     QueueFull,
     Worker,
     WorkerPool,
@@ -71,7 +71,7 @@ class HeldJob:
         back, gone = threading.Event(), threading.Event()
 
         def away(worker: Worker) -> None:
-            with worker.away():
+            with worker.detached():
                 gone.set()
                 must_happen(back)
 
@@ -121,7 +121,7 @@ class Pools:
         settings: dict[str, Any] = {
             "limit": 2,
             "max_queued": 100,
-            "max_away": 100,
+            "max_detached": 100,
             "stream_after": 1.0,
             "name": NAME,
         }
@@ -183,7 +183,7 @@ def test_nothing_is_started_before_the_first_job(pools: Pools) -> None:
 def test_a_job_runs_in_a_named_daemon_thread_of_the_pool(pools: Pools) -> None:
     pool, _ = pools()
     job = QuickJob()
-    assert pool.submit(job) is Prospect.NOW
+    assert pool.submit(job) is Admission.STARTING
     job.must_run()
     assert job.thread is not None
     assert job.thread.name == f"{NAME}-1"
@@ -303,7 +303,7 @@ def test_jobs_beyond_the_limit_wait_for_a_thread(pools: Pools) -> None:
     first = pools.running(pool, 3)
     rest = pools.held(2)
     for job in rest:
-        assert pool.submit(job) is Prospect.BUSY
+        assert pool.submit(job) is Admission.SATURATED
     counts = pool.counts()
     assert (counts.threads, counts.busy, counts.queued) == (3, 3, 2)
     assert not any(job.started() for job in rest)
@@ -323,14 +323,14 @@ def test_submit_tells_how_long_the_job_has_to_wait(pools: Pools) -> None:
     lock.before("_next_job", lambda: must_happen(may_begin))
     jobs = pools.held(4)
     prospects = [pool.submit(job) for job in jobs[:3]]
-    assert prospects == [Prospect.NOW, Prospect.NOW, Prospect.BEHIND_OTHERS]
+    assert prospects == [Admission.STARTING, Admission.STARTING, Admission.QUEUED]
     assert [pool.has_queued(job) for job in jobs] == [True, True, True, False]
     may_begin.set()
     for job in jobs[:2]:
         job.must_start()
         assert not pool.has_queued(job)
     assert pool.has_queued(jobs[2])
-    assert pool.submit(jobs[3]) is Prospect.BUSY
+    assert pool.submit(jobs[3]) is Admission.SATURATED
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -472,13 +472,13 @@ class SlowGates:
         self.openings: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._slow = True
 
-        class SlowGate(ThreadGate):
+        class SlowGate(ThreadEvent):
             def __init__(gate) -> None:  # noqa: N805
                 super().__init__()
-                really_open = gate.open
-                gate.open = lambda: self._opening(really_open)
+                really_open = gate.set
+                gate.set = lambda: self._opening(really_open)
 
-        monkeypatch.setattr("wsgi_asgi_bridge._crossing.workers.ThreadGate", SlowGate)
+        monkeypatch.setattr("wsgi_asgi_bridge._crossing.workers.ThreadEvent", SlowGate)
 
     def _opening(self, really_open: Callable[[], None]) -> None:
         if self._slow:
@@ -903,14 +903,14 @@ def test_a_thread_that_waits_for_its_client_lets_another_start(pools: Pools) -> 
     pool, lock = pools(limit=2)
     first, _ = pools.running(pool, 2)
     waiting = pools.held()[0]
-    assert pool.submit(waiting) is Prospect.BUSY
+    assert pool.submit(waiting) is Admission.SATURATED
     back = first.go_away()
     waiting.must_start()
     counts = pool.counts()
-    assert (counts.threads, counts.busy, counts.away) == (3, 3, 1)
+    assert (counts.threads, counts.busy, counts.detached) == (3, 3, 1)
     back.set()
     first.must_be_back()
-    lock.wait_until(lambda: pool.counts().away == 0)
+    lock.wait_until(lambda: pool.counts().detached == 0)
 
 
 def test_a_thread_that_comes_back_does_not_wait_but_new_jobs_do(pools: Pools) -> None:
@@ -923,9 +923,9 @@ def test_a_thread_that_comes_back_does_not_wait_but_new_jobs_do(pools: Pools) ->
     third.must_start()
     back.set()
     first.must_be_back()
-    assert pool.counts().away == 0
+    assert pool.counts().detached == 0
     fourth = pools.held()[0]
-    assert pool.submit(fourth) is Prospect.BUSY
+    assert pool.submit(fourth) is Admission.SATURATED
     second.let_go()
     first.do(lambda worker: None)
     third.do(lambda worker: None)
@@ -946,7 +946,7 @@ def test_with_a_limit_of_one_no_other_job_ever_runs_beside(pools: Pools) -> None
     clock.now += 1000
     pool.release_long_streams()
     counts = pool.counts()
-    assert (counts.threads, counts.away, counts.queued) == (1, 0, 1)
+    assert (counts.threads, counts.detached, counts.queued) == (1, 0, 1)
     back.set()
     held.must_be_back()
     held.let_go()
@@ -955,20 +955,20 @@ def test_with_a_limit_of_one_no_other_job_ever_runs_beside(pools: Pools) -> None
 
 def test_no_more_than_max_away_threads_leave_the_count(pools: Pools) -> None:
     """W-FLOW-8: `max_streams`."""
-    pool, _ = pools(limit=2, max_away=1)
+    pool, _ = pools(limit=2, max_detached=1)
     first, second = pools.running(pool, 2)
     third, fourth = pools.held(2)
     pool.submit(third)
     pool.submit(fourth)
     backs = [first.go_away(), second.go_away()]
     third.must_start()
-    assert pool.counts().away == 1
+    assert pool.counts().detached == 1
     assert pool.counts().queued == 1
     for back in backs:
         back.set()
     first.must_be_back()
     second.must_be_back()
-    assert pool.counts().away == 0
+    assert pool.counts().detached == 0
     assert not fourth.started()
     for job in (first, second):
         job.let_go()
@@ -980,11 +980,11 @@ def test_an_error_during_the_wait_brings_the_thread_back_into_the_count(pools: P
     (held,) = pools.running(pool, 1)
 
     def raise_while_away(worker: Worker) -> None:
-        with pytest.raises(ConnectionError), worker.away():
+        with pytest.raises(ConnectionError), worker.detached():
             raise ConnectionError
 
     held.do(raise_while_away)
-    assert pool.counts().away == 0
+    assert pool.counts().detached == 0
     assert pool._counted == 1
 
 
@@ -993,17 +993,17 @@ def test_an_apps_own_thread_that_wakes_up_too_late_changes_no_count(pools: Pools
     pool, lock = pools(limit=2)
     first, _ = pools.running(pool, 2)
     stray: list[Any] = []
-    first.do(lambda worker: stray.append(worker.away()))
+    first.do(lambda worker: stray.append(worker.detached()))
     (away,) = stray
     away.__enter__()
-    assert (pool.counts().away, pool._counted) == (1, 1)
+    assert (pool.counts().detached, pool._counted) == (1, 1)
     first.let_go()
     lock.wait_until(lambda: pool.counts().idle == 1)
     away.__exit__(None, None, None)
-    assert (pool.counts().away, pool._counted) == (0, 1)
+    assert (pool.counts().detached, pool._counted) == (0, 1)
     (third,) = pools.running(pool, 1)
     assert third.thread is first.thread
-    assert (pool.counts().away, pool._counted) == (0, 2)
+    assert (pool.counts().detached, pool._counted) == (0, 2)
 
 
 def test_an_apps_own_thread_that_wakes_up_in_the_next_job_changes_no_count(pools: Pools) -> None:
@@ -1011,19 +1011,19 @@ def test_an_apps_own_thread_that_wakes_up_in_the_next_job_changes_no_count(pools
     pool, lock = pools(limit=2)
     (first,) = pools.running(pool, 1)
     stray: list[Any] = []
-    first.do(lambda worker: stray.append(worker.away()))
+    first.do(lambda worker: stray.append(worker.detached()))
     (away,) = stray
     away.__enter__()
     first.let_go()
     lock.wait_until(lambda: pool.counts().idle == 1)
     (next_one,) = pools.running(pool, 1)
     back = next_one.go_away()
-    assert (pool.counts().away, pool._counted) == (1, 0)
+    assert (pool.counts().detached, pool._counted) == (1, 0)
     away.__exit__(None, None, None)
-    assert (pool.counts().away, pool._counted) == (1, 0)
+    assert (pool.counts().detached, pool._counted) == (1, 0)
     back.set()
     next_one.must_be_back()
-    assert (pool.counts().away, pool._counted) == (0, 1)
+    assert (pool.counts().detached, pool._counted) == (0, 1)
 
 
 def streaming(pools: Pools, **options: Any) -> tuple[WorkerPool, Clock, HeldJob, HeldJob]:
@@ -1042,14 +1042,14 @@ def test_a_long_stream_leaves_the_count_once_it_is_long(pools: Pools) -> None:
     pool.submit(waiting)
     clock.now += 0.99
     pool.release_long_streams()
-    assert pool.counts().away == 0
+    assert pool.counts().detached == 0
     assert not waiting.started()
     clock.now += 0.01
     pool.release_long_streams()
     waiting.must_start()
-    assert pool.counts().away == 1
+    assert pool.counts().detached == 1
     pool.release_long_streams()
-    assert pool.counts().away == 1
+    assert pool.counts().detached == 1
 
 
 def test_a_job_that_does_not_stream_counts_however_long_it_takes(pools: Pools) -> None:
@@ -1059,7 +1059,7 @@ def test_a_job_that_does_not_stream_counts_however_long_it_takes(pools: Pools) -
     pools.running(pool, 2)
     clock.now += 1000
     pool.release_long_streams()
-    assert (pool.counts().away, pool._counted) == (0, 2)
+    assert (pool.counts().detached, pool._counted) == (0, 2)
 
 
 def test_a_long_stream_does_not_count_again_when_its_client_has_read(pools: Pools) -> None:
@@ -1070,7 +1070,7 @@ def test_a_long_stream_does_not_count_again_when_its_client_has_read(pools: Pool
     back = stream.go_away()
     back.set()
     stream.must_be_back()
-    assert (pool.counts().away, pool._counted) == (1, 1)
+    assert (pool.counts().detached, pool._counted) == (1, 1)
 
 
 def test_a_stream_that_becomes_long_while_its_client_reads_does_not_count_again(
@@ -1083,21 +1083,21 @@ def test_a_stream_that_becomes_long_while_its_client_reads_does_not_count_again(
     pool.release_long_streams()
     back.set()
     stream.must_be_back()
-    assert (pool.counts().away, pool._counted) == (1, 1)
+    assert (pool.counts().detached, pool._counted) == (1, 1)
 
 
 def test_a_long_stream_beyond_max_away_counts_until_there_is_room(pools: Pools) -> None:
     """W-FLOW-8."""
-    pool, clock, stream, other = streaming(pools, max_away=1)
+    pool, clock, stream, other = streaming(pools, max_detached=1)
     other.do(lambda worker: worker.begin_streaming())
     clock.now += 2
     pool.release_long_streams()
-    assert (pool.counts().away, pool._counted) == (1, 1)
+    assert (pool.counts().detached, pool._counted) == (1, 1)
     stream.let_go()
     other.do(lambda worker: None)
     pool._lock.wait_until(lambda: pool.counts().busy == 1)  # type: ignore[attr-defined]
     pool.release_long_streams()
-    assert (pool.counts().away, pool._counted) == (1, 0)
+    assert (pool.counts().detached, pool._counted) == (1, 0)
 
 
 def test_a_stream_that_is_long_by_its_nature_leaves_the_count_at_once(pools: Pools) -> None:
@@ -1105,27 +1105,27 @@ def test_a_stream_that_is_long_by_its_nature_leaves_the_count_at_once(pools: Poo
     pool, _, stream, other = streaming(pools, stream_after=1000.0)
     waiting = pools.held()[0]
     pool.submit(waiting)
-    assert pool.counts().away == 0
+    assert pool.counts().detached == 0
     stream.do(lambda worker: worker.begin_streaming(at_once=True))
     waiting.must_start()
-    assert (pool.counts().away, pool._counted) == (1, 2)
+    assert (pool.counts().detached, pool._counted) == (1, 2)
     back = stream.go_away()
     back.set()
     stream.must_be_back()
-    assert (pool.counts().away, pool._counted) == (1, 2)
+    assert (pool.counts().detached, pool._counted) == (1, 2)
     other.let_go()
 
 
 def test_an_event_stream_beyond_max_away_leaves_the_count_as_soon_as_it_may(pools: Pools) -> None:
     """W-FLOW-8, `max_streams`: with the next round after another has ended."""
-    pool, _, stream, other = streaming(pools, max_away=1, stream_after=1000.0)
+    pool, _, stream, other = streaming(pools, max_detached=1, stream_after=1000.0)
     stream.do(lambda worker: worker.begin_streaming(at_once=True))
     other.do(lambda worker: worker.begin_streaming(at_once=True))
-    assert (pool.counts().away, pool._counted) == (1, 1)
+    assert (pool.counts().detached, pool._counted) == (1, 1)
     stream.let_go()
     pool._lock.wait_until(lambda: pool.counts().busy == 1)  # type: ignore[attr-defined]
     pool.release_long_streams()
-    assert (pool.counts().away, pool._counted) == (1, 0)
+    assert (pool.counts().detached, pool._counted) == (1, 0)
 
 
 def test_a_stream_that_begins_twice_has_begun_the_first_time(pools: Pools) -> None:
@@ -1134,7 +1134,7 @@ def test_a_stream_that_begins_twice_has_begun_the_first_time(pools: Pools) -> No
     clock.now += 1
     stream.do(lambda worker: worker.begin_streaming())
     pool.release_long_streams()
-    assert pool.counts().away == 1
+    assert pool.counts().detached == 1
 
 
 def test_the_next_job_of_a_thread_that_streamed_counts_again(pools: Pools) -> None:
@@ -1147,11 +1147,11 @@ def test_the_next_job_of_a_thread_that_streamed_counts_again(pools: Pools) -> No
         pool.submit(job)
     waiting[0].must_start()
     stream.let_go()
-    pool._lock.wait_until(lambda: pool.counts().away == 0)  # type: ignore[attr-defined]
+    pool._lock.wait_until(lambda: pool.counts().detached == 0)  # type: ignore[attr-defined]
     assert not waiting[1].started()
     clock.now += 1000
     pool.release_long_streams()
-    assert (pool.counts().away, pool._counted) == (0, 2)
+    assert (pool.counts().detached, pool._counted) == (0, 2)
 
 
 def test_nothing_of_a_long_stream_is_left_with_its_thread(pools: Pools) -> None:
@@ -1168,12 +1168,12 @@ def test_nothing_of_a_long_stream_is_left_with_its_thread(pools: Pools) -> None:
     assert after.thread is stream.thread
     clock.now += 1000
     pool.release_long_streams()
-    assert (pool.counts().away, pool._counted) == (0, 1)
+    assert (pool.counts().detached, pool._counted) == (0, 1)
     back = after.go_away()
-    assert (pool.counts().away, pool._counted) == (1, 0)
+    assert (pool.counts().detached, pool._counted) == (1, 0)
     back.set()
     after.must_be_back()
-    assert (pool.counts().away, pool._counted) == (0, 1)
+    assert (pool.counts().detached, pool._counted) == (0, 1)
 
 
 def test_a_stream_that_begins_after_its_job_is_over_is_none(pools: Pools) -> None:
@@ -1193,7 +1193,7 @@ def test_a_stream_that_begins_after_its_job_is_over_is_none(pools: Pools) -> Non
     assert after.thread is held.thread
     clock.now += 1000
     pool.release_long_streams()
-    assert (pool.counts().away, pool._counted) == (0, 1)
+    assert (pool.counts().detached, pool._counted) == (0, 1)
 
 
 @pytest.mark.parametrize("how", ["away", "long stream"])
@@ -1211,7 +1211,7 @@ def test_all_books_are_closed_when_everything_is_over(pools: Pools, how: str) ->
     other.let_go()
     lock.wait_until(lambda: pool.counts().idle == 2)  # type: ignore[attr-defined]
     counts = pool.counts()
-    assert (counts.busy, counts.away, counts.queued, pool._counted) == (0, 0, 0, 0)
+    assert (counts.busy, counts.detached, counts.queued, pool._counted) == (0, 0, 0, 0)
 
 
 def test_fifty_streams_leave_a_pool_of_two_two_threads_for_requests(pools: Pools) -> None:
@@ -1223,9 +1223,9 @@ def test_fifty_streams_leave_a_pool_of_two_two_threads_for_requests(pools: Pools
             stream.do(lambda worker: worker.begin_streaming())
         clock.now += 2
         pool.release_long_streams()
-    assert pool.counts().away == 50
+    assert pool.counts().detached == 50
     pools.running(pool, 2)
-    assert pool.submit(pools.held()[0]) is Prospect.BUSY
+    assert pool.submit(pools.held()[0]) is Admission.SATURATED
     assert pool.counts().queued == 1
 
 
@@ -1266,13 +1266,13 @@ def test_nobody_is_woken_or_called_while_the_lock_is_held(pools: Pools, step: st
             lock.release()
 
     worker = pool._idle[0]
-    really_open = worker.gate.open
+    really_open = worker.event.set
 
     def noted_open() -> None:
         note()
         really_open()
 
-    worker.gate.open = noted_open
+    worker.event.set = noted_open
     if step == "submit":
         pool.submit(job := QuickJob())
         job.must_run()

@@ -2,9 +2,9 @@
 
 `ThreadToLoop` carries a body out of a thread, `LoopToThread` one into a thread. Both keep one lock
 for a few statements at a time and never while anybody waits, so the loop may take it (W-FLOW-7).
-Whoever waits has put a gate into the shared state under that lock; whoever changes the state takes
-the gate out under the same lock and opens it after. A change is therefore either seen before the
-wait begins, or it finds the gate.
+Whoever waits has put an event into the shared state under that lock. Whoever changes the state
+takes the event out under the same lock and sets it after. A change is therefore either seen before
+the wait begins, or it finds the event.
 
 Both ends may be broken by the other side with a reason, an exception that later calls raise anew.
 """
@@ -16,8 +16,8 @@ from threading import Lock
 from typing import Any
 
 from ..errors import BridgeClosed
-from .gate import ThreadGate
-from .loops import Gate, LoopHandle
+from .loops import LoopEvent, LoopHandle
+from .thread_event import ThreadEvent
 
 __all__ = ["Broken", "LoopToThread", "Piece", "ThreadToLoop", "Waiting"]
 
@@ -51,9 +51,9 @@ class ThreadToLoop:
 
     The thread: `put_from_thread`*, `end_from_thread`, `leave_from_thread`; the last two may come as
     one.
-    The task: `take_in_loop` until it says ended, `release_in_loop` as chunks go on, `left_in_loop`
-    to wait for the thread; `expect_in_loop` and `taken_in_loop` are the same in steps that cost
-    less.
+    The task: `take_in_loop` until it says ended, `release_in_loop` as chunks go on,
+    `wait_finished_in_loop` to wait for the thread; `expect_in_loop` and `taken_in_loop` are the
+    same in steps that cost less.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class ThreadToLoop:
         "_putter",
         "_taker",
         "_wanted",
-        "left_in_time",
+        "finished_at_take",
     )
 
     def __init__(self, loop: LoopHandle, budget: int) -> None:
@@ -83,9 +83,9 @@ class ThreadToLoop:
         self._left = False
         self._heard = False
         self._broken: Broken | None = None
-        self._putter: ThreadGate | None = None
-        self._taker: Gate | None = None
-        self.left_in_time = False
+        self._putter: ThreadEvent | None = None
+        self._taker: LoopEvent | None = None
+        self.finished_at_take = False
         """For the task: whether the thread had left by the last `taken_in_loop`."""
 
     # ------------------------------------------------------------ the thread
@@ -143,18 +143,18 @@ class ThreadToLoop:
                     return True
                 self._loop.refuse_wait_in_loop("write()")
                 self._wanted = size
-                gate = self._putter = ThreadGate()
+                event = self._putter = ThreadEvent()
                 # Only this thread adds to it, and it sleeps: any change is progress.
                 held = self._held
-            if self._wait_for_loop(gate, timeout):
+            if self._wait_for_loop(event, timeout):
                 return True
             with self._lock:
-                if self._putter is gate:
+                if self._putter is event:
                     self._putter = None
                     if self._held == held:
                         return False
                     continue
-            return gate.wait()  # taken out just now: its opening is on its way
+            return event.wait()  # taken out just now: its opening is on its way
 
     def end_from_thread(self, chunks: Sequence[bytes], *, left: bool) -> None:
         """The body is over, `chunks` are its rest, given whole whatever the budget (W-FLOW-1).
@@ -203,7 +203,7 @@ class ThreadToLoop:
         with self._lock:
             return self._left
 
-    def heard(self) -> bool:
+    def finished_before_break(self) -> bool:
         """Whether the thread left before the loop broke off: then its last words are the loop's to
         pass on, else they are the thread's own.
         """
@@ -212,10 +212,10 @@ class ThreadToLoop:
 
     # ------------------------------------------------------------ the task
 
-    def expect_in_loop(self) -> Gate:
+    def expect_in_loop(self) -> LoopEvent:
         """Before the thread knows this channel: what opens with the first that it has to tell."""
-        gate = self._taker = self._loop.create_gate()
-        return gate
+        event = self._taker = self._loop.create_event()
+        return event
 
     def taken_in_loop(self) -> tuple[list[bytes], bool] | None:
         """What `take_in_loop` gives, None where it would sleep."""
@@ -225,7 +225,7 @@ class ThreadToLoop:
             if not (self._chunks or self._ended):
                 return None
             chunks, self._chunks = self._chunks, []
-            self.left_in_time = self._left
+            self.finished_at_take = self._left
             return chunks, self._ended
 
     async def take_in_loop(self) -> tuple[list[bytes], bool]:
@@ -241,10 +241,10 @@ class ThreadToLoop:
                 if self._chunks or self._ended:
                     chunks, self._chunks = self._chunks, []
                     return chunks, self._ended
-                gate = self._taker = self._loop.create_gate()
-            await gate
+                event = self._taker = self._loop.create_event()
+            await event
 
-    async def left_in_loop(self) -> None:
+    async def wait_finished_in_loop(self) -> None:
         """Sleep until the thread has left. Raises the reason once broken."""
         while True:
             with self._lock:
@@ -252,8 +252,8 @@ class ThreadToLoop:
                     raise self._broken()
                 if self._left:
                     return
-                gate = self._taker = self._loop.create_gate()
-            await gate
+                event = self._taker = self._loop.create_event()
+            await event
 
     def is_full(self) -> bool:
         """Whether the thread sleeps until there is room. Any thread."""
@@ -273,7 +273,7 @@ class ThreadToLoop:
             ):
                 putter, self._putter = self._putter, None
         if putter is not None:
-            putter.open()
+            putter.set()
 
     def break_in_loop(self, broken: Broken) -> None:
         """The loop takes no more: the thread's next step raises, and so does whoever waits.
@@ -288,9 +288,9 @@ class ThreadToLoop:
             putter, self._putter = self._putter, None
             taker, self._taker = self._taker, None
         if putter is not None:
-            putter.open()
+            putter.set()
         if taker is not None:
-            self._loop.open_gate(taker)
+            self._loop.set_event(taker)
 
     # ------------------------------------------------------------
 
@@ -298,19 +298,19 @@ class ThreadToLoop:
         """Holding the lock. A chunk larger than the whole budget goes when nothing else is held."""
         return self._held <= 0 or self._held + size <= self._budget
 
-    def _wake_taker(self, gate: Any) -> None:
-        if not self._loop.post(partial(self._loop.open_gate, gate)):
+    def _wake_taker(self, event: Any) -> None:
+        if not self._loop.post(partial(self._loop.set_event, event)):
             self._break_from_thread()
 
-    def _wait_for_loop(self, gate: ThreadGate, timeout: float) -> bool:
-        """`gate.wait(timeout)`, but not for a loop that was closed meanwhile: that opens none."""
+    def _wait_for_loop(self, event: ThreadEvent, timeout: float) -> bool:
+        """`event.wait(timeout)`, but not for a loop that was closed meanwhile: that opens none."""
         while timeout > CLOSED_LOOP_SECONDS:
-            if gate.wait(CLOSED_LOOP_SECONDS):
+            if event.wait(CLOSED_LOOP_SECONDS):
                 return True
             if self._loop.is_closed():
                 self._break_from_thread()
             timeout -= CLOSED_LOOP_SECONDS
-        return gate.wait(timeout)
+        return event.wait(timeout)
 
     def _break_from_thread(self) -> None:
         """The loop was closed with its task in mid-flight: the thread's next step raises."""
@@ -322,7 +322,7 @@ class ThreadToLoop:
             self._taker = None  # it sleeps for ever
             putter, self._putter = self._putter, None
         if putter is not None:
-            putter.open()
+            putter.set()
 
 
 def _loop_closed() -> BridgeClosed:
@@ -366,8 +366,8 @@ class LoopToThread:
         self._begun = False
         self._ended = False
         self._broken: Broken | None = None
-        self._taker: ThreadGate | None = None
-        self._putter: Gate | None = None
+        self._taker: ThreadEvent | None = None
+        self._putter: LoopEvent | None = None
 
     # ------------------------------------------------------------ the task
 
@@ -392,8 +392,8 @@ class LoopToThread:
             with self._lock:
                 if self._has_room():
                     return slept
-                gate = self._putter = self._loop.create_gate()
-            await gate
+                event = self._putter = self._loop.create_event()
+            await event
             slept = True
 
     def put_in_loop(self, chunk: Piece) -> bool:
@@ -417,7 +417,7 @@ class LoopToThread:
             taker, self._taker = self._taker, None
             room = self._held < self._budget
         if taker is not None:
-            taker.open()
+            taker.set()
         return room
 
     def end_in_loop(self) -> None:
@@ -426,7 +426,7 @@ class LoopToThread:
             self._ended = True
             taker, self._taker = self._taker, None
         if taker is not None:
-            taker.open()
+            taker.set()
 
     def break_in_loop(self, broken: Broken) -> None:
         """No more will come though the body is not whole.
@@ -440,9 +440,9 @@ class LoopToThread:
             taker, self._taker = self._taker, None
             putter, self._putter = self._putter, None
         if taker is not None:
-            taker.open()
+            taker.set()
         if putter is not None:
-            self._loop.open_gate(putter)
+            self._loop.set_event(putter)
 
     # ------------------------------------------------------------ the thread
 
@@ -463,17 +463,17 @@ class LoopToThread:
             if self._chunks or self._ended or self._broken is not None:
                 return self._taken()
             self.refuse_wait_in_loop()
-            gate = self._taker = ThreadGate()
-        opened = gate.wait(min(timeout, BRIEF_SECONDS))
+            event = self._taker = ThreadEvent()
+        opened = event.wait(min(timeout, BRIEF_SECONDS))
         if not opened:
             with waiting():
-                opened = gate.wait(timeout)
+                opened = event.wait(timeout)
         if not opened:
             with self._lock:
-                if self._taker is gate:
+                if self._taker is event:
                     self._taker = None
                     return None
-            gate.wait()  # taken out just now: its opening is on its way
+            event.wait()  # taken out just now: its opening is on its way
         with self._lock:
             return self._taken()
 
@@ -490,7 +490,7 @@ class LoopToThread:
             if self._putter is not None and self._held <= self._budget // 2:
                 putter, self._putter = self._putter, None
         if putter is not None:
-            self._loop.post(lambda: self._loop.open_gate(putter))
+            self._loop.post(lambda: self._loop.set_event(putter))
 
     def _has_room(self) -> bool:
         """Holding the lock."""

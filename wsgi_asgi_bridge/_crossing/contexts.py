@@ -16,7 +16,7 @@ from weakref import ref
 
 from asgiref.sync import AsyncToSync, SyncToAsync
 
-__all__ = ["Changes", "Echo", "changes", "notes_on", "own_context", "unchanged"]
+__all__ = ["Changes", "ContextMirror", "changes", "notes_on", "own_context", "unchanged"]
 
 Changes = Mapping["ContextVar[Any]", Any]
 """What is set otherwise than before."""
@@ -53,7 +53,7 @@ def changes(before: Context, after: Context) -> Changes:
         for var, value in after.items()
         if value is not before.get(var, _NOTHING)
         and var not in _OF_ONE_THREAD
-        and var is not _echoed
+        and var is not _mirrored
         and var.name != _ASGIREF_LOCAL
     }
 
@@ -69,8 +69,8 @@ def notes_on(error: BaseException, told: Changes) -> Changes:
     }
 
 
-class _Echoed(NamedTuple):
-    """One variable of a context, as echoes have left it there."""
+class _Mirrored(NamedTuple):
+    """One variable of a context, as mirror have left it there."""
 
     value: Any
     before: Any
@@ -79,7 +79,7 @@ class _Echoed(NamedTuple):
     """What makes it unset again."""
 
 
-class Echo:
+class ContextMirror:
     """Repeats in one context what was set in another, and takes back what was taken back there.
 
     What the caller sets itself meanwhile stands. The echo of a request lasts until the next request
@@ -91,39 +91,39 @@ class Echo:
     which would refer to the context in turn, and leave both to the garbage collector.
     """
 
-    __slots__ = ("_context_lasts", "_heard", "_made")
+    __slots__ = ("_context_lasts", "_latest", "_made")
 
     def __init__(self, *, context_lasts: bool = False) -> None:
         self._context_lasts = context_lasts
-        self._heard: Changes = {}
-        self._made: dict[ContextVar[Any], tuple[Token[Any], _Echoed | None]] = {}
+        self._latest: Changes = {}
+        self._made: dict[ContextVar[Any], tuple[Token[Any], _Mirrored | None]] = {}
         """How to take back what this echo has set, and what another one had left there."""
 
-    def repeat(self, heard: Changes) -> None:
+    def apply(self, latest: Changes) -> None:
         """In the caller's context, each time with all that is different by now."""
-        earlier, self._heard = self._heard, heard
-        here = dict(_echoed.get(None) or {})
+        earlier, self._latest = self._latest, latest
+        here = dict(_mirrored.get(None) or {})
         for var, value in earlier.items():
-            if var not in heard:
+            if var not in latest:
                 self._take_back(var, value, here)
-        for var, value in heard.items():
+        for var, value in latest.items():
             # What is not noted any more was taken back for another request, or is noted elsewhere.
             if earlier.get(var, _NOTHING) is not value or var not in here:
                 self._set(var, value, here)
-        _echoed.set(here)
+        _mirrored.set(here)
 
-    def _set(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Echoed]) -> None:
+    def _set(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Mirrored]) -> None:
         token = var.set(value)
         known = here.get(var)
         if known is not None and known.value is token.old_value:
             here[var] = known._replace(value=value)
         else:  # the caller's own
             known = None
-            here[var] = _Echoed(value, token.old_value, token if self._context_lasts else None)
+            here[var] = _Mirrored(value, token.old_value, token if self._context_lasts else None)
         if known is None or var not in self._made:
             self._made[var] = token, known
 
-    def _take_back(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Echoed]) -> None:
+    def _take_back(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Mirrored]) -> None:
         token, known = self._made.pop(var, (None, None))
         if token is None or var.get(_NOTHING) is not value:  # Ctrl-C came before it was set
             return
@@ -154,7 +154,7 @@ def own_context() -> Context:
     `anyio.run` writes that name down. On the other side anyio would take a loop of asyncio for
     trio's by it, and refuse to run one in a thread that runs none.
     """
-    echoed = _echoed.get(None)
+    echoed = _mirrored.get(None)
     left = _taken_back(echoed) if echoed else None
     context = copy_context() if not left else _copy_without(left)
     # Where sniffio is not imported, or not yet, nobody has written the name.
@@ -165,24 +165,24 @@ def own_context() -> Context:
 
 
 def _taken_back(
-    echoed: "Mapping[ContextVar[Any], _Echoed]",
-) -> "Mapping[ContextVar[Any], _Echoed]":
-    """Leave the current context as it would be without its echoes; those that have to stay."""
+    echoed: "Mapping[ContextVar[Any], _Mirrored]",
+) -> "Mapping[ContextVar[Any], _Mirrored]":
+    """Leave the current context as it would be without its mirror; those that have to stay."""
     left = {
         var: echo
         for var, echo in echoed.items()
         if var.get(_NOTHING) is echo.value and not _set_back(var, echo.before, echo.token)
     }
-    _echoed.set(left or None)
+    _mirrored.set(left or None)
     return left
 
 
-def _copy_without(left: "Mapping[ContextVar[Any], _Echoed]") -> Context:
+def _copy_without(left: "Mapping[ContextVar[Any], _Mirrored]") -> Context:
     """A copy of the current context in which `left` are not set."""
     values = [
         (var, value)
         for var, value in copy_context().items()
-        if var not in left and var is not _echoed
+        if var not in left and var is not _mirrored
     ]
     made = Context()
     for var, value in values:
@@ -190,6 +190,6 @@ def _copy_without(left: "Mapping[ContextVar[Any], _Echoed]") -> Context:
     return made
 
 
-_echoed: "ContextVar[Mapping[ContextVar[Any], _Echoed] | None]" = ContextVar(
+_mirrored: "ContextVar[Mapping[ContextVar[Any], _Mirrored] | None]" = ContextVar(
     "wsgi_asgi_bridge_echoed", default=None
 )

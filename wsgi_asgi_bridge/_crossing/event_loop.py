@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from .event_bell import EventBell
-from .gate import ThreadGate
+from .eventfd_wakeup import EventfdWakeup
 from .greenlets import cooperative_loop, noted_in_this_greenlet_only, patched_by
 from .loops import LoopHandle, running_loop_handle
+from .thread_event import ThreadEvent
 
 __all__ = ["LoopFactory", "PrivateLoop", "default_loop_factory"]
 
@@ -43,7 +43,7 @@ class PrivateLoop:
     def __init__(self, *, backend: str, loop_factory: LoopFactory | None, name: str) -> None:
         self._backend = backend
         self._loop_factory = loop_factory
-        self._running = ThreadGate()
+        self._running = ThreadEvent()
         self._error: BaseException | None = None
         self._stop: Callable[[], None]
         self._stopping = False
@@ -87,7 +87,7 @@ class PrivateLoop:
         except BaseException as exc:
             if not hasattr(self, "handle"):
                 self._error = exc
-                self._running.open()
+                self._running.set()
             else:
                 logger.critical("the private event loop ended by an exception", exc_info=True)
         finally:
@@ -110,13 +110,13 @@ class PrivateLoop:
             if patched_by() is not None:
                 _check_cooperates(loop)
                 ending.callback(noted_in_this_greenlet_only())
-            bell = EventBell.where_there_is_one(loop)
-            if bell is not None:
-                ending.callback(bell.close)  # after the runner has closed the loop
+            wakeup = EventfdWakeup.create_if_supported(loop)
+            if wakeup is not None:
+                ending.callback(wakeup.close)  # after the runner has closed the loop
 
             def begin() -> None:
-                self.handle = running_loop_handle(bell)
-                self._running.open()
+                self.handle = running_loop_handle(wakeup)
+                self._running.set()
 
             def stop() -> None:
                 self._stopping = True
@@ -138,7 +138,7 @@ class PrivateLoop:
             stop = trio.Event()
             self._stop = stop.set
             self.handle = running_loop_handle()
-            self._running.open()
+            self._running.set()
             await stop.wait()
 
         trio.run(main)

@@ -1,7 +1,7 @@
 """What the crossing needs of an event loop, for asyncio (and uvloop) and for trio.
 
-A gate is awaited once in the loop and opened once, from the loop. A companion is a task beside the
-one that spawned it. An interrupt cuts one block of a task short without cancelling the task itself.
+An event is awaited once in the loop and set once, from the loop. A background task runs beside the
+task that spawned it. A cancel scope ends one block of a task without cancelling the task itself.
 
 Everything here runs in the loop's own thread, save `post` and `refuse_wait_in_loop` of a handle.
 """
@@ -15,13 +15,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
-from .event_bell import EventBell
-from .mailbox import Mailbox
+from .callback_queue import CallbackQueue
+from .eventfd_wakeup import EventfdWakeup
 
 __all__ = [
-    "Companion",
-    "Gate",
-    "Interrupt",
+    "BackgroundTask",
+    "CancelScope",
+    "LoopEvent",
     "LoopHandle",
     "WaitInLoop",
     "Work",
@@ -29,11 +29,11 @@ __all__ = [
     "running_loop_handle",
 ]
 
-Gate = Awaitable[None]
+LoopEvent = Awaitable[None]
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Companion(Protocol):
+class BackgroundTask(Protocol):
     """A task beside the one that spawned it; its owner cancels it, nobody awaits it.
 
     asyncio's own tasks are such.
@@ -42,8 +42,8 @@ class Companion(Protocol):
     def cancel(self) -> object: ...
 
 
-class Interrupt(ABC):
-    """`with handle.interrupt() as cut:` a block that `cut.fire(reason)` ends early; then
+class CancelScope(ABC):
+    """`with handle.cancel_scope() as cut:` a block that `cut.cancel(reason)` ends early; then
     `cut.reason` is set.
 
     Only what the block awaits is cancelled. A cancellation by somebody else passes through
@@ -53,7 +53,7 @@ class Interrupt(ABC):
     reason: BaseException | None = None
 
     @abstractmethod
-    def fire(self, reason: BaseException) -> None: ...
+    def cancel(self, reason: BaseException) -> None: ...
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -79,27 +79,27 @@ class LoopHandle(ABC):
     cancelled: type[BaseException]
     post: Callable[[Callable[[], None]], bool]
     """Run a callback in this loop, from any thread; False when the loop is closed (see
-    Mailbox.post).
+    CallbackQueue.post).
     """
     post_at_any_moment: Callable[[Callable[[], None]], bool]
     """The same for a signal's handler that waits for the callback."""
     is_closed: Callable[[], bool]
     """Whether the loop was closed, with whatever tasks it had. Any thread."""
-    create_gate: Callable[[], Gate]
-    interrupt: Callable[[], Interrupt]
+    create_event: Callable[[], LoopEvent]
+    cancel_scope: Callable[[], CancelScope]
     checkpoint: Callable[[], Awaitable[None]]
     """Let the loop's other tasks run once."""
 
     @staticmethod
     @abstractmethod
-    def open_gate(gate: Any) -> None: ...
+    def set_event(event: Any) -> None: ...
 
     @abstractmethod
-    def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
+    def spawn(self, work: Work, context: contextvars.Context | None = None) -> BackgroundTask:
         """Run `work` as a task in `context`, a copy of the current one if None.
 
-        `work` lets nothing escape but its own cancellation. The caller keeps the companion as long
-        as the work matters.
+        `work` lets nothing escape but its own cancellation. The caller keeps the background task as
+        long as the work matters.
         """
 
     @abstractmethod
@@ -126,18 +126,18 @@ class LoopHandle(ABC):
 # ---------------------------------------------------------------- asyncio
 
 
-class _AsyncioInterrupt(Interrupt):
+class _AsyncioCancelScope(CancelScope):
     __slots__ = ("_before", "_inside", "_task", "reason")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         task = asyncio.current_task(loop)
-        assert task is not None, "an interrupt is made inside a task"
+        assert task is not None, "a cancel scope is made inside a task"
         self._task = task
         self._before = task.cancelling()
         self._inside = False
         self.reason = None
 
-    def fire(self, reason: BaseException) -> None:
+    def cancel(self, reason: BaseException) -> None:
         # Runs between two steps of the task, since both run in the loop's thread: the task is
         # inside the block for certain or outside for certain, and cancel() reaches its next step.
         if self._inside and self.reason is None:
@@ -164,7 +164,7 @@ class _AsyncioHandle(LoopHandle):
     backend = "asyncio"
     cancelled = asyncio.CancelledError
 
-    def __init__(self, bell: EventBell | None = None) -> None:
+    def __init__(self, wakeup: EventfdWakeup | None = None) -> None:
         loop = asyncio.get_running_loop()
         # An empty context: nothing of the poster's contextvars leaks into the loop, and nothing is
         # copied.
@@ -172,21 +172,23 @@ class _AsyncioHandle(LoopHandle):
         self.loop: asyncio.AbstractEventLoop = loop
         self.thread_id = threading.get_ident()
         self.is_closed = loop.is_closed
-        mailbox = Mailbox(
-            wake if bell is None else bell.ring, is_closed=loop.is_closed, wake_without_lock=wake
+        mailbox = CallbackQueue(
+            wake if wakeup is None else wakeup.wake,
+            is_closed=loop.is_closed,
+            wake_without_lock=wake,
         )
         self.post = mailbox.post
         self.post_at_any_moment = mailbox.post_at_any_moment
-        self.create_gate = loop.create_future
-        self.interrupt = partial(_AsyncioInterrupt, loop)
+        self.create_event = loop.create_future
+        self.cancel_scope = partial(_AsyncioCancelScope, loop)
         self.checkpoint = partial(asyncio.sleep, 0)
 
     @staticmethod
-    def open_gate(gate: "asyncio.Future[None]") -> None:
-        if not gate.done():  # the awaiting task may have been cancelled meanwhile
-            gate.set_result(None)
+    def set_event(event: "asyncio.Future[None]") -> None:
+        if not event.done():  # the awaiting task may have been cancelled meanwhile
+            event.set_result(None)
 
-    def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
+    def spawn(self, work: Work, context: contextvars.Context | None = None) -> BackgroundTask:
         # Not by create_task: a task factory may run the first step at once, inside the step of the
         # task that spawns.
         return asyncio.Task(work(), loop=self.loop, context=context)
@@ -198,7 +200,7 @@ class _AsyncioHandle(LoopHandle):
 # ---------------------------------------------------------------- trio
 
 
-class _TrioGate:
+class _TrioEvent:
     __slots__ = ("event",)
 
     def __init__(self) -> None:
@@ -210,7 +212,7 @@ class _TrioGate:
         return self.event.wait().__await__()
 
 
-class _TrioInterrupt(Interrupt):
+class _TrioCancelScope(CancelScope):
     __slots__ = ("_inside", "_scope", "reason")
 
     def __init__(self) -> None:
@@ -220,7 +222,7 @@ class _TrioInterrupt(Interrupt):
         self._inside = False
         self.reason = None
 
-    def fire(self, reason: BaseException) -> None:
+    def cancel(self, reason: BaseException) -> None:
         if self._inside and self.reason is None:
             self.reason = reason
             self._scope.cancel()
@@ -248,22 +250,22 @@ class _TrioHandle(LoopHandle):
         self.thread_id = threading.get_ident()
         self.cancelled = trio.Cancelled
         self.is_closed = _never  # a run of trio ends all of its tasks before itself
-        mailbox = Mailbox(token.run_sync_soon)
+        mailbox = CallbackQueue(token.run_sync_soon)
         self.post = mailbox.post
         self.post_at_any_moment = mailbox.post_at_any_moment
-        self.create_gate = _TrioGate
-        self.interrupt = _TrioInterrupt
+        self.create_event = _TrioEvent
+        self.cancel_scope = _TrioCancelScope
         self.checkpoint = trio.lowlevel.checkpoint
 
     @staticmethod
-    def open_gate(gate: _TrioGate) -> None:
-        gate.event.set()
+    def set_event(event: _TrioEvent) -> None:
+        event.event.set()
 
-    def spawn(self, work: Work, context: contextvars.Context | None = None) -> Companion:
+    def spawn(self, work: Work, context: contextvars.Context | None = None) -> BackgroundTask:
         import trio
 
-        # A system task, since a companion starts whenever it is needed and no nursery is open then;
-        # the run ends by cancelling it.
+        # A system task: no nursery is open when a background task starts. The run ends by
+        # cancelling it.
         scope = trio.CancelScope()
 
         async def scoped() -> None:
@@ -302,12 +304,12 @@ def running_loop() -> Any:
     return trio.lowlevel.current_trio_token()
 
 
-def running_loop_handle(bell: EventBell | None = None) -> LoopHandle:
-    """A new handle of the loop that this thread runs now; posts to asyncio's ring `bell`, if
+def running_loop_handle(wakeup: EventfdWakeup | None = None) -> LoopHandle:
+    """A new handle of the loop that this thread runs now; posts to asyncio's ring `wakeup`, if
     given.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return _TrioHandle()
-    return _AsyncioHandle(bell)
+    return _AsyncioHandle(wakeup)

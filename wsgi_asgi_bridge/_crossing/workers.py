@@ -11,12 +11,12 @@ whose caches are warm.
 
 The race. Submit and the thread that finds no work both hold the pool's lock: either the thread sees
 the job, or submit sees the thread among the idle ones. A thread is taken off that stack by whoever
-wakes it, under the lock, and its gate is opened once after; see gate.py.
+wakes it, under the lock, and its event is opened once after; see thread_event.py.
 
 Threads that do not count. A thread that waits for its client, and one whose response has been
-streaming for `stream_after` seconds or is sure to, leave the count, up to `max_away` of them, so
-that others may start in their place (W-FLOW-8). With a limit of one none ever leaves: that app was
-promised that it is alone.
+streaming for `stream_after` seconds or is sure to, are detached from the count, up to
+`max_detached` of them, so that others may start in their place (W-FLOW-8). With a limit of one none
+ever leaves: that app was promised that it is alone.
 """
 
 import logging
@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..errors import BridgeClosed
-from .gate import ThreadGate
+from .thread_event import ThreadEvent
 
-__all__ = ["IDLE_SECONDS", "Job", "PoolCounts", "Prospect", "QueueFull", "Worker", "WorkerPool"]
+__all__ = ["IDLE_SECONDS", "Admission", "Job", "PoolCounts", "QueueFull", "Worker", "WorkerPool"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -41,15 +41,17 @@ start.
 """
 
 
-class Prospect(Enum):
+class Admission(Enum):
     """How long a job just submitted has to wait."""
 
-    NOW = "for nothing: a thread is there or on its way, unless a busy one comes back to the count"
-    BEHIND_OTHERS = "for jobs that were submitted before and have not begun"
-    BUSY = "for an app: every thread runs one"
+    STARTING = (
+        "for nothing: a thread is there or on its way, unless a busy one comes back to the count"
+    )
+    QUEUED = "for jobs that were submitted before and have not begun"
+    SATURATED = "for an app: every thread runs one"
 
 
-_NOW, _BEHIND_OTHERS, _BUSY = Prospect
+_STARTING, _QUEUED, _SATURATED = Admission
 """By themselves: in 3.11 a member that is looked up costs as much as a call."""
 
 
@@ -65,15 +67,15 @@ class Worker:
         "bound_to",
         "busy",
         "counted",
-        "gate",
+        "event",
+        "is_long_stream",
         "job_number",
-        "long_stream",
         "streaming_since",
     )
 
     def __init__(self, pool: "WorkerPool") -> None:
         self._pool = pool
-        self.gate = ThreadGate()
+        self.event = ThreadEvent()
         self.bound_to: object = None
         """What the thread was last bound to; the job's own to use."""
         # The rest belongs to the pool's lock.
@@ -81,7 +83,7 @@ class Worker:
         self.counted = False
         self.job_number = 0
         self.streaming_since = 0.0
-        self.long_stream = False
+        self.is_long_stream = False
 
     def begin_streaming(self, *, at_once: bool = False) -> None:
         """From now on the job streams its response; `stream_after` seconds later its thread leaves
@@ -90,7 +92,7 @@ class Worker:
         self._pool._begin_streaming(self, at_once)
 
     @contextmanager
-    def away(self) -> Generator[None]:
+    def detached(self) -> Generator[None]:
         """Around a wait for the client: meanwhile this thread does not count."""
         left_in = self._pool._leave(self)
         try:
@@ -109,7 +111,7 @@ class PoolCounts:
     threads: int
     idle: int
     busy: int
-    away: int
+    detached: int
     queued: int
 
 
@@ -121,7 +123,7 @@ class WorkerPool:
         *,
         limit: int,
         max_queued: int,
-        max_away: int,
+        max_detached: int,
         stream_after: float,
         name: str,
         clock: Callable[[], float] = time.monotonic,
@@ -129,7 +131,7 @@ class WorkerPool:
     ) -> None:
         self._limit = limit
         self._max_queued = max_queued
-        self._max_away = max_away if limit > 1 else 0
+        self._max_away = max_detached if limit > 1 else 0
         self._stream_after = stream_after
         self._name = name
         self._clock = clock
@@ -143,7 +145,7 @@ class WorkerPool:
         self._idle: list[Worker] = []
         self._streams: set[Worker] = set()
         self._counted = 0
-        self._away = 0
+        self._detached = 0
         self._threads = 0
         self._started = 0
         self._waking = False
@@ -152,7 +154,7 @@ class WorkerPool:
 
     # ------------------------------------------------------------ the loop's side (any thread)
 
-    def submit(self, job: Job) -> Prospect:
+    def submit(self, job: Job) -> Admission:
         """Queue `job`.
 
         Raises QueueFull, and BridgeClosed once `drain` was called or when no thread can be had at
@@ -176,8 +178,8 @@ class WorkerPool:
             if self._is_deserted() and self.withdraw(job):
                 raise BridgeClosed("no thread could be started to run this request")
         if free <= 0:
-            return _BUSY
-        return _NOW if ahead < free else _BEHIND_OTHERS
+            return _SATURATED
+        return _STARTING if ahead < free else _QUEUED
 
     def has_queued(self, job: Job) -> bool:
         """Whether no thread has taken the job yet."""
@@ -200,7 +202,7 @@ class WorkerPool:
             since = self._clock() - self._stream_after
             for worker in self._streams:
                 if worker.streaming_since <= since:
-                    worker.long_stream = True
+                    worker.is_long_stream = True
                     self._uncount(worker)
             wake = self._next_to_wake()  # also where a thread could not be started before
         if wake is not None:
@@ -217,7 +219,7 @@ class WorkerPool:
             if not ended:
                 self._on_drained.append(on_drained)
         for worker in idle:
-            worker.gate.open()
+            worker.event.set()
         if ended:
             on_drained()
 
@@ -242,8 +244,8 @@ class WorkerPool:
             return PoolCounts(
                 threads=self._threads,
                 idle=len(self._idle),
-                busy=self._counted + self._away,
-                away=self._away,
+                busy=self._counted + self._detached,
+                detached=self._detached,
                 queued=len(self._jobs),
             )
 
@@ -292,7 +294,7 @@ class WorkerPool:
                 wake()
             if job is not None:
                 return job
-            if not worker.gate.wait(self._idle_seconds) and self._leave_idle(worker):
+            if not worker.event.wait(self._idle_seconds) and self._leave_idle(worker):
                 return None
             woken = True
 
@@ -301,11 +303,11 @@ class WorkerPool:
         if worker.counted:
             self._counted -= 1
         else:
-            self._away -= 1
+            self._detached -= 1
         worker.busy = worker.counted = False
         if worker in self._streams:
             self._streams.remove(worker)
-            worker.long_stream = False
+            worker.is_long_stream = False
 
     def _leave_idle(self, worker: Worker) -> bool:
         """After a long sleep: True when the thread may end, False when it was woken just now."""
@@ -314,7 +316,7 @@ class WorkerPool:
                 self._idle.remove(worker)
                 self._threads -= 1
                 return True
-        worker.gate.wait()  # its opening is on its way
+        worker.event.wait()  # its opening is on its way
         return False
 
     # ------------------------------------------------------------ waking
@@ -327,7 +329,7 @@ class WorkerPool:
             return None
         self._waking = True
         if self._idle:
-            return self._idle.pop().gate.open
+            return self._idle.pop().event.set
         self._threads += 1
         self._started += 1
         number = self._started
@@ -370,7 +372,7 @@ class WorkerPool:
     def _begin_streaming(self, worker: Worker, at_once: bool) -> None:
         since = self._clock()
         if at_once:
-            since -= self._stream_after  # where too many are away now: with the next round
+            since -= self._stream_after  # where too many are detached now: with the next round
         wake = None
         with self._lock:
             # An app may begin in a thread of its own, after the job is over.
@@ -380,7 +382,7 @@ class WorkerPool:
                 worker.streaming_since = since
                 self._streams.add(worker)
             if at_once:
-                worker.long_stream = True
+                worker.is_long_stream = True
                 self._uncount(worker)
                 wake = self._next_to_wake()
         if wake is not None:
@@ -404,16 +406,16 @@ class WorkerPool:
         # New jobs wait until the count is below the limit.
         with self._lock:
             same_job = worker.busy and worker.job_number == left_in
-            if same_job and not worker.counted and not worker.long_stream:
+            if same_job and not worker.counted and not worker.is_long_stream:
                 worker.counted = True
                 self._counted += 1
-                self._away -= 1
+                self._detached -= 1
 
     def _uncount(self, worker: Worker) -> bool:
         """Holding the lock. False when the worker does not count, or has to."""
-        if not worker.counted or self._away >= self._max_away:
+        if not worker.counted or self._detached >= self._max_away:
             return False
         worker.counted = False
         self._counted -= 1
-        self._away += 1
+        self._detached += 1
         return True

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ..errors import AppError
-from .headers import BODYLESS_STATUSES, HOP_BY_HOP, LEAST_FINAL_STATUS, Remembered
+from .headers import BODYLESS_STATUSES, HOP_BY_HOP, LEAST_FINAL_STATUS, TranslationCache
 
 __all__ = ["ASGIResponse", "ASGIResponseState"]
 
@@ -189,7 +189,7 @@ def _wrong_status(status: Any) -> AppError:
     )
 
 
-_STATUS_LINES = Remembered(_status_line)
+_STATUS_LINES = TranslationCache(_status_line)
 
 
 def _native_name(name: bytes) -> str | None:
@@ -206,7 +206,7 @@ def _native_name(name: bytes) -> str | None:
     return "-".join(word.capitalize() for word in lower.decode("latin-1").split("-"))
 
 
-_NATIVE_NAMES = Remembered(_native_name)
+_NATIVE_NAMES = TranslationCache(_native_name)
 
 
 def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int | None]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..typing import Environ, Headers
-from .headers import Remembered
+from .headers import TranslationCache
 
 __all__ = [
     "environ_beside_the_message",
@@ -108,7 +108,7 @@ def _is_beside_the_request(key: object) -> bool:
     return key in _SERVERS_OWN or not key.startswith(_REQUEST_PREFIXES)
 
 
-_BESIDE_THE_REQUEST = Remembered(_is_beside_the_request)
+_BESIDE_THE_REQUEST = TranslationCache(_is_beside_the_request)
 
 
 # ---------------------------------------------------------------- scope -> environ -> scope
@@ -222,4 +222,4 @@ def _is_beside_the_connection(key: object) -> bool:
     )
 
 
-_BESIDE_THE_CONNECTION = Remembered(_is_beside_the_connection)
+_BESIDE_THE_CONNECTION = TranslationCache(_is_beside_the_connection)

@@ -20,7 +20,7 @@ __all__ = [
     "KNOWN_NAME_BYTES",
     "LEAST_FINAL_STATUS",
     "MAX_LENGTH_DIGITS",
-    "Remembered",
+    "TranslationCache",
     "content_length",
     "environ_key",
     "header_name_from_app",
@@ -84,7 +84,7 @@ def remember(known: dict[_Said, _Meant], name: _Said, meant: _Meant) -> None:
     known[name] = meant
 
 
-class Remembered(dict[_Said, _Meant]):
+class TranslationCache(dict[_Said, _Meant]):
     """`remembered[name]` is `translate(name)`, remembered for up to KNOWN_NAMES short names.
 
     A subscript of a dict costs half of what a call of functools.lru_cache costs. Any thread: each
@@ -119,7 +119,7 @@ def environ_key(name: bytes) -> str | None:
     return "HTTP_" + key
 
 
-ENVIRON_KEYS = Remembered(environ_key)
+ENVIRON_KEYS = TranslationCache(environ_key)
 
 
 def content_length(value: str) -> int:
@@ -153,7 +153,7 @@ def header_name_from_app(name: str) -> bytes | None:
     return None if lower in HOP_BY_HOP else lower
 
 
-APP_HEADER_NAMES = Remembered(header_name_from_app)
+APP_HEADER_NAMES = TranslationCache(header_name_from_app)
 
 
 def header_value_from_app(name: str, value: str) -> bytes:

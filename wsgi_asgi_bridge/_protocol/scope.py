@@ -202,7 +202,7 @@ def _remembered_name(key: str) -> bytes | None:
 
 
 _header_names: dict[str, bytes | None] = {}
-"""What `_header_name` said, for any thread and bounded as in headers.Remembered.
+"""What `_header_name` said, for any thread and bounded as in headers.TranslationCache.
 
 A plain dict, since each key of each environ is looked up here, and in a subclass that costs a third
 more.

@@ -24,7 +24,7 @@ from .headers import (
     BODYLESS_STATUSES,
     LEAST_FINAL_STATUS,
     MAX_LENGTH_DIGITS,
-    Remembered,
+    TranslationCache,
     header_value_from_app,
 )
 
@@ -205,7 +205,7 @@ def _status_code(status: str) -> int:
     return code
 
 
-_STATUS_CODES = Remembered(_status_code)
+_STATUS_CODES = TranslationCache(_status_code)
 
 
 def _translated_headers(headers: Any) -> tuple[Headers, int | None]:

@@ -1,4 +1,4 @@
-"""thread_sensitive.py: asgiref's thread-sensitive code runs in the thread that waits for it."""
+"""calling_thread_executor.py: thread-sensitive code runs in the thread that waits for it."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ import uvloop
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_to_async
 
 from tests.support.interleaving import WAIT_SECONDS, Blocking, must_happen
-from wsgi_asgi_bridge._crossing import thread_sensitive
-from wsgi_asgi_bridge._crossing.caller import Caller, current_caller
+from wsgi_asgi_bridge._crossing import calling_thread_executor
+from wsgi_asgi_bridge._crossing.calling_thread import CallingThread, current_calling_thread
+from wsgi_asgi_bridge._crossing.calling_thread_executor import CallingThreadExecutor
 from wsgi_asgi_bridge._crossing.loops import running_loop_handle
-from wsgi_asgi_bridge._crossing.thread_sensitive import ThreadSensitiveDoor
 
 NAME = "wsgi_asgi_bridge-unit"
 Work = Callable[[], Coroutine[Any, Any, Any]]
@@ -47,10 +47,10 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Work], Any]]:
 
 
 @pytest.fixture
-def door() -> Iterator[ThreadSensitiveDoor]:
-    door = ThreadSensitiveDoor(NAME)
-    yield door
-    door.close()
+def executor() -> Iterator[CallingThreadExecutor]:
+    executor = CallingThreadExecutor(NAME)
+    yield executor
+    executor.close()
 
 
 def current_thread() -> Coroutine[Any, Any, threading.Thread]:
@@ -64,7 +64,7 @@ class Request:
     """A calling thread that waits in `caller` for the end of its exchange. Made in the loop."""
 
     def __init__(self) -> None:
-        self.caller = Caller(running_loop_handle(), 100)
+        self.caller = CallingThread(running_loop_handle(), 100)
         self._waiting = Blocking(lambda: self.caller.take_from_thread(None, None))
         self.thread = self._waiting.thread
 
@@ -84,20 +84,20 @@ def request() -> Iterator[Request]:
     made.end()
 
 
-async def enter(door: ThreadSensitiveDoor, caller: Caller) -> None:
-    if not door.entered_in_loop(caller):
-        await door.enter_own_in_loop()
+async def enter(executor: CallingThreadExecutor, caller: CallingThread) -> None:
+    if not executor.entered_in_loop(caller):
+        await executor.enter_own_in_loop()
 
 
 @on_asyncio_loops
 def test_thread_sensitive_code_runs_in_the_calling_thread(
-    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
     """A-LOOP-4."""
 
     async def app() -> None:
         with request() as ours:
-            await enter(door, ours.caller)
+            await enter(executor, ours.caller)
             assert await current_thread() is ours.thread
             assert await asyncio.create_task(current_thread()) is ours.thread
 
@@ -106,12 +106,12 @@ def test_thread_sensitive_code_runs_in_the_calling_thread(
 
 @on_asyncio_loops
 def test_each_request_has_its_own_thread(
-    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
-    """A-LOOP-4: through one door, at the same time."""
+    """A-LOOP-4: through one executor, at the same time."""
 
     async def app(ours: Request) -> None:
-        await enter(door, ours.caller)
+        await enter(executor, ours.caller)
         for _ in range(5):
             assert await current_thread() is ours.thread
             await asyncio.sleep(0)
@@ -125,12 +125,12 @@ def test_each_request_has_its_own_thread(
 
 @on_asyncio_loops
 def test_what_one_request_enters_no_other_task_sees(
-    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
     """A-LOOP-3: a context variable that is set in a task ends with it."""
 
     async def app(ours: Request) -> None:
-        await enter(door, ours.caller)
+        await enter(executor, ours.caller)
 
     async def outside() -> None:
         with request() as ours:
@@ -143,14 +143,14 @@ def test_what_one_request_enters_no_other_task_sees(
 
 @on_asyncio_loops
 def test_a_caller_inside_asgirefs_machinery_gets_a_door_of_its_own(
-    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
-    """A-LOOP-4: what the caller's context holds would otherwise win over the shared door."""
+    """A-LOOP-4: what the caller's context holds would otherwise win over the shared executor."""
 
     async def app() -> None:
         with request() as ours:
             async with ThreadSensitiveContext():
-                await enter(door, ours.caller)
+                await enter(executor, ours.caller)
                 assert await current_thread() is ours.thread
                 assert await asyncio.create_task(current_thread()) is ours.thread
 
@@ -159,14 +159,14 @@ def test_a_caller_inside_asgirefs_machinery_gets_a_door_of_its_own(
 
 @on_asyncio_loops
 def test_a_caller_below_async_to_sync_does_not_send_the_code_to_the_thread_above(
-    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
     """A-LOOP-4: the thread above waits for something else, perhaps for this very request."""
 
     async def app() -> None:
         with request() as ours, ThreadPoolExecutor(1) as above:
             AsyncToSync.executors.current = above  # as `async_to_sync` leaves it in the context
-            await enter(door, ours.caller)
+            await enter(executor, ours.caller)
             assert await current_thread() is ours.thread
             assert await asyncio.create_task(current_thread()) is ours.thread
 
@@ -175,7 +175,7 @@ def test_a_caller_below_async_to_sync_does_not_send_the_code_to_the_thread_above
 
 @on_asyncio_loops
 def test_results_and_errors_come_back(
-    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
     """A-LOOP-4."""
 
@@ -184,7 +184,7 @@ def test_results_and_errors_come_back(
 
     async def app() -> None:
         with request() as ours:
-            await enter(door, ours.caller)
+            await enter(executor, ours.caller)
             doubled: Any = sync_to_async(lambda number: 2 * number)
             assert await doubled(21) == 42
             failing: Any = sync_to_async(broken)
@@ -199,13 +199,13 @@ def test_results_and_errors_come_back(
 
 @on_asyncio_loops
 def test_once_the_caller_has_left_one_thread_of_the_door_takes_its_place(
-    door: ThreadSensitiveDoor, run: Callable[[Work], Any]
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
     """A-LOOP-4, A-OUT-5: background work goes on, and still one piece at a time."""
 
     async def app() -> None:
         ours = Request()
-        await enter(door, ours.caller)
+        await enter(executor, ours.caller)
         ours.leave()
         threads = {await current_thread() for _ in range(3)}
         assert len(threads) == 1
@@ -216,58 +216,60 @@ def test_once_the_caller_has_left_one_thread_of_the_door_takes_its_place(
     run(app)
 
 
-def test_no_thread_is_started_for_callers_that_stay(door: ThreadSensitiveDoor) -> None:
+def test_no_thread_is_started_for_callers_that_stay(executor: CallingThreadExecutor) -> None:
     """A-CALL-2."""
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(NAME)]
 
 
-def test_jobs_without_a_caller_run_in_order_and_one_at_a_time(door: ThreadSensitiveDoor) -> None:
+def test_jobs_without_a_caller_run_in_order_and_one_at_a_time(
+    executor: CallingThreadExecutor,
+) -> None:
     """A-LOOP-4."""
     order: list[int] = []
     over = threading.Event()
     for number in range(20):
-        door.run_in_fallback(lambda number=number: order.append(number))
-    door.run_in_fallback(over.set)
+        executor.run_in_fallback(lambda number=number: order.append(number))
+    executor.run_in_fallback(over.set)
     must_happen(over)
     assert order == list(range(20))
 
 
 def test_after_the_close_a_job_is_dropped_and_starts_no_thread(
-    door: ThreadSensitiveDoor, caplog: pytest.LogCaptureFixture
+    executor: CallingThreadExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran: list[str] = []
-    door.close()
+    executor.close()
     with caplog.at_level(logging.DEBUG, "wsgi_asgi_bridge"):
-        door.run_in_fallback(lambda: ran.append("job"))
+        executor.run_in_fallback(lambda: ran.append("job"))
     assert "dropped" in caplog.text
     assert ran == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(NAME)]
-    door.close()
+    executor.close()
 
 
 @on_asyncio_loops
 def test_the_close_leaves_nothing_in_asgirefs_table(run: Callable[[Work], Any]) -> None:
     """A-OUT-5: a process that opens and closes bridges does not grow by what they used."""
-    door = ThreadSensitiveDoor(NAME)
+    executor = CallingThreadExecutor(NAME)
 
     def entries() -> int:
         # The table is weak: entries of other tests leave it whenever the collector comes.
         executors = list(SyncToAsync.context_to_thread_executor.values())
-        return executors.count(door._executor)
+        return executors.count(executor._executor)
 
     async def app() -> None:
         with request() as ours:
-            await enter(door, ours.caller)
+            await enter(executor, ours.caller)
             await current_thread()
 
     run(app)
     assert entries() == 1
-    door.close()
+    executor.close()
     assert entries() == 0
-    door.close()
+    executor.close()
 
 
-def test_the_close_ends_the_thread_after_the_job_at_hand(door: ThreadSensitiveDoor) -> None:
+def test_the_close_ends_the_thread_after_the_job_at_hand(executor: CallingThreadExecutor) -> None:
     """A-OUT-5."""
     threads: list[threading.Thread] = []
     started, may_end = threading.Event(), threading.Event()
@@ -278,10 +280,10 @@ def test_the_close_ends_the_thread_after_the_job_at_hand(door: ThreadSensitiveDo
         started.set()
         must_happen(may_end)
 
-    door.run_in_fallback(first)
-    door.run_in_fallback(lambda: ran.append("second"))
+    executor.run_in_fallback(first)
+    executor.run_in_fallback(lambda: ran.append("second"))
     must_happen(started)
-    door.close()
+    executor.close()
     may_end.set()
     threads[0].join(WAIT_SECONDS)
     assert not threads[0].is_alive()
@@ -289,16 +291,18 @@ def test_the_close_ends_the_thread_after_the_job_at_hand(door: ThreadSensitiveDo
 
 
 def test_at_the_end_of_the_interpreter_a_job_is_dropped(
-    door: ThreadSensitiveDoor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    executor: CallingThreadExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """`ThreadPoolExecutor.submit` raises then, in any thread."""
 
     def refuse(*args: object) -> None:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    monkeypatch.setattr(thread_sensitive.ThreadPoolExecutor, "submit", refuse)
+    monkeypatch.setattr(calling_thread_executor.ThreadPoolExecutor, "submit", refuse)
     with caplog.at_level(logging.DEBUG, "wsgi_asgi_bridge"):
-        door.run_in_fallback(lambda: None)
+        executor.run_in_fallback(lambda: None)
     assert "dropped" in caplog.text
 
 
@@ -312,38 +316,40 @@ class LeftCaller:
         return False
 
 
-def submitted(door: ThreadSensitiveDoor, call: Callable[[], object]) -> "Future[Any]":
+def submitted(executor: CallingThreadExecutor, call: Callable[[], object]) -> "Future[Any]":
     context = contextvars.copy_context()
-    context.run(current_caller.set, LeftCaller())  # type: ignore[arg-type]
-    future: Future[Any] = context.run(door._executor.submit, call)
+    context.run(current_calling_thread.set, LeftCaller())  # type: ignore[arg-type]
+    future: Future[Any] = context.run(executor._executor.submit, call)
     return future
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_whatever_the_code_raises_is_the_futures(
-    door: ThreadSensitiveDoor, error: type[BaseException]
+    executor: CallingThreadExecutor, error: type[BaseException]
 ) -> None:
     """A-LOOP-5: nothing escapes into the thread that runs it."""
 
     def broken() -> None:
         raise error
 
-    assert isinstance(submitted(door, broken).exception(WAIT_SECONDS), error)
-    assert submitted(door, lambda: "still there").result(WAIT_SECONDS) == "still there"
+    assert isinstance(submitted(executor, broken).exception(WAIT_SECONDS), error)
+    assert submitted(executor, lambda: "still there").result(WAIT_SECONDS) == "still there"
 
 
-def test_a_stop_iteration_is_an_error_that_can_be_awaited(door: ThreadSensitiveDoor) -> None:
+def test_a_stop_iteration_is_an_error_that_can_be_awaited(executor: CallingThreadExecutor) -> None:
     """asyncio takes none in a future: whoever awaits it would wait for ever."""
 
     def broken() -> None:
         raise StopIteration("the app's")
 
-    error = submitted(door, broken).exception(WAIT_SECONDS)
+    error = submitted(executor, broken).exception(WAIT_SECONDS)
     assert isinstance(error, RuntimeError)
     assert isinstance(error.__cause__, StopIteration)
 
 
-def test_code_that_was_cancelled_before_it_began_does_not_run(door: ThreadSensitiveDoor) -> None:
+def test_code_that_was_cancelled_before_it_began_does_not_run(
+    executor: CallingThreadExecutor,
+) -> None:
     ran: list[str] = []
     started, may_end, over = threading.Event(), threading.Event(), threading.Event()
 
@@ -351,11 +357,11 @@ def test_code_that_was_cancelled_before_it_began_does_not_run(door: ThreadSensit
         started.set()
         must_happen(may_end)
 
-    submitted(door, first)
+    submitted(executor, first)
     must_happen(started)
-    cancelled = submitted(door, lambda: ran.append("cancelled"))
+    cancelled = submitted(executor, lambda: ran.append("cancelled"))
     assert cancelled.cancel()
-    submitted(door, over.set)
+    submitted(executor, over.set)
     may_end.set()
     must_happen(over)
     assert ran == []
@@ -365,10 +371,10 @@ def test_code_that_was_cancelled_before_it_began_does_not_run(door: ThreadSensit
 
 
 def test_entering_a_context_of_asgiref_awaits_nothing() -> None:
-    """The door is made by a thread, without a loop."""
+    """The executor is made by a thread, without a loop."""
 
     async def awaits() -> None:
         await asyncio.sleep(0)
 
     with pytest.raises(RuntimeError, match="awaits something on entering"):
-        thread_sensitive._run_to_end(awaits())
+        calling_thread_executor._run_to_end(awaits())

@@ -11,7 +11,7 @@ another file's. So both happen under one lock, held for that system call alone; 
 takes it once, when all is over.
 
 A forked child gets a copy of the descriptor, the parent's counter behind it, and perhaps the lock
-as held. It is neither to wait for that nor to wake the parent's loop, so in a child the bell is
+as held. It is neither to wait for that nor to wake the parent's loop, so in a child the wakeup is
 closed.
 """
 
@@ -24,11 +24,11 @@ from threading import Lock
 
 from .fork import reset_in_child
 
-__all__ = ["EventBell"]
+__all__ = ["EventfdWakeup"]
 
 
-class EventBell:
-    """One loop's bell. Made and closed in the loop's thread, rung in any; rung with one callable
+class EventfdWakeup:
+    """One loop's wakeup. Made and closed in the loop's thread, rung in any; rung with one callable
     only.
     """
 
@@ -50,7 +50,7 @@ class EventBell:
         reset_in_child(self)
 
     @classmethod
-    def where_there_is_one(cls, loop: asyncio.AbstractEventLoop) -> "EventBell | None":
+    def create_if_supported(cls, loop: asyncio.AbstractEventLoop) -> "EventfdWakeup | None":
         """None on other systems, in Pythons without `os.eventfd`, and for a loop that watches no
         files.
         """
@@ -59,7 +59,7 @@ class EventBell:
         except (NotImplementedError, AttributeError, OSError):
             return None
 
-    def ring(self, callback: Callable[[], None]) -> None:
+    def wake(self, callback: Callable[[], None]) -> None:
         """Run `callback` in the loop soon. Raises RuntimeError when the loop is closed."""
         with self._lock:
             if self._closed or self._loop.is_closed():
@@ -73,7 +73,7 @@ class EventBell:
             if not self._closed:
                 self._closed = True
                 os.close(self._descriptor)
-                # It refers to whoever rings, and that to this bell.
+                # It refers to whoever rings, and that to this wakeup.
                 self._callback = _nothing
 
     def reset_after_fork(self) -> None:

@@ -1,4 +1,4 @@
-"""ambient.py: that asgiref and anyio still look where it puts things."""
+"""loop_binding.py: that asgiref and anyio still look where it puts things."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from anyio import from_thread
 from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 
 from tests.support.interleaving import Blocking, ended
-from wsgi_asgi_bridge._crossing.ambient import Ambient
+from wsgi_asgi_bridge._crossing.loop_binding import LoopBinding
 from wsgi_asgi_bridge._crossing.loops import running_loop, running_loop_handle
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def where_sync() -> tuple[object, threading.Thread]:
 
 async def in_bound_thread(call: Callable[[], T]) -> T:
     """`call` in a thread that works for this loop."""
-    ambient = Ambient(running_loop_handle())
+    ambient = LoopBinding(running_loop_handle())
 
     def bound() -> T:
         ambient.bind_thread()
@@ -93,8 +93,8 @@ async def test_asgiref_finds_its_way_back_to_the_thread() -> None:
 
 async def test_a_thread_is_bound_to_one_loop_after_the_other() -> None:
     """A pool thread serves several loops in turn: the last binding is the one that counts."""
-    first = Ambient(running_loop_handle())
-    second = Ambient(running_loop_handle())
+    first = LoopBinding(running_loop_handle())
+    second = LoopBinding(running_loop_handle())
     here = running_loop(), threading.current_thread()
 
     def call() -> list[tuple[object, threading.Thread]]:
@@ -121,7 +121,7 @@ async def test_an_unbound_thread_belongs_to_no_loop() -> None:
 async def test_asgiref_takes_a_loop_of_this_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A-CALL-2: a forked child that inherited the thread-local must not wait for that loop."""
     handle = running_loop_handle()
-    ambient = Ambient(handle)
+    ambient = LoopBinding(handle)
     pid = os.getpid()
 
     def call() -> object:

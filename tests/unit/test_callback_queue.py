@@ -1,4 +1,4 @@
-"""mailbox.py: callbacks from any thread into one loop, with as few wake-ups as the race allows."""
+"""callback_queue.py: callbacks from any thread into one loop, with few wake-ups."""
 
 import asyncio
 import threading
@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.interleaving import WAIT_SECONDS, LyingLock, must_happen
+from wsgi_asgi_bridge._crossing.callback_queue import CallbackQueue
 from wsgi_asgi_bridge._crossing.loops import LoopHandle, running_loop_handle
-from wsgi_asgi_bridge._crossing.mailbox import Mailbox
 
 
 class ScheduledWakes:
@@ -47,11 +47,11 @@ def wakes() -> ScheduledWakes:
 
 
 @pytest.fixture
-def mailbox(wakes: ScheduledWakes) -> Mailbox:
-    return Mailbox(wakes.schedule)
+def mailbox(wakes: ScheduledWakes) -> CallbackQueue:
+    return CallbackQueue(wakes.schedule)
 
 
-def lying(mailbox: Mailbox) -> LyingLock:
+def lying(mailbox: CallbackQueue) -> LyingLock:
     """The lock that means "a wake-up is on its way", replaced by one that can be scripted."""
     mailbox._on_its_way = lock = LyingLock()  # type: ignore[assignment]
     return lock
@@ -61,7 +61,7 @@ def lying(mailbox: Mailbox) -> LyingLock:
 
 
 def test_posts_that_wait_together_share_one_wake_up(
-    mailbox: Mailbox, wakes: ScheduledWakes
+    mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     ran: list[int] = []
     for number in range(5):
@@ -73,7 +73,7 @@ def test_posts_that_wait_together_share_one_wake_up(
 
 
 def test_a_post_after_the_drain_wakes_the_loop_again(
-    mailbox: Mailbox, wakes: ScheduledWakes
+    mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     ran: list[str] = []
     mailbox.post(lambda: ran.append("first"))
@@ -85,7 +85,7 @@ def test_a_post_after_the_drain_wakes_the_loop_again(
 
 
 def test_what_a_callback_posts_waits_for_a_wake_up_of_its_own(
-    mailbox: Mailbox, wakes: ScheduledWakes
+    mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     """So the loop gets to its sockets between two rounds of callbacks that post each other."""
     ran: list[str] = []
@@ -102,7 +102,9 @@ def test_what_a_callback_posts_waits_for_a_wake_up_of_its_own(
     assert ran == ["repost", "other", "repost"]
 
 
-def test_a_closed_loop_is_told_and_keeps_nothing(mailbox: Mailbox, wakes: ScheduledWakes) -> None:
+def test_a_closed_loop_is_told_and_keeps_nothing(
+    mailbox: CallbackQueue, wakes: ScheduledWakes
+) -> None:
     class Callback:
         def __call__(self) -> None:
             raise AssertionError("the loop is closed")
@@ -121,11 +123,11 @@ def test_a_failure_that_is_not_a_closed_loop_is_not_hidden() -> None:
         raise KeyError("a bug")
 
     with pytest.raises(KeyError):
-        Mailbox(broken).post(lambda: None)
+        CallbackQueue(broken).post(lambda: None)
 
 
 def test_an_interrupt_in_the_middle_of_a_drain_leaves_no_later_post_behind(
-    mailbox: Mailbox, wakes: ScheduledWakes
+    mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     """A callback raises nothing, but a signal may; no later post is one wake-up late for it."""
     ran: list[str] = []
@@ -150,7 +152,7 @@ def test_an_interrupt_in_the_middle_of_a_drain_leaves_no_later_post_behind(
 
 
 def test_a_post_right_after_the_drain_said_no_wake_up_is_on_its_way(
-    mailbox: Mailbox, wakes: ScheduledWakes
+    mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     """Both the running drain and the new wake-up find the post; one of them runs it."""
     lock = lying(mailbox)
@@ -164,7 +166,7 @@ def test_a_post_right_after_the_drain_said_no_wake_up_is_on_its_way(
 
 
 def test_a_drain_between_the_append_and_the_question(
-    mailbox: Mailbox, wakes: ScheduledWakes
+    mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     """It runs the post before its poster asks for a wake-up, which then finds nothing."""
     lock = lying(mailbox)
@@ -179,7 +181,7 @@ def test_a_drain_between_the_append_and_the_question(
 
 
 def test_a_post_just_before_the_drain_says_so_is_drained(
-    mailbox: Mailbox, wakes: ScheduledWakes
+    mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     lock = lying(mailbox)
     ran: list[str] = []
@@ -209,7 +211,7 @@ def test_every_post_runs_once_and_in_order_whatever_the_schedule(
     schedule: list[tuple[str, str, list[str]]],
 ) -> None:
     wakes = ScheduledWakes()
-    mailbox = Mailbox(wakes.schedule)
+    mailbox = CallbackQueue(wakes.schedule)
     lock = lying(mailbox)
     posted: list[int] = []
     ran: list[int] = []
@@ -329,7 +331,7 @@ def test_a_signal_amid_a_wake_up_leaves_no_post_without_one(wakes: ScheduledWake
             raise KeyboardInterrupt
         wakes.schedule(drain)
 
-    mailbox = Mailbox(interrupted_once)
+    mailbox = CallbackQueue(interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         mailbox.post(lambda: ran.append("interrupted"))
     wakes.run_all()
@@ -342,7 +344,7 @@ def test_a_signal_amid_a_wake_up_leaves_no_post_without_one(wakes: ScheduledWake
 def test_a_wake_up_that_nobody_asked_for_is_nothing(wakes: ScheduledWakes) -> None:
     """A-CALL-2: a forked child may have rung."""
     ran: list[str] = []
-    mailbox = Mailbox(wakes.schedule)
+    mailbox = CallbackQueue(wakes.schedule)
     mailbox._drain()
     mailbox.post(lambda: ran.append("post"))
     mailbox._drain()

@@ -1,4 +1,4 @@
-"""event_bell.py: an eventfd that wakes a loop of our own."""
+"""eventfd_wakeup.py: an eventfd that wakes a loop of our own."""
 
 import asyncio
 import contextvars
@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from tests.support.interleaving import LyingLock
-from wsgi_asgi_bridge._crossing.event_bell import EventBell
+from wsgi_asgi_bridge._crossing.eventfd_wakeup import EventfdWakeup
 from wsgi_asgi_bridge._crossing.fork import _reset_all
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="eventfd is Linux's")
@@ -28,11 +28,11 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def bell(loop: asyncio.AbstractEventLoop) -> Iterator[EventBell]:
-    bell = EventBell(loop)
-    yield bell
+def wakeup(loop: asyncio.AbstractEventLoop) -> Iterator[EventfdWakeup]:
+    wakeup = EventfdWakeup(loop)
+    yield wakeup
     loop.close()
-    bell.close()
+    wakeup.close()
 
 
 def one_turn(loop: asyncio.AbstractEventLoop, turns: int = 3) -> None:
@@ -50,11 +50,11 @@ def is_open(descriptor: int) -> bool:
 
 
 def test_a_ring_from_a_thread_ends_the_loops_sleep(
-    loop: asyncio.AbstractEventLoop, bell: EventBell
+    loop: asyncio.AbstractEventLoop, wakeup: EventfdWakeup
 ) -> None:
     async def sleep_until_rung() -> None:
         rung = asyncio.Event()
-        ringing = loop.run_in_executor(None, bell.ring, rung.set)
+        ringing = loop.run_in_executor(None, wakeup.wake, rung.set)
         await asyncio.wait_for(rung.wait(), 5)
         await ringing
 
@@ -63,29 +63,29 @@ def test_a_ring_from_a_thread_ends_the_loops_sleep(
 
 
 def test_rings_that_nobody_has_answered_yet_are_one(
-    loop: asyncio.AbstractEventLoop, bell: EventBell
+    loop: asyncio.AbstractEventLoop, wakeup: EventfdWakeup
 ) -> None:
     rung: list[int] = []
     for _ in range(5):
-        bell.ring(lambda: rung.append(1))
+        wakeup.wake(lambda: rung.append(1))
     one_turn(loop)
     assert rung == [1]
-    bell.ring(lambda: rung.append(2))
+    wakeup.wake(lambda: rung.append(2))
     one_turn(loop)
     assert rung == [1, 2]
 
 
 def test_a_ring_out_of_the_answer_is_heard_in_the_next_turn(
-    loop: asyncio.AbstractEventLoop, bell: EventBell
+    loop: asyncio.AbstractEventLoop, wakeup: EventfdWakeup
 ) -> None:
-    """A post of a post: the bell is read before the callback runs, so this ring is not lost."""
+    """A post of a post: the wakeup is read before the callback runs, so this ring is not lost."""
     rung: list[str] = []
 
     def first() -> None:
         rung.append("first")
-        bell.ring(lambda: rung.append("second"))
+        wakeup.wake(lambda: rung.append("second"))
 
-    bell.ring(first)
+    wakeup.wake(first)
     one_turn(loop)
     assert rung == ["first", "second"]
 
@@ -94,69 +94,69 @@ def test_the_answer_runs_in_an_empty_context(loop: asyncio.AbstractEventLoop) ->
     """A-LOOP-3: nothing of whoever made the loop, or rang, is seen by what is rung for."""
     var: contextvars.ContextVar[str] = contextvars.ContextVar("var")
     var.set("the maker's")
-    bell = EventBell(loop)
+    wakeup = EventfdWakeup(loop)
     seen: list[Any] = []
-    bell.ring(lambda: seen.append(var.get(None)))
+    wakeup.wake(lambda: seen.append(var.get(None)))
     one_turn(loop)
     assert seen == [None]
     loop.close()
-    bell.close()
+    wakeup.close()
 
 
-def test_a_closed_loop_is_not_rung(loop: asyncio.AbstractEventLoop, bell: EventBell) -> None:
+def test_a_closed_loop_is_not_rung(loop: asyncio.AbstractEventLoop, wakeup: EventfdWakeup) -> None:
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
-        bell.ring(lambda: None)
+        wakeup.wake(lambda: None)
 
 
 def test_close_gives_the_descriptor_back_once(loop: asyncio.AbstractEventLoop) -> None:
-    bell = EventBell(loop)
-    descriptor = bell._descriptor
+    wakeup = EventfdWakeup(loop)
+    descriptor = wakeup._descriptor
     loop.close()
     assert is_open(descriptor)
-    bell.close()
+    wakeup.close()
     assert not is_open(descriptor)
     with open(os.devnull) as another:  # may have got the number
-        bell.close()
+        wakeup.close()
         assert is_open(another.fileno())
 
 
-def test_a_ring_meets_the_bell_before_its_end_or_after_never_amid(bell: EventBell) -> None:
+def test_a_ring_meets_the_bell_before_its_end_or_after_never_amid(wakeup: EventfdWakeup) -> None:
     """The number of a closed descriptor may be another file's: it is never written to."""
-    bell._lock = lock = LyingLock()  # type: ignore[assignment]
-    lock.before("ring", bell.close)
+    wakeup._lock = lock = LyingLock()  # type: ignore[assignment]
+    lock.before("wake", wakeup.close)
     with pytest.raises(RuntimeError, match="closed"):
-        bell.ring(lambda: None)
+        wakeup.wake(lambda: None)
     assert lock.told
 
 
 def test_what_a_forked_child_has_read_is_no_error(
-    loop: asyncio.AbstractEventLoop, bell: EventBell
+    loop: asyncio.AbstractEventLoop, wakeup: EventfdWakeup
 ) -> None:
     """A-CALL-2: parent and child share the counter."""
     rung: list[str] = []
-    bell.ring(lambda: rung.append("heard"))
-    os.eventfd_read(bell._descriptor)
-    bell._answer()
+    wakeup.wake(lambda: rung.append("heard"))
+    os.eventfd_read(wakeup._descriptor)
+    wakeup._answer()
     assert rung == ["heard"]
     one_turn(loop)
     assert rung == ["heard"]
 
 
-def test_a_bell_in_a_forked_child_is_closed_whoever_held_it(bell: EventBell) -> None:
+def test_a_bell_in_a_forked_child_is_closed_whoever_held_it(wakeup: EventfdWakeup) -> None:
     """A-CALL-2: it neither waits for a thread of the parent, nor wakes the parent's loop, nor takes
     away what the parent's loop has to hear.
     """
-    counter = os.dup(bell._descriptor)
+    counter = os.dup(wakeup._descriptor)
     rung: list[str] = []
-    bell.ring(lambda: rung.append("the child's"))
-    held = bell._lock
+    wakeup.wake(lambda: rung.append("the child's"))
+    held = wakeup._lock
     with held:
         _reset_all()
-    assert not is_open(bell._descriptor)
+    assert not is_open(wakeup._descriptor)
     with pytest.raises(RuntimeError, match="closed"):
-        bell.ring(lambda: None)
-    bell._answer()
+        wakeup.wake(lambda: None)
+    wakeup._answer()
     assert rung == []
     assert os.eventfd_read(counter) == 1  # the parent's ring, unread, and no other
     os.close(counter)
@@ -166,19 +166,19 @@ def test_a_closed_bell_keeps_nobody_who_rang(loop: asyncio.AbstractEventLoop) ->
     """A cycle would wait for the garbage collector."""
 
     class Ringer:
-        def __init__(self, bell: EventBell) -> None:
-            self.bell = bell
+        def __init__(self, wakeup: EventfdWakeup) -> None:
+            self.wakeup = wakeup
 
         def answer(self) -> None: ...
 
-    bell = EventBell(loop)
-    ringer = Ringer(bell)
+    wakeup = EventfdWakeup(loop)
+    ringer = Ringer(wakeup)
     gone = weakref.ref(ringer)
-    bell.ring(ringer.answer)
+    wakeup.wake(ringer.answer)
     loop.close()
-    bell.close()
+    wakeup.close()
     with pytest.raises(RuntimeError, match="closed"):
-        bell.ring(ringer.answer)
+        wakeup.wake(ringer.answer)
     del ringer
     assert gone() is None
 
@@ -193,7 +193,7 @@ class BlindLoop(asyncio.SelectorEventLoop):
 
 def test_a_loop_that_watches_no_files_has_no_bell() -> None:
     loop = BlindLoop()
-    assert EventBell.where_there_is_one(loop) is None
+    assert EventfdWakeup.create_if_supported(loop) is None
     assert not is_open(loop.asked_for)
     loop.close()
 
@@ -202,7 +202,7 @@ def test_other_systems_have_no_bell(
     loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert EventBell.where_there_is_one(loop) is None
+    assert EventfdWakeup.create_if_supported(loop) is None
 
 
 def test_a_python_without_eventfd_has_no_bell(
@@ -210,4 +210,4 @@ def test_a_python_without_eventfd_has_no_bell(
 ) -> None:
     """On Linux too: not every Python has it, and not every C library that one is built with."""
     monkeypatch.delattr(os, "eventfd")
-    assert EventBell.where_there_is_one(loop) is None
+    assert EventfdWakeup.create_if_supported(loop) is None

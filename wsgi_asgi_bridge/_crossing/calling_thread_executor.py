@@ -1,13 +1,13 @@
 """Where asgiref's thread-sensitive code runs: in the thread that waits for the exchange (A-LOOP-4).
 
-`ThreadSensitiveContext(executor=...)` is asgiref's door for that. Entering one for each request
+`ThreadSensitiveContext(executor=...)` is asgiref's executor for that. Entering one for each request
 costs about 4 us, so one is entered for all, with an executor that asks a contextvar which request
 it is called for. What entering sets is read off a context made for the purpose. A request whose
-caller is itself inside asgiref's machinery carries more than the shared door can set right; it
-enters a door of its own.
+caller is itself inside asgiref's machinery carries more than the shared executor can set right; it
+enters an executor of its own.
 
-No door is ever left: it belongs to the contexts of the request's tasks, and ends with the last of
-them.
+No executor is ever left: it belongs to the contexts of the request's tasks, and ends with the last
+of them.
 """
 
 import contextvars
@@ -20,22 +20,22 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
-from .caller import Caller, current_caller
+from .calling_thread import CallingThread, current_calling_thread
 
-__all__ = ["ThreadSensitiveDoor"]
+__all__ = ["CallingThreadExecutor"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
 
 
-class ThreadSensitiveDoor:
-    """One loop's door.
+class CallingThreadExecutor:
+    """One loop's executor.
 
     Made by a thread, before the loop's first request; `close` ends the thread for those whose
     caller has left.
     """
 
     def __init__(self, name: str) -> None:
-        self._executor = _CallerExecutor(self)
+        self._executor = _CurrentThreadExecutor(self)
         self._shared = ThreadSensitiveContext(executor=self._executor)
         made = contextvars.Context()
         made.run(_run_to_end, self._shared.__aenter__())  # type: ignore[no-untyped-call]
@@ -48,11 +48,11 @@ class ThreadSensitiveDoor:
         self._fallback: ThreadPoolExecutor | None = None
         self._closed = False
 
-    def entered_in_loop(self, caller: Caller) -> bool:
+    def entered_in_loop(self, caller: CallingThread) -> bool:
         """Let the thread-sensitive code of this task, and of those it starts, run in `caller`'s
         thread. False: `enter_own_in_loop` has to follow.
         """
-        current_caller.set(caller)
+        current_calling_thread.set(caller)
         for var in self._other_vars:
             if var.get(None) is not None:
                 return False
@@ -65,7 +65,7 @@ class ThreadSensitiveDoor:
         """
         own = ThreadSensitiveContext(executor=self._executor)
         await own.__aenter__()  # type: ignore[no-untyped-call]
-        # Good for leaving only; it refers to the context, and that to the door.
+        # Good for leaving only; it refers to the context, and that to the executor.
         own.token = None
 
     def run_in_fallback(self, job: Callable[[], None]) -> None:
@@ -79,30 +79,30 @@ class ThreadSensitiveDoor:
                     return
             except RuntimeError:  # the interpreter ends
                 pass
-        # The loop, and with it whatever waits for the job, ends before this door is closed.
+        # The loop, and with it whatever waits for the job, ends before this executor is closed.
         logger.debug("a job came after the shutdown and is dropped")
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
             fallback, self._fallback = self._fallback, None
-        # asgiref's table holds the executor, and that the door, which holds the table's weak key.
+        # asgiref's table holds the executor, which holds the table's weak key.
         SyncToAsync.context_to_thread_executor.pop(self._shared, None)
         if fallback is not None:
             fallback.shutdown(wait=False, cancel_futures=True)
 
 
-class _CallerExecutor(Executor):
+class _CurrentThreadExecutor(Executor):
     """Runs code in the thread of the request that submits it."""
 
-    def __init__(self, door: ThreadSensitiveDoor) -> None:
-        self._door = door
+    def __init__(self, executor: CallingThreadExecutor) -> None:
+        self._executor = executor
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         future: Future[Any] = Future()
         job = partial(_run_into, future, fn, args, kwargs)
-        if not current_caller.get().call_in_thread(job):
-            self._door.run_in_fallback(job)
+        if not current_calling_thread.get().call_in_thread(job):
+            self._executor.run_in_fallback(job)
         return future
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wsgi_asgi_bridge._arguments import count, imported_app, seconds
+from wsgi_asgi_bridge._options import count, imported_app, seconds
 
 # --- apps
 

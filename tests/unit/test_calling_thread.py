@@ -1,4 +1,4 @@
-"""caller.py: the thread that waits for one exchange in a loop, and works for it meanwhile."""
+"""calling_thread.py: the thread that waits for an exchange and works for it meanwhile."""
 
 import threading
 import weakref
@@ -21,9 +21,9 @@ from tests.support.interleaving import (
     must_happen,
     stepped,
 )
-from wsgi_asgi_bridge._crossing.caller import LEAST_CHUNK_BYTES, Caller
-from wsgi_asgi_bridge._crossing.gate import ThreadGate
+from wsgi_asgi_bridge._crossing.calling_thread import LEAST_CHUNK_BYTES, CallingThread
 from wsgi_asgi_bridge._crossing.loops import running_loop_handle
+from wsgi_asgi_bridge._crossing.thread_event import ThreadEvent
 
 BUDGET = 10
 
@@ -33,7 +33,7 @@ class FailedError(Exception):
 
 
 class BoredError(Exception):
-    """What a glance raises to stop waiting."""
+    """What a check_alive raises to stop waiting."""
 
 
 @pytest.fixture
@@ -42,21 +42,21 @@ def loop() -> HandTurnedLoop:
 
 
 @pytest.fixture
-def caller(loop: HandTurnedLoop) -> Caller:
-    return Caller(loop, BUDGET)  # type: ignore[arg-type]
+def caller(loop: HandTurnedLoop) -> CallingThread:
+    return CallingThread(loop, BUDGET)  # type: ignore[arg-type]
 
 
-def lying(caller: Caller) -> LyingLock:
+def lying(caller: CallingThread) -> LyingLock:
     caller._lock = lock = LyingLock()  # type: ignore[assignment]
     return lock
 
 
-def take(caller: Caller) -> tuple[list[bytes], bool]:
+def take(caller: CallingThread) -> tuple[list[bytes], bool]:
     """What the thread takes; a thread that sleeps for ever is a failure."""
     return ended(lambda: caller.take_from_thread(None, None))
 
 
-def stepped_with_a_rest(caller: Caller) -> None:
+def stepped_with_a_rest(caller: CallingThread) -> None:
     """Ask for room that is there; with so small a budget the app rests after each chunk."""
     with HandTask(caller.wait_for_room_in_loop()) as asking:
         asking.step()
@@ -66,30 +66,30 @@ def stepped_with_a_rest(caller: Caller) -> None:
 # --- chunks and the end
 
 
-def test_all_chunks_that_wait_are_taken_together(caller: Caller) -> None:
+def test_all_chunks_that_wait_are_taken_together(caller: CallingThread) -> None:
     caller.put_in_loop(b"one", last=False)
     caller.put_in_loop(b"two", last=False)
     assert take(caller) == ([b"one", b"two"], False)
 
 
-def test_the_last_chunk_brings_the_end_with_it(caller: Caller) -> None:
+def test_the_last_chunk_brings_the_end_with_it(caller: CallingThread) -> None:
     caller.put_in_loop(b"all", last=True)
     assert take(caller) == ([b"all"], True)
 
 
-def test_an_end_without_bytes_is_an_end(caller: Caller) -> None:
+def test_an_end_without_bytes_is_an_end(caller: CallingThread) -> None:
     caller.put_in_loop(b"", last=True)
     assert take(caller) == ([], True)
 
 
-def test_a_put_wakes_the_thread(caller: Caller) -> None:
+def test_a_put_wakes_the_thread(caller: CallingThread) -> None:
     lock = lying(caller)
     lock.after("take_from_thread", lambda: caller.put_in_loop(b"x", last=False))
     assert take(caller) == ([b"x"], False)
     assert lock.told
 
 
-def test_the_error_comes_after_what_was_sent_before_it(caller: Caller) -> None:
+def test_the_error_comes_after_what_was_sent_before_it(caller: CallingThread) -> None:
     """A-OUT-4: a block that the app sent reaches the client; then the connection is broken."""
     caller.put_in_loop(b"x", last=False)
     caller.fail_in_loop(FailedError())
@@ -98,21 +98,21 @@ def test_the_error_comes_after_what_was_sent_before_it(caller: Caller) -> None:
         take(caller)
 
 
-def test_an_error_after_the_end_changes_nothing(caller: Caller) -> None:
+def test_an_error_after_the_end_changes_nothing(caller: CallingThread) -> None:
     """A-OUT-5: the response was whole."""
     caller.put_in_loop(b"x", last=True)
     caller.fail_in_loop(FailedError())
     assert take(caller) == ([b"x"], True)
 
 
-def test_after_the_end_nothing_is_taken_any_more(caller: Caller) -> None:
+def test_after_the_end_nothing_is_taken_any_more(caller: CallingThread) -> None:
     """A-OUT-3: the app is told as of a client that left."""
     caller.put_in_loop(b"x", last=True)
     assert caller.put_in_loop(b"y", last=False) is None
     assert take(caller) == ([b"x"], True)
 
 
-def test_all_senders_of_an_app_are_woken(caller: Caller, loop: HandTurnedLoop) -> None:
+def test_all_senders_of_an_app_are_woken(caller: CallingThread, loop: HandTurnedLoop) -> None:
     """A-OUT-2: an app may send from several tasks."""
     caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
     with (
@@ -127,7 +127,7 @@ def test_all_senders_of_an_app_are_woken(caller: Caller, loop: HandTurnedLoop) -
         assert second.step()
 
 
-def test_the_error_that_was_raised_is_not_kept(caller: Caller) -> None:
+def test_the_error_that_was_raised_is_not_kept(caller: CallingThread) -> None:
     """Its traceback leads to the app's frames: once raised it belongs to who caught it."""
     error = FailedError()
     kept = weakref.ref(error)
@@ -138,7 +138,7 @@ def test_the_error_that_was_raised_is_not_kept(caller: Caller) -> None:
     assert kept() is None
 
 
-def test_the_first_error_stays(caller: Caller) -> None:
+def test_the_first_error_stays(caller: CallingThread) -> None:
     first = FailedError()
     caller.fail_in_loop(first)
     caller.fail_in_loop(FailedError())
@@ -147,7 +147,7 @@ def test_the_first_error_stays(caller: Caller) -> None:
     assert raised.value is first
 
 
-def test_a_chunk_after_the_failure_does_not_undo_it(caller: Caller) -> None:
+def test_a_chunk_after_the_failure_does_not_undo_it(caller: CallingThread) -> None:
     """A-OUT-4: the loop is shut down and the app sends on until it is cancelled; the thread must
     not wait for more.
     """
@@ -172,13 +172,15 @@ def bored() -> None:
 
 def test_put_says_when_the_app_has_to_wait(loop: HandTurnedLoop) -> None:
     """A-OUT-2: once the budget is spent, and not before: to ask for room costs a call."""
-    caller = Caller(loop, 10 * LEAST_CHUNK_BYTES)  # type: ignore[arg-type]
+    caller = CallingThread(loop, 10 * LEAST_CHUNK_BYTES)  # type: ignore[arg-type]
     assert caller.put_in_loop(bytes(9 * LEAST_CHUNK_BYTES), last=False) is False
     assert caller.put_in_loop(bytes(LEAST_CHUNK_BYTES + 1), last=False) is True
     assert caller.put_in_loop(b"x", last=False) is True
 
 
-def test_the_app_waits_until_the_thread_has_taken(caller: Caller, loop: HandTurnedLoop) -> None:
+def test_the_app_waits_until_the_thread_has_taken(
+    caller: CallingThread, loop: HandTurnedLoop
+) -> None:
     """A-OUT-2."""
     caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
     with HandTask(caller.wait_for_room_in_loop()) as waiting:
@@ -189,7 +191,7 @@ def test_the_app_waits_until_the_thread_has_taken(caller: Caller, loop: HandTurn
         assert waiting.step()
 
 
-def test_there_may_be_room_at_once(caller: Caller) -> None:
+def test_there_may_be_room_at_once(caller: CallingThread) -> None:
     """A-OUT-2."""
     stepped(caller.wait_for_room_in_loop())
     caller.put_in_loop(b"x" * BUDGET, last=False)
@@ -202,7 +204,7 @@ def test_a_thread_that_takes_at_once_does_not_let_the_app_keep_the_loop(
 ) -> None:
     """A-LOOP-1: once a budget of bytes the others have a turn; an empty message costs as well."""
     budget = 8 * LEAST_CHUNK_BYTES
-    caller = Caller(loop, budget)  # type: ignore[arg-type]
+    caller = CallingThread(loop, budget)  # type: ignore[arg-type]
     since_the_last_turn = 0
     for _ in range(30):
         wait = caller.put_in_loop(bytes(size), last=False)
@@ -219,7 +221,7 @@ def test_a_thread_that_takes_at_once_does_not_let_the_app_keep_the_loop(
 
 
 def test_a_thread_that_leaves_frees_the_app_that_waits(
-    caller: Caller, loop: HandTurnedLoop
+    caller: CallingThread, loop: HandTurnedLoop
 ) -> None:
     """A-OUT-3: the app's next step then finds the client gone."""
     caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
@@ -233,7 +235,7 @@ def test_a_thread_that_leaves_frees_the_app_that_waits(
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("step", ["take", "leave"])
 def test_room_as_the_app_goes_to_sleep_is_noticed(
-    caller: Caller, loop: HandTurnedLoop, step: str, place: str
+    caller: CallingThread, loop: HandTurnedLoop, step: str, place: str
 ) -> None:
     caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
     lock = lying(caller)
@@ -252,7 +254,7 @@ def test_room_as_the_app_goes_to_sleep_is_noticed(
 # --- jobs
 
 
-def test_a_job_runs_in_the_thread_that_waits(caller: Caller) -> None:
+def test_a_job_runs_in_the_thread_that_waits(caller: CallingThread) -> None:
     """A-LOOP-4."""
     ran_in: list[threading.Thread] = []
 
@@ -266,7 +268,7 @@ def test_a_job_runs_in_the_thread_that_waits(caller: Caller) -> None:
     assert ran_in == [taking.thread]
 
 
-def test_jobs_run_in_order_and_a_job_wakes_the_thread(caller: Caller) -> None:
+def test_jobs_run_in_order_and_a_job_wakes_the_thread(caller: CallingThread) -> None:
     ran: list[str] = []
     lock = lying(caller)
 
@@ -283,7 +285,7 @@ def test_jobs_run_in_order_and_a_job_wakes_the_thread(caller: Caller) -> None:
     assert ran == ["first", "second"]
 
 
-def test_chunks_go_before_the_jobs_that_follow_them(caller: Caller) -> None:
+def test_chunks_go_before_the_jobs_that_follow_them(caller: CallingThread) -> None:
     """A-OUT-2: no block waits for sync code of the app."""
     ran: list[str] = []
     caller.put_in_loop(b"x", last=False)
@@ -292,7 +294,7 @@ def test_chunks_go_before_the_jobs_that_follow_them(caller: Caller) -> None:
     assert ran == []
 
 
-def test_a_job_lets_one_taking_of_chunks_go_before_it_and_no_more(caller: Caller) -> None:
+def test_a_job_lets_one_taking_of_chunks_go_before_it_and_no_more(caller: CallingThread) -> None:
     """A-LOOP-4: an app that streams without a pause must not keep its own sync code waiting."""
     ran: list[str] = []
     caller.put_in_loop(b"one", last=False)
@@ -310,7 +312,7 @@ def test_a_job_lets_one_taking_of_chunks_go_before_it_and_no_more(caller: Caller
     assert caller.leave_from_thread() == []
 
 
-def test_jobs_that_waited_run_before_the_end_is_taken(caller: Caller) -> None:
+def test_jobs_that_waited_run_before_the_end_is_taken(caller: CallingThread) -> None:
     """A-LOOP-4: accepted, they run, though the exchange has ended since."""
     ran: list[str] = []
     caller.put_in_loop(b"x", last=False)
@@ -321,7 +323,7 @@ def test_jobs_that_waited_run_before_the_end_is_taken(caller: Caller) -> None:
     assert ran == ["job"]
 
 
-def test_no_job_runs_while_the_end_is_held_back(caller: Caller) -> None:
+def test_no_job_runs_while_the_end_is_held_back(caller: CallingThread) -> None:
     """A-OUT-5, A-OUT-8: neither one that waited nor one that comes; both are given back."""
     ran: list[str] = []
     caller.put_in_loop(b"x", last=False)
@@ -337,7 +339,7 @@ def test_no_job_runs_while_the_end_is_held_back(caller: Caller) -> None:
     assert len(caller.leave_from_thread()) == 2
 
 
-def test_nobody_holds_back_the_end_of_what_is_over(caller: Caller) -> None:
+def test_nobody_holds_back_the_end_of_what_is_over(caller: CallingThread) -> None:
     """W-STAT-1: of what has failed no end comes any more, nor of what the thread has left."""
     caller.fail_in_loop(FailedError())
     assert not caller.hold_end_in_loop()
@@ -347,7 +349,7 @@ def test_nobody_holds_back_the_end_of_what_is_over(caller: Caller) -> None:
     assert not caller.hold_end_in_loop()
 
 
-def test_a_job_is_freed_before_the_thread_sleeps(caller: Caller) -> None:
+def test_a_job_is_freed_before_the_thread_sleeps(caller: CallingThread) -> None:
     """What a job refers to, a request's body for one, is not kept while the thread waits."""
 
     class Job:
@@ -370,7 +372,7 @@ def test_a_job_is_freed_before_the_thread_sleeps(caller: Caller) -> None:
     waiting.result()
 
 
-def test_a_job_that_comes_after_the_thread_has_left_is_refused(caller: Caller) -> None:
+def test_a_job_that_comes_after_the_thread_has_left_is_refused(caller: CallingThread) -> None:
     """A-LOOP-4: whoever made it runs it elsewhere; it must never be lost."""
     caller.leave_from_thread()
     assert caller.call_in_thread(lambda: None) is False
@@ -378,7 +380,7 @@ def test_a_job_that_comes_after_the_thread_has_left_is_refused(caller: Caller) -
 
 @pytest.mark.parametrize("ending", ["last", "failed"])
 def test_a_job_that_comes_between_the_end_and_the_leaving_is_given_back(
-    caller: Caller, ending: str
+    caller: CallingThread, ending: str
 ) -> None:
     """A-LOOP-4: one that ran elsewhere already now could run beside one that still runs here."""
     if ending == "last":
@@ -393,7 +395,9 @@ def test_a_job_that_comes_between_the_end_and_the_leaving_is_given_back(
     assert caller.leave_from_thread() == [job]
 
 
-def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(caller: Caller) -> None:
+def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(
+    caller: CallingThread,
+) -> None:
     """A-LOOP-4: accepted once, they are run by somebody else."""
 
     def first() -> None: ...
@@ -409,7 +413,7 @@ def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(caller: 
 # --- leaving
 
 
-def test_with_the_end_in_its_hands_the_thread_has_left(caller: Caller) -> None:
+def test_with_the_end_in_its_hands_the_thread_has_left(caller: CallingThread) -> None:
     """A-LOOP-4: what it was given before is still given back, and nothing is added to it."""
 
     def job() -> None:
@@ -423,7 +427,7 @@ def test_with_the_end_in_its_hands_the_thread_has_left(caller: Caller) -> None:
     assert caller.leave_from_thread() == [job]
 
 
-def test_after_the_thread_has_left_chunks_are_dropped(caller: Caller) -> None:
+def test_after_the_thread_has_left_chunks_are_dropped(caller: CallingThread) -> None:
     caller.put_in_loop(b"x", last=False)
     caller.leave_from_thread()
     assert caller.put_in_loop(b"x" * (BUDGET + 1), last=False) is None
@@ -431,7 +435,7 @@ def test_after_the_thread_has_left_chunks_are_dropped(caller: Caller) -> None:
     caller.fail_in_loop(FailedError())
 
 
-def test_put_says_that_the_thread_has_left(caller: Caller) -> None:
+def test_put_says_that_the_thread_has_left(caller: CallingThread) -> None:
     """A-OUT-3: the app's `send()` raises, and not only the one after."""
     assert caller.put_in_loop(b"x", last=False) is not None
     caller.leave_from_thread()
@@ -439,7 +443,7 @@ def test_put_says_that_the_thread_has_left(caller: Caller) -> None:
     assert caller.put_in_loop(b"", last=True) is None
 
 
-def test_a_thread_that_another_one_left_for_is_woken_with_nothing(caller: Caller) -> None:
+def test_a_thread_that_another_one_left_for_is_woken_with_nothing(caller: CallingThread) -> None:
     """A-CALL-3: a server may close in one thread what it iterates in another. That is not the end:
     whoever took it for one would not tell the loop that the client has left.
     """
@@ -451,14 +455,14 @@ def test_a_thread_that_another_one_left_for_is_woken_with_nothing(caller: Caller
     assert take(caller) == ([], False)
 
 
-def test_an_end_before_the_leaving_stays_the_end(caller: Caller) -> None:
+def test_an_end_before_the_leaving_stays_the_end(caller: CallingThread) -> None:
     """A-CALL-3: the loop has put it, so it need not be told that the thread has left."""
     caller.put_in_loop(b"x", last=True)
     caller.leave_from_thread()
     assert take(caller) == ([], True)
 
 
-def test_leaving_tells_the_loop_once(caller: Caller, loop: HandTurnedLoop) -> None:
+def test_leaving_tells_the_loop_once(caller: CallingThread, loop: HandTurnedLoop) -> None:
     caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
     with HandTask(caller.wait_for_room_in_loop()) as waiting:
         waiting.step()
@@ -470,33 +474,33 @@ def test_leaving_tells_the_loop_once(caller: Caller, loop: HandTurnedLoop) -> No
 # --- glances
 
 
-def test_a_glance_is_taken_again_and_again_while_nothing_happens(caller: Caller) -> None:
+def test_a_glance_is_taken_again_and_again_while_nothing_happens(caller: CallingThread) -> None:
     """A-IN-3."""
     glances: list[int] = []
 
-    def glance() -> None:
+    def check_alive() -> None:
         glances.append(len(glances))
         if len(glances) == 3:
             caller.put_in_loop(b"x", last=True)
 
-    assert ended(lambda: caller.take_from_thread(TINY_SECONDS, glance)) == ([b"x"], True)
+    assert ended(lambda: caller.take_from_thread(TINY_SECONDS, check_alive)) == ([b"x"], True)
     assert glances == [0, 1, 2]
 
 
-def test_a_glance_may_stop_the_wait(caller: Caller) -> None:
+def test_a_glance_may_stop_the_wait(caller: CallingThread) -> None:
     """A-IN-3."""
     with pytest.raises(BoredError):
         ended(lambda: caller.take_from_thread(TINY_SECONDS, bored))
 
 
-def test_no_glance_while_there_is_something_to_do(caller: Caller) -> None:
+def test_no_glance_while_there_is_something_to_do(caller: CallingThread) -> None:
     for _ in range(3):
         caller.call_in_thread(lambda: None)
     caller.call_in_thread(lambda: caller.put_in_loop(b"x", last=True) and None)
     assert ended(lambda: caller.take_from_thread(WAIT_SECONDS, bored)) == ([b"x"], True)
 
 
-NEWS: dict[str, Callable[[Caller], object]] = {
+NEWS: dict[str, Callable[[CallingThread], object]] = {
     "chunk": lambda caller: caller.put_in_loop(b"x", last=True),
     "failure": lambda caller: caller.fail_in_loop(FailedError()),
     "job": lambda caller: caller.call_in_thread(
@@ -514,7 +518,7 @@ MOMENTS = [
 @pytest.mark.parametrize(("place", "step"), MOMENTS)
 @pytest.mark.parametrize("news", NEWS)
 def test_news_at_any_moment_of_the_wait_are_noticed(
-    caller: Caller, news: str, place: str, step: str
+    caller: CallingThread, news: str, place: str, step: str
 ) -> None:
     """A wake-up that meets the time-out is neither lost nor left over."""
     lock = lying(caller)
@@ -528,7 +532,7 @@ def test_news_at_any_moment_of_the_wait_are_noticed(
     assert lock.told
 
 
-def test_the_end_that_meets_the_time_out_wins_over_the_glance(caller: Caller) -> None:
+def test_the_end_that_meets_the_time_out_wins_over_the_glance(caller: CallingThread) -> None:
     """A-OUT-5: the response is whole and here; that the loop or the client has gone since does not
     take it back.
     """
@@ -539,15 +543,15 @@ def test_the_end_that_meets_the_time_out_wins_over_the_glance(caller: Caller) ->
 
 
 def test_a_put_after_a_glance_opens_no_gate_that_timed_out(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
+    caller: CallingThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gates: list[ThreadGate] = []
+    gates: list[ThreadEvent] = []
 
-    def make_gate() -> ThreadGate:
-        gates.append(ThreadGate())
+    def make_gate() -> ThreadEvent:
+        gates.append(ThreadEvent())
         return gates[-1]
 
-    monkeypatch.setattr("wsgi_asgi_bridge._crossing.caller.ThreadGate", make_gate)
+    monkeypatch.setattr("wsgi_asgi_bridge._crossing.calling_thread.ThreadEvent", make_gate)
     with pytest.raises(BoredError):
         caller.take_from_thread(TINY_SECONDS, bored)
     caller.put_in_loop(b"x", last=False)
@@ -568,7 +572,7 @@ STEPS = st.one_of(
     ending=st.sampled_from(["last", "failed", "left"]),
 )
 def test_any_sequence_equals_a_list(steps: list[tuple[str, bytes]], ending: str) -> None:
-    caller = Caller(HandTurnedLoop(), BUDGET)  # type: ignore[arg-type]
+    caller = CallingThread(HandTurnedLoop(), BUDGET)  # type: ignore[arg-type]
     waiting: list[bytes] = []
     accepted = 0
     ran: list[int] = []
@@ -602,7 +606,7 @@ def test_any_sequence_equals_a_list(steps: list[tuple[str, bytes]], ending: str)
 
 async def test_a_loop_streams_to_a_thread_and_has_it_run_jobs() -> None:
     """A-OUT-2, A-LOOP-4."""
-    caller = Caller(running_loop_handle(), 30)
+    caller = CallingThread(running_loop_handle(), 30)
     ran_in: set[threading.Thread] = set()
 
     def serve() -> list[bytes]:
@@ -637,34 +641,34 @@ def matters() -> bool:
     return True
 
 
-def test_without_work_nothing_is_waited_for(caller: Caller) -> None:
+def test_without_work_nothing_is_waited_for(caller: CallingThread) -> None:
     assert not caller.has_unfinished_work()
     ended(lambda: caller.wait_for_work_from_thread(WAIT_SECONDS, lambda: None))
 
 
-def test_the_thread_waits_for_all_the_work_that_was_begun(caller: Caller) -> None:
+def test_the_thread_waits_for_all_the_work_that_was_begun(caller: CallingThread) -> None:
     first, second = caller.begin_work(matters), caller.begin_work(matters)
     assert caller.has_unfinished_work()
-    first.open()
+    first.set()
     looked = threading.Event()
     waiting = Blocking(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, looked.set))
     must_happen(looked)
     assert not waiting.done()
-    second.open()
+    second.set()
     waiting.result()
     assert not caller.has_unfinished_work()
 
 
-def test_a_glance_ends_the_wait_for_work(caller: Caller) -> None:
-    def glance() -> None:
+def test_a_glance_ends_the_wait_for_work(caller: CallingThread) -> None:
+    def check_alive() -> None:
         raise BoredError
 
     caller.begin_work(matters)
     with pytest.raises(BoredError):
-        ended(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, glance))
+        ended(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, check_alive))
 
 
-def test_nobody_waits_for_work_that_is_given_up(caller: Caller) -> None:
+def test_nobody_waits_for_work_that_is_given_up(caller: CallingThread) -> None:
     given_up, looked = threading.Event(), threading.Event()
     caller.begin_work(lambda: not given_up.is_set())
     waiting = Blocking(lambda: caller.wait_for_work_from_thread(TINY_SECONDS, looked.set))
@@ -677,7 +681,7 @@ def test_nobody_waits_for_work_that_is_given_up(caller: Caller) -> None:
 # --- signals
 
 
-def test_ctrl_c_as_the_thread_takes_leaves_the_lock_free(caller: Caller) -> None:
+def test_ctrl_c_as_the_thread_takes_leaves_the_lock_free(caller: CallingThread) -> None:
     """A-OUT-4: the calling thread may be the main one; a server's signal handlers raise there."""
     caller.put_in_loop(b"one", last=False)
     caller._lock = lock = interrupted_lock()

@@ -6,9 +6,9 @@ is delayed by a job; a job lets one taking of chunks go before it.
 
 One lock, held for a few statements. The loop takes it by acquire() and release() for each chunk,
 since `with` costs twice as much; the calling thread may be the main one, where a signal between
-acquire() and `try` would leave the lock held. The thread sleeps at a gate that it has put into the
-shared state under it, and whoever changes the state takes the gate out under the same lock and
-opens it after. See gate.py and channel.py.
+acquire() and `try` would leave the lock held. The thread waits for an event that it has put into
+the shared state under the lock. Whoever changes the state takes the event out under the same lock
+and sets it after. See thread_event.py and channel.py.
 
 The thread leaves once and for good: with the end in its hands, or before it with a reason. From
 then on jobs are refused and chunks are dropped, and the loop is told by one callback.
@@ -25,16 +25,16 @@ from functools import partial
 from threading import Lock
 
 from .contexts import Changes
-from .gate import ThreadGate
-from .loops import Gate, LoopHandle
+from .loops import LoopEvent, LoopHandle
+from .thread_event import ThreadEvent
 
-__all__ = ["Caller", "current_caller"]
+__all__ = ["CallingThread", "current_calling_thread"]
 
 LEAST_CHUNK_BYTES = 512
 """What even an empty chunk counts for, when it is asked how long an app has kept the loop."""
 
 
-class Caller:
+class CallingThread:
     """One calling thread and the exchange it waits for.
 
     `budget`: bytes that may wait for the thread. `stays`: the thread does not leave with the end,
@@ -78,9 +78,9 @@ class Caller:
         self._error: BaseException | None = None
         self._left = False
         self._stays = stays
-        self._parked: ThreadGate | None = None
-        self._putters: list[Gate] = []  # an app may send from several tasks
-        self._unfinished: list[tuple[ThreadGate, Callable[[], bool]]] = []
+        self._parked: ThreadEvent | None = None
+        self._putters: list[LoopEvent] = []  # an app may send from several tasks
+        self._unfinished: list[tuple[ThreadEvent, Callable[[], bool]]] = []
         self.changes: Changes | None = None
         """What another thread, which works for the app, set in its context, for this one to repeat;
         written before the chunk that it belongs to is put, and never changed in itself.
@@ -124,7 +124,7 @@ class Caller:
         finally:
             self._lock.release()
         if parked is not None:
-            parked.open()
+            parked.set()
         return wait
 
     def hold_end_in_loop(self) -> bool:
@@ -148,10 +148,10 @@ class Caller:
             with self._lock:
                 if self._held <= self._budget or self._left:
                     break
-                gate = self.loop.create_gate()
-                self._putters.append(gate)
+                event = self.loop.create_event()
+                self._putters.append(event)
                 self._unbroken = 0
-            await gate
+            await event
         if self._unbroken > self._budget:
             # A thread that takes as fast as the app sends would otherwise let it keep the loop for
             # itself.
@@ -169,7 +169,7 @@ class Caller:
             self._error = error
             parked, self._parked = self._parked, None
         if parked is not None:
-            parked.open()
+            parked.set()
 
     def follow_with_error_in_loop(self, error: BaseException) -> bool:
         """`error` comes after the end, which is put next. False when the thread has left already.
@@ -191,7 +191,7 @@ class Caller:
             self._stays = False
             parked, self._parked = self._parked, None
         if parked is not None:
-            parked.open()
+            parked.set()
 
     def left(self) -> bool:
         """Whether the thread has left. Any thread."""
@@ -209,46 +209,50 @@ class Caller:
             self._jobs.append(job)
             parked, self._parked = self._parked, None
         if parked is not None:
-            parked.open()
+            parked.set()
         return True
 
     # ------------------------------------------------------------ a thread that works for the app
 
-    def begin_work(self, matters: Callable[[], bool]) -> ThreadGate:
+    def begin_work(self, matters: Callable[[], bool]) -> ThreadEvent:
         """A thread begins to work for this exchange that its caller would have done itself without
-        a loop in between; it opens the gate when that is done.
+        a loop in between; it opens the event when that is done.
 
         `matters`, in the calling thread: whether the exchange had it to wait for. One that has
         ended without it has given it up, or never needed it.
         """
-        gate = ThreadGate()
+        event = ThreadEvent()
         with self._lock:
-            self._unfinished.append((gate, matters))
-        return gate
+            self._unfinished.append((event, matters))
+        return event
 
     # ------------------------------------------------------------ the thread
 
     def has_unfinished_work(self) -> bool:
         return bool(self._unfinished)
 
-    def wait_for_work_from_thread(self, every: float, glance: Callable[[], None]) -> None:
-        """After the end: sleep until the work is done that was begun and still matters; `glance`
-        as in `take_from_thread`.
+    def wait_for_work_from_thread(
+        self, poll_interval: float, check_alive: Callable[[], None]
+    ) -> None:
+        """After the end: sleep until the work is done that was begun and still matters.
+
+        `check_alive` as in `take_from_thread`.
         """
         while True:
             with self._lock:
                 if not self._unfinished:
                     return
-                gate, matters = self._unfinished.pop()
-            while matters() and not gate.wait(every):
-                glance()
+                event, matters = self._unfinished.pop()
+            while matters() and not event.wait(poll_interval):
+                check_alive()
 
     def take_from_thread(
-        self, every: float | None, glance: Callable[[], None] | None
+        self, poll_interval: float | None, check_alive: Callable[[], None] | None
     ) -> tuple[list[bytes], bool]:
         """All chunks that wait and whether they are the last; runs jobs until there are any.
 
-        `glance` is called each `every` seconds while nothing happens; it may raise to stop waiting.
+        `check_alive` is called each `poll_interval` seconds while nothing happens. It may raise to
+        stop waiting.
         Raises the error of `fail_in_loop`, and what a job raises. Gives nothing, and no end, when
         another thread has left in this one's place. With the end the thread has left; its jobs are
         still `leave_from_thread`'s to give.
@@ -256,7 +260,7 @@ class Caller:
         if self._passed_over:  # written by this thread, or by one that leaves in its place
             self._run_jobs_that_waited()
         while True:
-            gate: ThreadGate | None = None
+            event: ThreadEvent | None = None
             job: Callable[[], None] | None = None
             with self._lock:
                 if self._chunks or self._ended or self._left:
@@ -265,17 +269,17 @@ class Caller:
                 if self._jobs and not self._ending:
                     job = self._jobs.pop(0)
                 else:
-                    gate = self._parked = ThreadGate()
+                    event = self._parked = ThreadEvent()
             if job is not None:
                 job()
                 del job  # what it refers to is not kept while this thread sleeps
             elif (
-                gate is not None
-                and not gate.wait(every)
-                and self._retract(gate)
-                and glance is not None
+                event is not None
+                and not event.wait(poll_interval)
+                and self._retract(event)
+                and check_alive is not None
             ):
-                glance()
+                check_alive()
 
     def run_jobs_from_thread(self, timeout: float) -> None:
         """After the end: run jobs, as they come, until the app is over or `timeout` seconds are.
@@ -284,7 +288,7 @@ class Caller:
         """
         deadline = time.monotonic() + timeout
         while True:
-            gate: ThreadGate | None = None
+            event: ThreadEvent | None = None
             job: Callable[[], None] | None = None
             with self._lock:
                 if self._left:
@@ -294,14 +298,14 @@ class Caller:
                 elif not self._stays:
                     return
                 else:
-                    gate = self._parked = ThreadGate()
+                    event = self._parked = ThreadEvent()
             if job is not None:
                 job()
                 del job
             elif (
-                gate is not None
-                and not gate.wait(max(0.0, deadline - time.monotonic()))
-                and self._retract(gate)
+                event is not None
+                and not event.wait(max(0.0, deadline - time.monotonic()))
+                and self._retract(event)
             ):
                 return
 
@@ -329,7 +333,7 @@ class Caller:
             if self._putters:
                 self._wake_putters()
         if parked is not None:
-            parked.open()  # a server may close in one thread what it iterates in another
+            parked.set()  # a server may close in one thread what it iterates in another
         return jobs
 
     # ------------------------------------------------------------
@@ -338,7 +342,7 @@ class Caller:
         """Holding the lock.
 
         With the end the thread leaves. Nobody sleeps any more then who would have to be woken:
-        whoever set the end has opened the gate, and from then on none is parked.
+        whoever set the end has opened the event, and from then on none is parked.
         """
         chunks, self._chunks = self._chunks, []
         if not chunks and self._error is not None:
@@ -373,19 +377,19 @@ class Caller:
         putters, self._putters = self._putters, []
         self.loop.post(partial(self._open_all, putters))
 
-    def _open_all(self, gates: list[Gate]) -> None:
-        for gate in gates:
-            self.loop.open_gate(gate)
+    def _open_all(self, events: list[LoopEvent]) -> None:
+        for event in events:
+            self.loop.set_event(event)
 
-    def _retract(self, gate: ThreadGate) -> bool:
+    def _retract(self, event: ThreadEvent) -> bool:
         """After a wait that nobody ended. False when somebody ends it just now."""
         with self._lock:
-            if self._parked is gate:
+            if self._parked is event:
                 self._parked = None
                 return True
-        gate.wait()  # taken out just now: its opening is on its way
+        event.wait()  # taken out just now: its opening is on its way
         return False
 
 
-current_caller: ContextVar[Caller] = ContextVar("wsgi_asgi_bridge_caller")
+current_calling_thread: ContextVar[CallingThread] = ContextVar("wsgi_asgi_bridge_caller")
 """In the tasks of an exchange: the thread that waits for it."""

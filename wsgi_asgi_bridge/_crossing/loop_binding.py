@@ -19,7 +19,7 @@ from asgiref.sync import SyncToAsync
 
 from .loops import LoopHandle
 
-__all__ = ["Ambient"]
+__all__ = ["LoopBinding"]
 
 
 class _BackendFromAnyThread:
@@ -68,7 +68,7 @@ class _LoopFromThread:
         return getattr(self._loop, name)
 
 
-class Ambient:
+class LoopBinding:
     """Binds a worker thread to a loop; made in that loop."""
 
     __slots__ = ("_asyncio_loop", "_loop_token", "_pid", "_token")

@@ -22,10 +22,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock
 
-__all__ = ["Mailbox"]
+__all__ = ["CallbackQueue"]
 
 
-class Mailbox:
+class CallbackQueue:
     """One loop's inbox.
 
     `wake` schedules a callable in the loop from any thread, and raises RuntimeError once the loop

@@ -113,7 +113,9 @@ def _has_undeclared_body(environ: Environ) -> bool:
     """
     if not environ.get("wsgi.input_terminated"):
         return False
-    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("REQUEST_METHOD", "GET") not in (
-        "GET",
-        "HEAD",
-    )
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        return True
+    if environ.get("REQUEST_METHOD", "GET") not in ("GET", "HEAD"):
+        return True
+    # A WSGIToASGI takes that header out; a request without a body has a BytesIO there.
+    return "asgi.scope" in environ and isinstance(environ.get("wsgi.input"), io.BufferedReader)

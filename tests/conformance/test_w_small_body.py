@@ -12,13 +12,14 @@ from tests.support.fake_asgi_server import (
     WebSocketClient,
     answered,
     calling,
+    fetched,
     http_scope,
     plain_app,
     post_scope,
     serving,
     settle,
 )
-from wsgi_asgi_bridge import WSGIToASGI, wsgi_to_asgi
+from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI, wsgi_to_asgi
 
 Environ = dict[str, Any]
 PART = b"p" * 1000
@@ -256,3 +257,22 @@ async def test_websocket_handshake_has_no_transfer_encoding() -> None:
         await answered(bridge, client)
     assert told[0]["body"] == b""
     assert "HTTP_TRANSFER_ENCODING" not in told[0]
+
+
+@pytest.mark.parametrize("size", [10, 200_000], ids=["collected", "streamed"])
+@pytest.mark.parametrize("scope", UNDECLARED.values(), ids=UNDECLARED)
+async def test_undeclared_body_passes_both_bridges(scope: Any, size: int) -> None:
+    """W-IN-2, A-IN-1: also that of a GET, which nothing but its input announces by then."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        got, more = 0, True
+        while more:
+            message = await receive()
+            got, more = got + len(message["body"]), message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % got})
+
+    with ASGIToWSGI(app, lifespan="off") as inner:
+        client = Client(scope, [b"x" * size, b""])
+        await fetched(inner, client)
+    assert client.body == b"%d" % size

@@ -1,4 +1,4 @@
-"""The walk-through of `test_w_every_framework.py` in Bottle."""
+"""The walk-through of `wsgi_to_asgi/test_every_framework.py` in Bottle."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The walk-through of `test_a_every_framework.py` in Litestar."""
+"""The walk-through of `asgi_to_wsgi/test_every_framework.py` in Litestar."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The walk-through of `test_a_every_framework.py` in Starlette, inside a `BaseHTTPMiddleware`."""
+"""The walk-through of `asgi_to_wsgi/test_every_framework.py` in Starlette, inside a `BaseHTTPMiddleware`."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,6 +1,6 @@
 """greenlets.py: what is different where gevent or eventlet have made greenlets of threads.
 
-Nothing is patched here, the whole of it is in tests/servers/test_a_greenlets.py.
+Nothing is patched here, the whole of it is in tests/servers/asgi_to_wsgi/test_greenlets.py.
 """
 
 import asyncio

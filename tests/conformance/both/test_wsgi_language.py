@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.both import wsgi_twice
 from tests.support.fake_wsgi_server import (
     Backend,
     Exchange,
@@ -20,7 +21,6 @@ from tests.support.fake_wsgi_server import (
     must_become,
     on_every_backend,
 )
-from tests.support.twice import wsgi_twice
 
 # --- the language
 

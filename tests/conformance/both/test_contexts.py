@@ -21,6 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from tests.support.both import asgi_twice, like, plainly, wsgi_twice
 from tests.support.fake_asgi_server import (
     Client,
     Gate,
@@ -43,7 +44,6 @@ from tests.support.fake_wsgi_server import (
     stream,
 )
 from tests.support.interpreter import frees_at_once
-from tests.support.twice import asgi_twice, like, plainly, wsgi_twice
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
 step: ContextVar[str] = ContextVar("step", default="none")

@@ -10,6 +10,7 @@ import anyio.to_thread
 import pytest
 
 from tests.support import fake_asgi_server
+from tests.support.both import asgi_twice, like, wsgi_twice
 from tests.support.fake_asgi_server import Client, answered, calling, http_scope, post_scope
 from tests.support.fake_wsgi_server import (
     Backend,
@@ -27,7 +28,6 @@ from tests.support.fake_wsgi_server import (
     upload_environ,
     whole_body,
 )
-from tests.support.twice import asgi_twice, like, wsgi_twice
 from wsgi_asgi_bridge import AppError, ClientDisconnected
 
 

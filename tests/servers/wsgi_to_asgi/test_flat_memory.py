@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.servers.wsgi_on_asgi.conftest import OBSERVED
+from tests.servers.wsgi_to_asgi.conftest import OBSERVED
 from tests.support.asgi_servers import Ability, AsgiServer, Served, waited_for
 from tests.support.processes import ServerProcess, running_server, shown_on_failure
 from tests.support.raw_http import Client

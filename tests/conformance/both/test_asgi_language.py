@@ -15,9 +15,9 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.both import asgi_twice
 from tests.support.fake_asgi_server import Client, calling, http_scope
 from tests.support.fake_wsgi_server import BACKENDS
-from tests.support.twice import asgi_twice
 from wsgi_asgi_bridge import AppError
 
 # --- the language

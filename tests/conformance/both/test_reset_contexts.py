@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from tests.support.both import asgi_twice, like, wsgi_twice
 from tests.support.fake_asgi_server import Client, answered
 from tests.support.fake_wsgi_server import (
     Backend,
@@ -22,7 +23,6 @@ from tests.support.fake_wsgi_server import (
     start,
     stream,
 )
-from tests.support.twice import asgi_twice, like, wsgi_twice
 
 cache: ContextVar[str] = ContextVar("cache", default="none")
 user: ContextVar[str] = ContextVar("user", default="nobody")

@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
+from tests.support.both import asgi_twice, like, wsgi_twice
 from tests.support.fake_asgi_server import Client, answered, calling, http_scope, plain_app, serving
 from tests.support.fake_wsgi_server import (
     BACKENDS,
@@ -27,7 +28,6 @@ from tests.support.fake_wsgi_server import (
     start,
     stream,
 )
-from tests.support.twice import asgi_twice, like, wsgi_twice
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 CALLERS = 16

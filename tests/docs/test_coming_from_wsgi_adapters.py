@@ -509,7 +509,7 @@ TRIO_PROGRAM = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")
 import trio
-from tests.test_coming_from_wsgi_adapters import ADAPTERS, http_scope
+from tests.docs.test_coming_from_wsgi_adapters import ADAPTERS, http_scope
 
 # Whoever waits for an asyncio loop that does not run would wait for ever.
 threading.Timer(float(sys.argv[2]), lambda: os._exit(1)).start()

@@ -415,7 +415,7 @@ async def test_blocks_keep_their_order_and_bytes() -> None:
     assert client.body == b"".join(blocks)
 
 
-# --- W-OUT-5 (every ending has its row in test_w_endings.py)
+# --- W-OUT-5 (every ending has its row in test_endings.py)
 
 
 class ListWithClose(list[bytes]):

@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 from asgiref.sync import sync_to_async
 
+from tests.support.both import asgi_twice, like
 from tests.support.fake_asgi_server import Client
 from tests.support.fake_wsgi_server import (
     Exchange,
@@ -29,7 +30,6 @@ from tests.support.fake_wsgi_server import (
     start,
     stream,
 )
-from tests.support.twice import asgi_twice, like
 from wsgi_asgi_bridge import AppError, ClientDisconnected, asgi_to_wsgi
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 

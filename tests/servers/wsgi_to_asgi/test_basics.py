@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.servers.wsgi_on_asgi.conftest import OBSERVED
+from tests.servers.wsgi_to_asgi.conftest import OBSERVED
 from tests.support.asgi_servers import Ability, AsgiServer, Served, waited_for
 from tests.support.processes import running_server, shown_on_failure
 from tests.support.raw_http import CutResponseError

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.servers.wsgi_on_asgi.conftest import OBSERVED
+from tests.servers.wsgi_to_asgi.conftest import OBSERVED
 from tests.support.asgi_servers import GRACEFUL_SECONDS, SERVERS, Ability, AsgiServer, Served
 from tests.support.processes import running_server, shown_on_failure
 from tests.support.raw_http import SMALL_RECEIVE_BUFFER_BYTES, Client

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.servers.wsgi_on_asgi.conftest import OBSERVED
+from tests.servers.wsgi_to_asgi.conftest import OBSERVED
 from tests.support.asgi_servers import SERVERS, AsgiServer, Served
 from tests.support.bridged_wsgi import STALL_SECONDS
 from tests.support.processes import running_server, shown_on_failure

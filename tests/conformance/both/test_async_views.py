@@ -6,7 +6,8 @@ from typing import Any
 import anyio.from_thread
 import pytest
 
-from tests.conformance.test_w_async_views import every_door
+from tests.conformance.wsgi_to_asgi.test_async_views import every_door
+from tests.support.both import wsgi_twice
 from tests.support.fake_asgi_server import plain_app
 from tests.support.fake_wsgi_server import (
     Backend,
@@ -18,7 +19,6 @@ from tests.support.fake_wsgi_server import (
     serve,
     upload_environ,
 )
-from tests.support.twice import wsgi_twice
 from wsgi_asgi_bridge import ClientDisconnected
 
 BUFFER = 1000

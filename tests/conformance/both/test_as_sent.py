@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.support.both import asgi_twice, like, plainly, wsgi_twice
 from tests.support.fake_asgi_server import Client, answered, http_scope
 from tests.support.fake_wsgi_server import (
     Backend,
@@ -16,7 +17,6 @@ from tests.support.fake_wsgi_server import (
     respond,
     serve,
 )
-from tests.support.twice import asgi_twice, like, plainly, wsgi_twice
 
 # --- the reason phrase
 

@@ -255,7 +255,7 @@ def sync_code_runs_in_the_calling_thread(factory: Any, _: str) -> str:
 
 FORK_PROGRAM = """
 import os, sys, threading
-from tests.test_coming_from_asgi_adapters import ADAPTERS, Answer, answer, environ
+from tests.docs.test_coming_from_asgi_adapters import ADAPTERS, Answer, answer, environ
 
 async def app(scope, receive, send):
     if scope["type"] == "http":

@@ -1,4 +1,4 @@
-"""The walk-through of `asgi_to_wsgi/test_every_framework.py` in FastAPI."""
+"""FastAPI in `asgi_to_wsgi/test_every_framework.py`."""
 
 import asyncio
 from collections.abc import AsyncIterator

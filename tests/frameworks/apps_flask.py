@@ -1,4 +1,4 @@
-"""The walk-through of `wsgi_to_asgi/test_every_framework.py` in Flask."""
+"""Flask in `wsgi_to_asgi/test_every_framework.py`."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The walk-through of `asgi_to_wsgi/test_every_framework.py` in Starlette, inside a `BaseHTTPMiddleware`."""
+"""Starlette in `asgi_to_wsgi/test_every_framework.py`, inside a `BaseHTTPMiddleware`."""
 
 import asyncio
 from collections.abc import AsyncIterator

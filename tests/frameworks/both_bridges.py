@@ -1,4 +1,4 @@
-"""Apps as they are, and behind two bridges: what the frameworks' own test clients are given."""
+"""Apps as they are, and behind both bridges: what the frameworks' own test clients are given."""
 
 import contextlib
 from collections.abc import Callable, Iterator

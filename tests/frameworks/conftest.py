@@ -43,7 +43,7 @@ def download(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["native", "bridged"])
 def way(request: pytest.FixtureRequest) -> str:
-    """Each test that asks for this runs on the app alone and on the app behind two bridges."""
+    """Each test that asks for this runs on the app alone and on the app behind both bridges."""
     return str(request.param)
 
 

@@ -256,7 +256,7 @@ UNDER_ASGI: dict[str, tuple[Arrangement, str]] = {
     "shell(W(flask))": (lambda of: of.shell(of.w(flask_app())), "/old/error"),
     "shell(W(flask)), raises": (lambda of: of.shell(of.w(flask_app(raises=True))), "/old/error"),
     "shell(W(flask)), stream": (lambda of: of.shell(of.w(flask_app())), "/old/stream"),
-    # two bridges
+    # both bridges
     "W(A(fastapi))": (lambda of: of.w(of.a(fastapi_app())), "/error"),
     "W(host(A(fastapi)))": (lambda of: of.w(of.host(of.a(fastapi_app()))), "/new/error"),
     "W(host(A(fastapi))), stream": (lambda of: of.w(of.host(of.a(fastapi_app()))), "/new/stream"),
@@ -296,7 +296,7 @@ UNDER_WSGI: dict[str, tuple[Arrangement, str]] = {
     "wsgi(A(fastapi)), stream": (lambda of: of.wsgi(of.a(fastapi_app())), "/stream"),
     "host(A(fastapi))": (lambda of: of.host(of.a(fastapi_app())), "/new/error"),
     "host(A(fastapi)), stream": (lambda of: of.host(of.a(fastapi_app())), "/new/stream"),
-    # two bridges
+    # both bridges
     "A(shell(W(flask)))": (lambda of: of.a(of.shell(of.w(flask_app()))), "/old/error"),
     "A(shell(W(flask))), raises": (
         lambda of: of.a(of.shell(of.w(flask_app(raises=True)))),

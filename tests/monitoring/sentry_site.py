@@ -28,4 +28,4 @@ set_up(Outbox())
 one_bridge = ASGIToWSGI(fastapi_app())
 
 _old = ASGIToWSGI(WSGIToASGI(flask_app()), lifespan="off")
-two_bridges = DispatcherMiddleware(one_bridge, {"/old": _old})
+both_bridges = DispatcherMiddleware(one_bridge, {"/old": _old})

@@ -1,4 +1,4 @@
-"""Sentry through one bridge and through two: an error of the innermost app is reported once, with
+"""Sentry through one bridge and through both: an error of the innermost app is reported once, with
 its request, whichever of the layers have Sentry around them.
 
 Sentry knows an error again by a context variable that it sets where it reports one. So these tests
@@ -98,7 +98,7 @@ def test_an_error_that_uvicorn_logs_as_well_is_reported_once(reported: dict[str,
     ("site", "paths"),
     [
         ("one_bridge", ["/stream", "/stream", "/error"]),
-        ("two_bridges", ["/old/stream", "/stream", "/old/error"]),
+        ("both_bridges", ["/old/stream", "/stream", "/old/error"]),
     ],
 )
 def test_an_error_that_gunicorn_logs_as_well_is_reported_once(site: str, paths: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""OpenTelemetry through two bridges: still one trace, with every layer's span below the one around
+"""OpenTelemetry through both bridges: still one trace, with every layer's span below the one around
 it.
 
 The tracing of each layer stands where its own side of the bridge is: a WSGI middleware around

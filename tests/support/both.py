@@ -22,7 +22,7 @@ def plainly(app: Any) -> Any:
 
 
 @contextmanager
-def wsgi_twice(
+def wsgi_behind_both(
     app: Any, backend: Backend | None = None, *, middle: Middle = plainly, **options: Any
 ) -> Iterator[ASGIToWSGI]:
     """`ASGIToWSGI(middle(WSGIToASGI(app)))`; `options` are the inner bridge's."""
@@ -35,7 +35,7 @@ def wsgi_twice(
 
 
 @asynccontextmanager
-async def asgi_twice(
+async def asgi_behind_both(
     app: Any, backend: Backend | None = None, *, middle: Middle = plainly, **options: Any
 ) -> AsyncIterator[WSGIToASGI]:
     """`WSGIToASGI(middle(ASGIToWSGI(app)))`; `options` are the outer bridge's."""

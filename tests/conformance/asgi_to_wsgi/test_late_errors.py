@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from asgiref.sync import sync_to_async
 
-from tests.support.both import asgi_twice, like
+from tests.support.both import asgi_behind_both, like
 from tests.support.fake_asgi_server import Client
 from tests.support.fake_wsgi_server import (
     Exchange,
@@ -271,7 +271,7 @@ async def test_it_reaches_an_asgi_server_around_both_bridges(anyio_backend: Any)
     """A-OUT-8, W-CALL-3: as without bridges."""
     failure = AppFailure()
     client = Client()
-    async with asgi_twice(failing(failure), like(anyio_backend)) as double:
-        await client.run(double)
+    async with asgi_behind_both(failing(failure), like(anyio_backend)) as both:
+        await client.run(both)
     assert client.error is failure
     assert (client.status, client.body) == (500, b"sorry")

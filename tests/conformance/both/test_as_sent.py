@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.both import asgi_twice, like, plainly, wsgi_twice
+from tests.support.both import asgi_behind_both, like, plainly, wsgi_behind_both
 from tests.support.fake_asgi_server import Client, answered, http_scope
 from tests.support.fake_wsgi_server import (
     Backend,
@@ -69,8 +69,8 @@ def test_the_reason_of_a_wsgi_app_reaches_the_server(
     backend: Backend, middle: Any, statuses: list[str], line: str
 ) -> None:
     """D-1."""
-    with wsgi_twice(saying(*statuses), backend, middle=middle) as double:
-        exchange = serve(double)
+    with wsgi_behind_both(saying(*statuses), backend, middle=middle) as both:
+        exchange = serve(both)
     assert exchange.started.status == line
     assert exchange.body == b"body"
 
@@ -85,8 +85,8 @@ def test_a_status_that_the_middle_changed_has_its_own_reason(backend: Backend) -
 
         return middleware
 
-    with wsgi_twice(saying("200 Fine"), backend, middle=changing) as double:
-        assert serve(double).started.status == "202 Accepted"
+    with wsgi_behind_both(saying("200 Fine"), backend, middle=changing) as both:
+        assert serve(both).started.status == "202 Accepted"
 
 
 @on_every_backend
@@ -99,16 +99,16 @@ def test_an_answer_of_the_middle_has_its_own_reason(backend: Backend) -> None:
 
         return middleware
 
-    with wsgi_twice(saying("200 Fine"), backend, middle=answering) as double:
-        assert serve(double).started.status == "403 Forbidden"
+    with wsgi_behind_both(saying("200 Fine"), backend, middle=answering) as both:
+        assert serve(both).started.status == "403 Forbidden"
 
 
 @on_every_backend
 def test_a_reason_passes_four_bridges(backend: Backend) -> None:
     """D-1."""
     with (
-        wsgi_twice(saying("200 Fine"), backend) as inner,
-        wsgi_twice(inner, backend) as quadruple,
+        wsgi_behind_both(saying("200 Fine"), backend) as inner,
+        wsgi_behind_both(inner, backend) as quadruple,
     ):
         assert serve(quadruple, environ_for()).started.status == "200 Fine"
 
@@ -130,8 +130,8 @@ async def headers_behind(
 ) -> dict[bytes, list[bytes]]:
     """The values of each header that an ASGI app behind both bridges finds, in their order."""
     app = ScopeCapture()
-    async with asgi_twice(app, backend, middle=middle) as double:
-        await answered(double, Client(http_scope(headers=sent)))
+    async with asgi_behind_both(app, backend, middle=middle) as both:
+        await answered(both, Client(http_scope(headers=sent)))
     found: dict[bytes, list[bytes]] = {}
     for name, value in app.scope["headers"]:
         found.setdefault(name, []).append(value)

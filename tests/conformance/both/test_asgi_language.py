@@ -15,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.both import asgi_twice
+from tests.support.both import asgi_behind_both
 from tests.support.fake_asgi_server import Client, calling, http_scope
 from tests.support.fake_wsgi_server import BACKENDS
 from wsgi_asgi_bridge import AppError
@@ -183,13 +183,13 @@ async def served_plainly(run: Run, method: str, parts: Sequence[bytes]) -> Seen:
     )
 
 
-async def served_twice_bridged(double: Any, run: Run, method: str, parts: Sequence[bytes]) -> Seen:
+async def served_behind_both(both: Any, run: Run, method: str, parts: Sequence[bytes]) -> Seen:
     headers = []
     if parts:
         headers.append((b"content-length", b"%d" % sum(map(len, parts))))
     scope = http_scope(method, headers=headers) | {"test.run": run}
     client = Client(scope, parts)
-    async with calling(double, client):
+    async with calling(both, client):
         pass
     error: object = client.error
     if isinstance(error, AppError):
@@ -280,7 +280,7 @@ def test_an_app_behind_both_is_seen_as_without(kind: str) -> None:
         options["backend_options"] = {"use_uvloop": True}
     with (
         start_blocking_portal(**options) as portal,
-        portal.wrap_async_context_manager(asgi_twice(app, BACKENDS[kind])) as double,
+        portal.wrap_async_context_manager(asgi_behind_both(app, BACKENDS[kind])) as both,
     ):
 
         @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
@@ -300,7 +300,7 @@ def test_an_app_behind_both_is_seen_as_without(kind: str) -> None:
             sent = sent if method in ("POST", "PUT") else []
             plain, bridged = Run(program), Run(program)
             expected = portal.call(served_plainly, plain, method, sent)
-            seen = portal.call(served_twice_bridged, double, bridged, method, sent)
+            seen = portal.call(served_behind_both, both, bridged, method, sent)
             alike = {
                 "with_length": says_length(expected),
                 "bodyless": method == "HEAD" or expected.status in (204, 304),

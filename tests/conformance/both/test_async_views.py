@@ -7,7 +7,7 @@ import anyio.from_thread
 import pytest
 
 from tests.conformance.wsgi_to_asgi.test_async_views import every_door
-from tests.support.both import wsgi_twice
+from tests.support.both import wsgi_behind_both
 from tests.support.fake_asgi_server import plain_app
 from tests.support.fake_wsgi_server import (
     Backend,
@@ -40,10 +40,10 @@ def test_the_private_loop_reads_a_body_that_has_not_arrived(
         sizes.append(len(body.read(1)) + len(enter(body.read)))
         return plain_app(environ, start_response)
 
-    with wsgi_twice(app, backend, request_buffer=BUFFER) as double:
+    with wsgi_behind_both(app, backend, request_buffer=BUFFER) as both:
         exchanges = [
             Exchange(
-                double,
+                both,
                 upload_environ(
                     GeneratedInput(BODY_BYTES, piece=65_536),
                     length=BODY_BYTES if declared else None,
@@ -70,9 +70,9 @@ def test_a_body_that_breaks_off_is_an_error_of_the_read(backend: Backend, enter:
         read.set()
         return plain_app(environ, start_response)
 
-    with wsgi_twice(app, backend, request_buffer=BUFFER) as double:
+    with wsgi_behind_both(app, backend, request_buffer=BUFFER) as both:
         cut = BodyInput(b"x" * 1_000_000, error=ConnectionResetError("gone"))
-        serve(double, upload_environ(cut, length=BODY_BYTES))
+        serve(both, upload_environ(cut, length=BODY_BYTES))
         must_happen(read, "the read")  # the caller does not wait for an app without a client
     assert errors == ["the client disconnected before the exchange was over"]
 
@@ -95,7 +95,7 @@ def test_a_write_that_would_wait_in_the_private_loop_is_refused(backend: Backend
             refused.append(str(error))
         return [b"end"]
 
-    with wsgi_twice(app, backend, response_buffer=BUFFER) as double:
-        assert serve(double).body.endswith(b"xend")
+    with wsgi_behind_both(app, backend, response_buffer=BUFFER) as both:
+        assert serve(both).body.endswith(b"xend")
     assert len(refused) == 1
     assert "write() would wait" in refused[0]

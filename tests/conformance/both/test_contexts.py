@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from tests.support.both import asgi_twice, like, plainly, wsgi_twice
+from tests.support.both import asgi_behind_both, like, plainly, wsgi_behind_both
 from tests.support.fake_asgi_server import (
     Client,
     Gate,
@@ -264,11 +264,11 @@ def consumed(app: Any) -> list[tuple[str, str]]:
 def test_the_callers_thread_sees_what_a_wsgi_app_set_behind_both(backend: Backend) -> None:
     """As without bridges, at the points that the rule names."""
     native = consumed(app_in_steps)
-    with wsgi_twice(app_in_steps, backend) as double:
-        doubled = consumed(double)
-    assert native[-1] == doubled[-1] == ("set inside", "close")
+    with wsgi_behind_both(app_in_steps, backend) as both:
+        through_both = consumed(both)
+    assert native[-1] == through_both[-1] == ("set inside", "close")
     assert native[0] == ("set inside", "call")
-    assert doubled[0][0] == "set inside"
+    assert through_both[0][0] == "set inside"
 
 
 @on_every_backend
@@ -277,8 +277,8 @@ def test_a_list_tells_its_caller_as_well(backend: Backend) -> None:
         user.set("set inside")
         return plain_app(environ, start_response)
 
-    with wsgi_twice(app, backend) as double:
-        assert {who for who, _ in consumed(double)} == {"set inside"}
+    with wsgi_behind_both(app, backend) as both:
+        assert {who for who, _ in consumed(both)} == {"set inside"}
 
 
 @on_every_backend
@@ -291,11 +291,11 @@ def test_an_app_that_raised_behind_both_tells_its_caller(backend: Backend) -> No
 
     def caller() -> None:
         with pytest.raises(AppFailure) as raised:
-            double(environ_for(), lambda *_: None)
+            both(environ_for(), lambda *_: None)
         assert raised.value is failure
         assert user.get() == "who failed"
 
-    with wsgi_twice(app, backend) as double:
+    with wsgi_behind_both(app, backend) as both:
         contextvars.copy_context().run(caller)
 
 
@@ -320,8 +320,8 @@ def test_middleware_in_the_middle_sees_it_too_whichever_task_it_calls_from(
 
         return middleware
 
-    with wsgi_twice(app, backend, middle=in_a_task) as double:
-        assert consumed(double)[-1][0] == "set inside"
+    with wsgi_behind_both(app, backend, middle=in_a_task) as both:
+        assert consumed(both)[-1][0] == "set inside"
     assert seen == ["set outside"]
 
 
@@ -337,10 +337,10 @@ def test_a_servers_thread_takes_nothing_from_one_request_to_the_next(backend: Ba
 
     def caller() -> None:
         for _ in range(3):
-            assert b"".join(double(environ_for(), lambda *_: None)) == b"hello"
+            assert b"".join(both(environ_for(), lambda *_: None)) == b"hello"
             assert user.get() == "of another request"
 
-    with wsgi_twice(app, backend) as double:
+    with wsgi_behind_both(app, backend) as both:
         contextvars.copy_context().run(caller)
     assert seen == ["nobody"] * 3
 
@@ -361,8 +361,8 @@ def test_what_async_middleware_in_the_middle_sets_stays_in_the_loop(backend: Bac
         user.set("set inside")
         return plain_app(environ, start_response)
 
-    with wsgi_twice(app, backend, middle=middle) as double:
-        assert consumed(double)[-1] == ("set inside", "none")
+    with wsgi_behind_both(app, backend, middle=middle) as both:
+        assert consumed(both)[-1] == ("set inside", "none")
 
 
 # --- both, around an ASGI app
@@ -400,8 +400,8 @@ async def test_middleware_around_an_asgi_app_sees_what_it_set_behind_both(
     inside: Any = asgi_app_in_steps
     assert (await answered(middleware)).body == b"12"
     native, seen = seen, []
-    async with asgi_twice(asgi_app_in_steps, like(anyio_backend)) as double:
-        inside = double
+    async with asgi_behind_both(asgi_app_in_steps, like(anyio_backend)) as both:
+        inside = both
         assert (await answered(middleware)).body == b"12"
     assert native[-1] == seen[-1] == ("set inside", "last part")
     assert native[0][0] == seen[0][0] == "set inside"
@@ -417,11 +417,11 @@ async def test_an_asgi_app_that_raised_behind_both_tells_its_caller(anyio_backen
 
     async def middleware(scope: Any, receive: Any, send: Any) -> None:
         try:
-            await double(scope, receive, send)
+            await both(scope, receive, send)
         except AppFailure:
             seen.append(user.get())
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         await Client().run(middleware)
     assert seen == ["who failed"]
 
@@ -435,8 +435,8 @@ async def test_what_a_task_of_the_asgi_app_sets_is_its_own(anyio_backend: Any) -
         async with anyio.create_task_group() as group:
             group.start_soon(in_a_task, send)
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
-        await answered(double)
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
+        await answered(both)
         assert user.get() == "nobody"
 
 
@@ -450,9 +450,9 @@ async def test_the_next_request_of_the_same_task_sees_nothing_through_both(
         user.set("of another request")
         await respond(send, b"ok")
 
-    async with asgi_twice(app, like(anyio_backend), workers=1) as double:
+    async with asgi_behind_both(app, like(anyio_backend), workers=1) as both:
         for _ in range(3):
-            await answered(double)
+            await answered(both)
             assert user.get() == "of another request"
     assert seen == ["nobody"] * 3
 
@@ -463,7 +463,7 @@ async def test_the_next_request_of_the_same_task_sees_nothing_through_both(
 @on_every_backend
 def test_a_servers_thread_keeps_nothing_of_an_async_app_behind_three(backend: Backend) -> None:
     """A-LOOP-3: its caller is a worker, but who hears it in the end is the server's thread, which
-    would hear nothing without the two bridges around.
+    would hear nothing without both bridges around.
     """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -472,7 +472,7 @@ def test_a_servers_thread_keeps_nothing_of_an_async_app_behind_three(backend: Ba
 
     with bridged(app, backend) as innermost:
         native = consumed(innermost)
-        with wsgi_twice(innermost, backend) as triple:
+        with wsgi_behind_both(innermost, backend) as triple:
             assert {who for who, _ in consumed(triple)} == {who for who, _ in native}
     assert native[-1][0] == "set outside"
 
@@ -489,7 +489,7 @@ async def test_three_bridges_tell_it_from_the_innermost_to_the_outermost(
 
     async with (
         serving(app) as innermost,
-        asgi_twice(innermost, like(anyio_backend)) as triple,
+        asgi_behind_both(innermost, like(anyio_backend)) as triple,
     ):
         user.set("set outside")
         assert (await answered(triple)).body == b"hello"
@@ -520,15 +520,15 @@ def test_a_request_within_another_of_the_same_thread_leaves_nothing(backend: Bac
     seen: list[str] = []
 
     def caller() -> None:
-        first = double(environ_for("/first"), lambda *_: None)
-        second = double(environ_for("/second"), lambda *_: None)
+        first = both(environ_for("/first"), lambda *_: None)
+        second = both(environ_for("/second"), lambda *_: None)
         assert b"".join(second) == b"hello"
         second.close()
         assert b"".join(first) == b"hello"
         first.close()
-        assert b"".join(double(environ_for("/third"), lambda *_: None)) == b"hello"
+        assert b"".join(both(environ_for("/third"), lambda *_: None)) == b"hello"
 
-    with wsgi_twice(naming_itself(seen), backend) as double:
+    with wsgi_behind_both(naming_itself(seen), backend) as both:
         contextvars.copy_context().run(caller)
     assert seen == ["nobody"] * 3
 
@@ -569,7 +569,7 @@ def test_a_servers_thread_keeps_nothing_of_an_app_that_was_given_up(
         return middleware
 
     def caller() -> None:
-        result = double(environ_for(), lambda *_: None)
+        result = both(environ_for(), lambda *_: None)
         parts = iter(result)
         body = next(parts)
         assert user.get() == "while streaming"
@@ -578,7 +578,9 @@ def test_a_servers_thread_keeps_nothing_of_an_app_that_was_given_up(
         result.close()
         assert user.get() == "nobody"
 
-    with wsgi_twice(app, backend, middle=impatient if who == "the middle" else plainly) as double:
+    with wsgi_behind_both(
+        app, backend, middle=impatient if who == "the middle" else plainly
+    ) as both:
         try:
             contextvars.copy_context().run(caller)
         finally:
@@ -609,10 +611,10 @@ def test_a_response_that_is_closed_in_another_thread_leaves_nothing_there(
     def elsewhere() -> None:
         response.close()
         assert user.get() == "who closed"
-        double(environ_for(), lambda *_: None).close()
+        both(environ_for(), lambda *_: None).close()
 
-    with wsgi_twice(app, backend) as double:
-        response = double(environ_for(), lambda *_: None)
+    with wsgi_behind_both(app, backend) as both:
+        response = both(environ_for(), lambda *_: None)
         assert b"".join(response) == b"hello"
         contextvars.Context().run(elsewhere)
     assert seen == ["nobody"] * 2
@@ -709,10 +711,10 @@ async def test_what_an_async_app_set_behind_both_is_free_with_the_context_of_its
         kept.set((value, scope, receive, send))
         await respond(send, b"ok")
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         with no_collector():
             async with anyio.create_task_group() as group:
-                group.start_soon(answered, double)
+                group.start_soon(answered, both)
             await anyio.to_thread.run_sync(
                 must_become, lambda: values[0]() is None, "the end of the value"
             )
@@ -741,7 +743,7 @@ def test_what_an_app_set_behind_both_is_free_after_the_next_request(
         for _ in range(3):
             exchange = None
             try:
-                exchange = double(environ_for(), lambda *_: None)
+                exchange = both(environ_for(), lambda *_: None)
                 b"".join(exchange)
             except AppFailure:
                 pass
@@ -749,5 +751,5 @@ def test_what_an_app_set_behind_both_is_free_after_the_next_request(
                 exchange.close()
         must_become(lambda: [value() for value in values[:2]] == [None] * 2, "their end")
 
-    with wsgi_twice(app, backend) as double, no_collector():
+    with wsgi_behind_both(app, backend) as both, no_collector():
         contextvars.copy_context().run(caller)

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from tests.support import fake_asgi_server
-from tests.support.both import asgi_twice, like, wsgi_twice
+from tests.support.both import asgi_behind_both, like, wsgi_behind_both
 from tests.support.fake_asgi_server import Client, answered, calling, http_scope, post_scope
 from tests.support.fake_wsgi_server import (
     Backend,
@@ -54,8 +54,8 @@ def test_headers_keep_their_order_and_duplicates(backend: Backend) -> None:
         start_response("418 Short and stout", headers)
         return [b"body"]
 
-    with wsgi_twice(app, backend) as double:
-        exchange = serve(double)
+    with wsgi_behind_both(app, backend) as both:
+        exchange = serve(both)
     assert exchange.status == 418
     assert exchange.started.headers == headers
     assert exchange.body == b"body"
@@ -78,8 +78,8 @@ def test_each_block_arrives_before_the_next_is_made(backend: Backend) -> None:
 
         return blocks()
 
-    with wsgi_twice(app, backend) as double:
-        exchange = Exchange(double, hold=True)
+    with wsgi_behind_both(app, backend) as both:
+        exchange = Exchange(both, hold=True)
         for number, gate in enumerate(gates):
             assert exchange.take() == b"block %d" % number
             gate.set()
@@ -99,8 +99,8 @@ def test_a_body_is_read_while_it_arrives(backend: Backend) -> None:
         return fake_asgi_server.plain_app(environ, start_response)
 
     body = BodyInput(bytes(range(256)) * 4096, piece=7000)
-    with wsgi_twice(app, backend) as double:
-        exchange = serve(double, upload_environ(body, length=body.size))
+    with wsgi_behind_both(app, backend) as both:
+        exchange = serve(both, upload_environ(body, length=body.size))
     assert exchange.body == b"hello"
     assert b"".join(echoed) == bytes(range(256)) * 4096
     assert body.threads == {exchange.thread.ident}
@@ -117,8 +117,8 @@ def test_the_very_exception_comes_out_before_the_response(backend: Backend) -> N
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         raise failure
 
-    with wsgi_twice(app, backend) as double:
-        exchange = serve(double)
+    with wsgi_behind_both(app, backend) as both:
+        exchange = serve(both)
     assert exchange.raised() is failure
     assert exchange.error_phase == "call"
     assert not exchange.starts
@@ -134,8 +134,8 @@ def test_the_very_exception_comes_out_in_mid_stream(backend: Backend) -> None:
         yield b"so far"
         raise failure
 
-    with wsgi_twice(app, backend) as double:
-        exchange = serve(double)
+    with wsgi_behind_both(app, backend) as both:
+        exchange = serve(both)
     assert exchange.raised() is failure
     assert b"".join(exchange.chunks) == b"so far"
     assert not exchange.complete
@@ -153,11 +153,11 @@ def test_what_no_loop_survives_comes_out_as_the_cause(
             return fake_asgi_server.plain_app(environ, start_response)
         raise error_type("out")
 
-    with wsgi_twice(app, backend) as double:
-        error = serve(double).raised()
+    with wsgi_behind_both(app, backend) as both:
+        error = serve(both).raised()
         assert isinstance(error, AppError)
         assert type(error.__cause__) is error_type
-        assert serve(double, environ_for("/next")).body == b"hello"
+        assert serve(both, environ_for("/next")).body == b"hello"
 
 
 Given = Callable[[dict[str, Any], Any], Any]
@@ -202,8 +202,8 @@ def test_close_has_run_once_when_the_servers_close_returns(
         bodies.append(body)
         return body
 
-    with wsgi_twice(app, backend) as double:
-        exchange = Exchange(double, hold=True)
+    with wsgi_behind_both(app, backend) as both:
+        exchange = Exchange(both, hold=True)
         exchange.take_until(size)
         all_arrived.set()
         exchange.run_on()
@@ -226,8 +226,8 @@ def test_close_of_an_app_that_raised_has_run_once(backend: Backend) -> None:
         raise failure
 
     body._chunks = chunks()
-    with wsgi_twice(fake_asgi_server.app_returning(body), backend) as double:
-        exchange = serve(double)
+    with wsgi_behind_both(fake_asgi_server.app_returning(body), backend) as both:
+        exchange = serve(both)
         assert exchange.raised() is failure
     assert body.closes == 1
 
@@ -244,8 +244,8 @@ def test_a_server_that_closes_early_does_not_wait_for_the_app(backend: Backend) 
         yield b"third"
 
     body = fake_asgi_server.TrackedBody(chunks())
-    with wsgi_twice(fake_asgi_server.app_returning(body), backend) as double:
-        exchange = Exchange(double, hold=True)
+    with wsgi_behind_both(fake_asgi_server.app_returning(body), backend) as both:
+        exchange = Exchange(both, hold=True)
         assert exchange.take() == b"first"
         exchange.hang_up()
         assert exchange.closed
@@ -292,8 +292,8 @@ def test_a_server_does_not_wait_for_an_app_that_the_middle_has_given_up(
 
         return middleware
 
-    with wsgi_twice(app, backend, middle=giving_up, workers=1) as double:
-        exchange = Exchange(double)
+    with wsgi_behind_both(app, backend, middle=giving_up, workers=1) as both:
+        exchange = Exchange(both)
         try:
             assert exchange.body == b"gave up"
             assert exchange.closed
@@ -339,8 +339,8 @@ def test_a_server_does_not_wait_for_an_app_that_the_answer_did_not_wait_for(
 
         return middleware
 
-    with wsgi_twice(app, backend, middle=middle, workers=1) as double:
-        exchange = Exchange(double, environ_for(method=method))
+    with wsgi_behind_both(app, backend, middle=middle, workers=1) as both:
+        exchange = Exchange(both, environ_for(method=method))
         try:
             assert exchange.body == (b"gave up" if method == "GET" else b"")
             assert exchange.closed
@@ -366,8 +366,8 @@ def test_a_client_that_leaves_a_silent_stream_is_noticed(backend: Backend) -> No
         yield b"too late"
 
     environ = environ_for() | {"waitress.client_disconnected": told}
-    with wsgi_twice(app, backend) as double:
-        exchange = Exchange(double, environ)
+    with wsgi_behind_both(app, backend) as both:
+        exchange = Exchange(both, environ)
         exchange.wait_for_size(9)
         left.set()
         assert isinstance(exchange.raised(), ClientDisconnected)
@@ -391,8 +391,8 @@ def test_a_body_that_breaks_off_raises_in_the_app(backend: Backend) -> None:
         raise AssertionError("a body that broke off looked whole")
 
     body = BodyInput(b"x" * 700_000, error=ConnectionResetError("gone"))
-    with wsgi_twice(app, backend) as double:
-        exchange = serve(double, upload_environ(body, length=900_000))
+    with wsgi_behind_both(app, backend) as both:
+        exchange = serve(both, upload_environ(body, length=900_000))
         must_happen(done, "the end of the app")
         assert exchange.raised() is not None
     assert isinstance(errors[0], ClientDisconnected)
@@ -422,8 +422,8 @@ def test_what_server_and_middleware_put_into_environ_reaches_the_app(backend: Ba
         "REMOTE_USER": "alice",
         "some.socket": socket,
     }
-    with wsgi_twice(app, backend, middle=middle, environ={"DEPLOYED": "yes"}) as double:
-        assert serve(double, environ).body == b"hello"
+    with wsgi_behind_both(app, backend, middle=middle, environ={"DEPLOYED": "yes"}) as both:
+        assert serve(both, environ).body == b"hello"
     assert seen["REMOTE_USER"] == "alice"
     assert seen["some.socket"] is socket
     assert seen["asgi.scope"]["user"] is user
@@ -441,8 +441,8 @@ async def test_an_asgi_app_keeps_its_headers(anyio_backend: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await respond(send, b"body", status=418, headers=[*headers, (b"content-length", b"4")])
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
-        client = await answered(double)
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
+        client = await answered(both)
     assert client.status == 418
     assert client.messages[0]["headers"] == [*headers, (b"content-length", b"4")]
     assert client.body == b"body"
@@ -459,9 +459,9 @@ async def test_each_part_arrives_before_the_next_is_made(anyio_backend: Any) -> 
             await gate.wait()
         await finish(send)
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         client = Client()
-        async with calling(double, client):
+        async with calling(both, client):
             for number, gate in enumerate(gates):
                 await client.until(lambda c, size=number + 1: c.body_bytes == size)
                 await anyio.to_thread.run_sync(gate.open)
@@ -483,9 +483,9 @@ async def test_an_asgi_app_answers_each_part_of_the_request_as_it_comes(
     # Larger than what either bridge collects of a body of this length, and than what it reads at
     # a time.
     part = b"x" * 600_000
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         client = Client(post_scope(2 * len(part)), body_ends=False)
-        async with calling(double, client):
+        async with calling(both, client):
             client.feed(part)
             await client.until(lambda c: c.body_bytes > 0)
             client.feed(part, last=True)
@@ -504,9 +504,9 @@ async def test_an_asgi_apps_very_exception_comes_out_before_the_response(
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise failure
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         client = Client()
-        async with calling(double, client):
+        async with calling(both, client):
             pass
     assert client.error is failure
     assert not client.messages
@@ -521,9 +521,9 @@ async def test_an_asgi_apps_very_exception_comes_out_in_mid_stream(anyio_backend
         await stream(send, b"so far")
         raise failure
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         client = Client()
-        async with calling(double, client):
+        async with calling(both, client):
             pass
     assert client.error is failure
     assert client.body == b"so far"
@@ -542,9 +542,9 @@ async def test_an_asgi_app_learns_in_receive_that_its_client_left(anyio_backend:
         assert message == {"type": "http.disconnect"}
         await anyio.to_thread.run_sync(told.open)
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         client = Client()
-        async with calling(double, client):
+        async with calling(both, client):
             await client.until(lambda c: c.body == b"an event")
             client.leave()
         await anyio.to_thread.run_sync(told.wait_in_thread)
@@ -564,9 +564,9 @@ async def test_an_asgi_app_learns_before_its_response_that_its_client_left(
         assert message == {"type": "http.disconnect"}
         await anyio.to_thread.run_sync(told.open)
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         client = Client()
-        async with calling(double, client):
+        async with calling(both, client):
             await anyio.to_thread.run_sync(begun.wait_in_thread)
             client.leave()
         await anyio.to_thread.run_sync(told.wait_in_thread)
@@ -591,9 +591,9 @@ async def test_send_raises_in_an_asgi_app_whose_client_left(anyio_backend: Any) 
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(ended.open)
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
         client = Client()
-        async with calling(double, client):
+        async with calling(both, client):
             await client.until(lambda c: c.body == b"first")
             client.leave()
             await anyio.to_thread.run_sync(left.open)
@@ -613,8 +613,8 @@ async def test_background_work_of_an_asgi_app_goes_on_after_its_response(
         await answered_gate.wait()
         await anyio.to_thread.run_sync(done.open)
 
-    async with asgi_twice(app, like(anyio_backend)) as double:
-        assert (await answered(double)).body == b"done"
+    async with asgi_behind_both(app, like(anyio_backend)) as both:
+        assert (await answered(both)).body == b"done"
         await anyio.to_thread.run_sync(answered_gate.open)
         await anyio.to_thread.run_sync(done.wait_in_thread)
 
@@ -653,8 +653,8 @@ async def test_what_server_and_middleware_put_into_scope_reaches_the_app(
         user=user,
         extensions={"http.response.pathsend": {}},
     )
-    async with asgi_twice(app, like(anyio_backend), middle=middle) as double:
-        assert (await answered(double, Client(scope))).body == b"ok"
+    async with asgi_behind_both(app, like(anyio_backend), middle=middle) as both:
+        assert (await answered(both, Client(scope))).body == b"ok"
     assert seen["user"] is user
     assert session == {"visits": 2}
     assert state == {"request_id": 7, "seen": True}

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.support.both import asgi_twice, like, wsgi_twice
+from tests.support.both import asgi_behind_both, like, wsgi_behind_both
 from tests.support.fake_asgi_server import Client, answered
 from tests.support.fake_wsgi_server import (
     Backend,
@@ -73,9 +73,9 @@ async def test_what_an_asgi_app_resets_is_reset_for_its_caller(
     anyio_backend: Any, answer: Answer, turns: int
 ) -> None:
     """D-2: also some turns of the loop later, as behind a framework's middleware."""
-    async with asgi_twice(resetting(answer, turns=turns), like(anyio_backend)) as double:
+    async with asgi_behind_both(resetting(answer, turns=turns), like(anyio_backend)) as both:
         client = Client()
-        await client.run(double)
+        await client.run(both)
         assert client.body == b"12"
         assert cache not in contextvars.copy_context()
         assert user.get() == "ann"
@@ -96,10 +96,10 @@ async def test_the_middle_sees_it_reset_when_the_call_returns(
 
         return middle
 
-    async with asgi_twice(resetting(whole), like(anyio_backend), middle=noting) as double:
+    async with asgi_behind_both(resetting(whole), like(anyio_backend), middle=noting) as both:
         client = Client()
         client.scope["method"] = method
-        await answered(double, client)
+        await answered(both, client)
     assert seen == ["none"]
 
 
@@ -111,8 +111,8 @@ async def test_what_an_app_that_goes_on_may_still_reset_is_not_kept(anyio_backen
         await respond(send, b"12")
         await go_on.wait()
 
-    async with asgi_twice(resetting(with_background_work), like(anyio_backend)) as double:
-        assert (await answered(double)).body == b"12"
+    async with asgi_behind_both(resetting(with_background_work), like(anyio_backend)) as both:
+        assert (await answered(both)).body == b"12"
         assert cache not in contextvars.copy_context()
         assert user not in contextvars.copy_context()
         await anyio.to_thread.run_sync(go_on.open)
@@ -138,10 +138,10 @@ def test_what_a_wsgi_app_resets_in_close_is_reset_for_its_caller(backend: Backen
         return Body(cache.set("of one request"))
 
     def caller() -> None:
-        result: Any = double(environ_for(), lambda *_: None)
+        result: Any = both(environ_for(), lambda *_: None)
         assert b"".join(result) == b"12"
         result.close()
         assert cache not in contextvars.copy_context()
 
-    with wsgi_twice(app, backend) as double:
+    with wsgi_behind_both(app, backend) as both:
         contextvars.copy_context().run(caller)

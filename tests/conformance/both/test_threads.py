@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
-from tests.support.both import asgi_twice, like, wsgi_twice
+from tests.support.both import asgi_behind_both, like, wsgi_behind_both
 from tests.support.fake_asgi_server import Client, answered, calling, http_scope, plain_app, serving
 from tests.support.fake_wsgi_server import (
     BACKENDS,
@@ -55,9 +55,9 @@ def test_as_many_callers_as_you_like_share_a_pool_of_any_size(
         yield environ["wsgi.input"].read()
         yield b">"
 
-    with wsgi_twice(app, backend, workers=workers) as double:
+    with wsgi_behind_both(app, backend, workers=workers) as both:
         exchanges = [
-            Exchange(double, environ_for(method="POST", body=b"%d" % number))
+            Exchange(both, environ_for(method="POST", body=b"%d" % number))
             for number in range(CALLERS)
         ]
         bodies = [exchange.body for exchange in exchanges]
@@ -86,8 +86,8 @@ def test_async_to_sync_of_every_caller_runs_on_the_outer_loop(backend: Backend) 
         assert thread == mine
         yield b"two"
 
-    with wsgi_twice(app, backend, workers=1) as double:
-        exchanges = [Exchange(double) for _ in range(CALLERS)]
+    with wsgi_behind_both(app, backend, workers=1) as both:
+        exchanges = [Exchange(both) for _ in range(CALLERS)]
         assert {exchange.body for exchange in exchanges} == {b"one two"}
     assert len(loops) == 2 * CALLERS
     assert len(set(loops)) == 1
@@ -105,8 +105,8 @@ def test_from_thread_run_of_every_caller_runs_on_the_outer_loop(backend: Backend
         tokens.append(anyio.from_thread.run(token))
         return plain_app(environ, start_response)
 
-    with wsgi_twice(app, backend, workers=1) as double:
-        exchanges = [Exchange(double) for _ in range(CALLERS)]
+    with wsgi_behind_both(app, backend, workers=1) as both:
+        exchanges = [Exchange(both) for _ in range(CALLERS)]
         assert {exchange.body for exchange in exchanges} == {b"hello"}
     assert len(tokens) == CALLERS
     assert len(set(tokens)) == 1
@@ -127,9 +127,9 @@ async def test_as_many_clients_as_you_like_reach_the_async_app(
         await anyio.lowlevel.checkpoint()
         await finish(send, scope["path"].encode() + b">")
 
-    async with asgi_twice(app, like(anyio_backend), workers=workers) as double:
+    async with asgi_behind_both(app, like(anyio_backend), workers=workers) as both:
         clients = [Client(http_scope(path=f"/{number}")) for number in range(CALLERS)]
-        async with calling(double, *clients):
+        async with calling(both, *clients):
             pass
     assert [client.body for client in clients] == [b"</%d>" % number for number in range(CALLERS)]
 
@@ -151,9 +151,9 @@ async def test_thread_sensitive_code_runs_on_the_outer_bridges_worker(
         threads.append(await here())
         await finish(send, b"2")
 
-    async with asgi_twice(app, private, workers=1) as double:
+    async with asgi_behind_both(app, private, workers=1) as both:
         clients = [Client() for _ in range(CALLERS)]
-        async with calling(double, *clients):
+        async with calling(both, *clients):
             pass
     assert {client.body for client in clients} == {b"12"}
     assert len(threads) == 2 * CALLERS
@@ -201,7 +201,10 @@ def test_three_bridges_deep(backend: Backend) -> None:
         await here()
         await respond(send, scope["path"].encode())
 
-    with bridged(app, backend) as innermost, wsgi_twice(innermost, backend, workers=1) as triple:
+    with (
+        bridged(app, backend) as innermost,
+        wsgi_behind_both(innermost, backend, workers=1) as triple,
+    ):
         exchanges = [Exchange(triple, environ_for(f"/{number}")) for number in range(CALLERS)]
         assert [exchange.body for exchange in exchanges] == [
             b"/%d" % number for number in range(CALLERS)
@@ -218,7 +221,7 @@ async def test_three_bridges_deep_the_other_way(anyio_backend: Any) -> None:
 
     async with (
         serving(app, workers=1) as innermost,
-        asgi_twice(innermost, like(anyio_backend), workers=1) as triple,
+        asgi_behind_both(innermost, like(anyio_backend), workers=1) as triple,
     ):
         clients = [Client(http_scope(path=f"/{number}")) for number in range(CALLERS)]
         async with calling(triple, *clients):

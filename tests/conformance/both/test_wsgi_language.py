@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.both import wsgi_twice
+from tests.support.both import wsgi_behind_both
 from tests.support.fake_wsgi_server import (
     Backend,
     Exchange,
@@ -238,9 +238,9 @@ def served_plainly(environ: dict[str, Any]) -> Seen:
     return Seen(status, headers, server.body, error, run.read, run.closes)
 
 
-def served_twice_bridged(double: Any, environ: dict[str, Any]) -> Seen:
+def served_behind_both(both: Any, environ: dict[str, Any]) -> Seen:
     run: Run = environ["test.run"]
-    exchange = Exchange(double, environ).finish()
+    exchange = Exchange(both, environ).finish()
     error: object = exchange.error
     if not (error is None or isinstance(error, AppFailure)):
         error = "of the spec" if type(error).__name__ == "AppError" else error
@@ -322,7 +322,7 @@ def environ_of(run: Run, method: str, body: bytes) -> dict[str, Any]:
 @on_every_backend
 def test_an_app_behind_both_is_seen_as_without(backend: Backend) -> None:
     """The environ carries the program, and with it what it saw."""
-    with wsgi_twice(app, backend) as double:
+    with wsgi_behind_both(app, backend) as both:
 
         @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
         @given(programs, requests)
@@ -339,7 +339,7 @@ def test_an_app_behind_both_is_seen_as_without(backend: Backend) -> None:
         def check(program: Program, request: tuple[str, bytes]) -> None:
             plain, bridged = Run(program), Run(program)
             expected = served_plainly(environ_of(plain, *request))
-            seen = served_twice_bridged(double, environ_of(bridged, *request))
+            seen = served_behind_both(both, environ_of(bridged, *request))
             length = says_length(expected)
             assert comparable(seen, bridged.failure, with_length=length) == comparable(
                 expected, plain.failure, with_length=length
@@ -351,13 +351,13 @@ def test_an_app_behind_both_is_seen_as_without(backend: Backend) -> None:
 @on_every_backend
 def test_a_response_that_the_server_closes_early_is_closed_once(backend: Backend) -> None:
     """W-OUT-5: wherever the app was just then."""
-    with wsgi_twice(app, backend) as double:
+    with wsgi_behind_both(app, backend) as both:
 
         @settings(deadline=None, max_examples=40)
         @given(st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=6), st.booleans())
         def check(body: list[bytes], fails: bool) -> None:
             run = Run(Program(body=(*body, "raise") if fails else tuple(body)))
-            exchange = Exchange(double, environ_of(run, "GET", b""), hold=True)
+            exchange = Exchange(both, environ_of(run, "GET", b""), hold=True)
             assert body[0].startswith((exchange.take() or b"")[: len(body[0])])
             exchange.hang_up()
             must_become(lambda: run.closes > 0, "close() of the app's body")

@@ -1,5 +1,5 @@
 """What stands beside the protocol, as the frameworks and their test clients use it: natively and
-through two bridges.
+through both bridges.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""Django's documented features, driven by its own test clients: natively and through two bridges,
+"""Django's documented features, driven by its own test clients: natively and through both bridges,
 its WSGI handler by `Client` and its ASGI handler by `AsyncClient`.
 """
 

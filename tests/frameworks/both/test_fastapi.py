@@ -1,4 +1,4 @@
-"""FastAPI's documented features, driven by its `TestClient`, natively and through two bridges."""
+"""FastAPI's documented features, driven by its `TestClient`, natively and through both bridges."""
 
 import asyncio
 import contextlib

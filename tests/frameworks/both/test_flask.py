@@ -1,4 +1,4 @@
-"""Flask's documented features, driven by its own test client, natively and through two bridges."""
+"""Flask's documented features, driven by its own test client, natively and through both bridges."""
 
 import asyncio
 import contextlib
@@ -588,7 +588,7 @@ def test_async_functions_of_every_kind(app: flask.Flask, client_of: ClientOf) ->
 
 
 def test_async_views_share_the_private_loop(app: flask.Flask) -> None:
-    """W-CALL-2, A-LOOP-1: behind two bridges the views' loop is the one of the outer bridge."""
+    """W-CALL-2, A-LOOP-1: behind both bridges the views' loop is the one of the outer bridge."""
     loops: list[tuple[str, asyncio.AbstractEventLoop]] = []
 
     @app.get("/")

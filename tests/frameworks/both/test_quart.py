@@ -1,4 +1,4 @@
-"""Quart's documented features, driven by its own test client, natively and through two bridges.
+"""Quart's documented features, driven by its own test client, natively and through both bridges.
 
 Quart stands on asyncio, so its client runs there and on uvloop.
 """

@@ -1,4 +1,4 @@
-"""Starlette's documented features, driven by its `TestClient`, natively and through two bridges.
+"""Starlette's documented features, driven by its `TestClient`, natively and through both bridges.
 
 On all loops that Starlette runs on; the private loop is of the outer one's kind.
 """

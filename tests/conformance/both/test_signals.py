@@ -26,6 +26,8 @@ def interrupt_with(handler):
             number += 1
             handler(number)
         return trace
+    # Python 3.12 reports opcodes only if a frame asked for them before the tracing began.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
 
 def app(environ, start_response):

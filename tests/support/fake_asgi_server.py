@@ -466,6 +466,15 @@ async def fetched(app: Any, client: Client | None = None, **options: Any) -> Cli
         return await answered(bridge, client)
 
 
+async def failure_of(app: Any, client: Client | None = None) -> tuple[BaseException, Client]:
+    """The exception that the server got, and what the client saw before it."""
+    client = Client() if client is None else client
+    async with serving(app) as bridge:
+        await client.run(bridge)
+    assert client.error is not None, f"nothing was raised; the client saw {client.messages}"
+    return client.error, client
+
+
 # --- what must not be left
 
 

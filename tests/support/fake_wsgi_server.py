@@ -636,6 +636,11 @@ def serve(app: Callable[..., Any], environ: Environ | None = None) -> Exchange:
     return Exchange(app, environ).finish()
 
 
+def call_here(bridge: ASGIToWSGI, target: str = "/") -> bytes:
+    """One exchange in this thread and context."""
+    return b"".join(bridge(environ_for(target), lambda *_: lambda data: None))
+
+
 # Apps
 
 

@@ -102,9 +102,9 @@ def in_the_list_of_what_ends_at_exit():
 
 def in_the_spare_thread():
     bridge.startup()
-    door = bridge._side.door
-    door._lock = Interrupted(door._lock)
-    door.run_in_fallback(lambda: None)
+    executor = bridge._side.executor
+    executor._lock = Interrupted(executor._lock)
+    executor.run_in_fallback(lambda: None)
 
 for backend, where in RUNS:
     print(f"\n{backend} {where}:", end=" ", flush=True)

@@ -73,3 +73,43 @@ def test_a_thread_that_waits_for_room_finds_its_loop_closed(
     assert ended(lambda: out.wait_for_room_from_thread(1, 1000 * WAIT_SECONDS)) is True
     with pytest.raises(BridgeClosed):
         out.put_from_thread(b"y")
+
+
+@pytest.mark.parametrize("first", [1, channel.CHECK_BYTES // 8], ids=["small", "large"])
+def test_chunks_beside_a_closed_loop_end_soon(loop: HandTurnedLoop, first: int) -> None:
+    """W-FLOW-6: though none of them is taken, and the budget is never spent."""
+    out = ThreadToLoop(loop, 1 << 30)  # type: ignore[arg-type]
+    out.put_from_thread(b"x" * first)
+    loop.closed = True
+    at_most = range(channel.CHECK_BYTES + 1)
+    assert next(place for place in at_most if out.put_from_thread(b"y") and out.broken())
+    with pytest.raises(BridgeClosed):
+        out.put_from_thread(b"y")
+
+
+def test_the_first_put_after_a_take_finds_the_loop_closed(
+    out: ThreadToLoop, loop: HandTurnedLoop
+) -> None:
+    """W-FLOW-6: the usual case of a slow stream, whose task is busy with the chunk before."""
+    out.put_from_thread(b"one")
+    assert out.taken_in_loop() == ([b"one"], False)
+    loop.closed = True
+    out.put_from_thread(b"2")
+    with pytest.raises(BridgeClosed):
+        out.put_from_thread(b"3")
+
+
+def test_most_chunks_do_not_ask_whether_the_loop_is_closed(loop: HandTurnedLoop) -> None:
+    """The hot path: one chunk in sixteen asks."""
+    asked = 0
+
+    def is_closed() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    loop.is_closed = is_closed  # type: ignore[method-assign]
+    out = ThreadToLoop(loop, 1 << 30)  # type: ignore[arg-type]
+    for _ in range(channel.CHECK_CHUNKS * 10):
+        out.put_from_thread(b"x" * 100)
+    assert asked <= 10

@@ -31,6 +31,12 @@ CLOSED_LOOP_SECONDS = 1.0
 """How often a thread that sleeps until there is room looks whether its loop is still there."""
 
 
+CHECK_CHUNKS = 16
+CHECK_BYTES = 4096
+"""After so many chunks of one size, or so many bytes, a put checks whether its loop is closed; a
+check at each put would make it an eighth slower.
+"""
+
 BRIEF_SECONDS = 0.001
 """A thread that sleeps no longer for its client goes on counting: leaving the count and coming back
 to it costs more than such a sleep saves.
@@ -59,6 +65,7 @@ class ThreadToLoop:
     __slots__ = (
         "_broken",
         "_budget",
+        "_check_above",
         "_chunks",
         "_ended",
         "_heard",
@@ -78,6 +85,10 @@ class ThreadToLoop:
         self._lock = Lock()
         self._chunks: list[bytes] = []
         self._held = 0  # bytes put and not yet released
+        self._check_above = 0
+        """While no more bytes are held, a put checks neither the budget nor the loop: never above
+        the budget, and 0 after each take.
+        """
         self._wanted = 0  # bytes that the sleeping thread wants to put
         self._ended = False
         self._left = False
@@ -106,10 +117,10 @@ class ThreadToLoop:
                 raise self._broken()
             if self._ended:
                 return True  # a thread of the app's own, after the end: nothing follows it
-            held = self._held
-            if held > 0 and held + size > self._budget:  # _fits, without a call for each chunk
+            held = self._held + size
+            if held > self._check_above and not self._checked_fits(size):
                 return False
-            self._held = held + size
+            self._held = held
             self._chunks.append(chunk)
             self._ended = last
             taker = self._taker
@@ -119,8 +130,6 @@ class ThreadToLoop:
             self._lock.release()
         if taker is not None:
             self._wake_taker(taker)
-        elif self._loop.is_closed():  # nobody takes any more
-            self._break_from_thread()
         return True
 
     def check_from_thread(self) -> None:
@@ -225,6 +234,7 @@ class ThreadToLoop:
             if not (self._chunks or self._ended):
                 return None
             chunks, self._chunks = self._chunks, []
+            self._check_above = 0
             self.finished_at_take = self._left
             return chunks, self._ended
 
@@ -240,6 +250,7 @@ class ThreadToLoop:
                     raise self._broken()
                 if self._chunks or self._ended:
                     chunks, self._chunks = self._chunks, []
+                    self._check_above = 0
                     return chunks, self._ended
                 event = self._taker = self._loop.create_event()
             await event
@@ -298,6 +309,21 @@ class ThreadToLoop:
         """Holding the lock. A chunk larger than the whole budget goes when nothing else is held."""
         return self._held <= 0 or self._held + size <= self._budget
 
+    def _checked_fits(self, size: int) -> bool:
+        """Holding the lock: `_fits`, and break off if the loop was closed.
+
+        Sets how many bytes may be held before the next check.
+        """
+        held, budget = self._held + size, self._budget
+        if held > budget and self._held > 0:
+            return False
+        step = CHECK_CHUNKS * size
+        above = held + (step if step < CHECK_BYTES else CHECK_BYTES)
+        self._check_above = above if above < budget else budget
+        if self._taker is None and self._loop.is_closed():
+            self._break_for_closed_loop()
+        return True
+
     def _wake_taker(self, event: Any) -> None:
         if not self._loop.post(partial(self._loop.set_event, event)):
             self._break_from_thread()
@@ -313,14 +339,19 @@ class ThreadToLoop:
         return event.wait(timeout)
 
     def _break_from_thread(self) -> None:
-        """The loop was closed with its task in mid-flight: the thread's next step raises."""
         with self._lock:
-            if self._broken is not None:
-                return
-            self._broken = _loop_closed
-            self._chunks = []
-            self._taker = None  # it sleeps for ever
-            putter, self._putter = self._putter, None
+            self._break_for_closed_loop()
+
+    def _break_for_closed_loop(self) -> None:
+        """Holding the lock: the loop was closed with its task in mid-flight, so the next step of
+        each thread raises.
+        """
+        if self._broken is not None:
+            return
+        self._broken = _loop_closed
+        self._chunks = []
+        self._taker = None  # it sleeps for ever
+        putter, self._putter = self._putter, None
         if putter is not None:
             putter.set()
 

@@ -133,7 +133,7 @@ class AppCall:
             # A client that has its whole response need not send any more.
             if not self._ended:
                 brought = True
-                body.bring_in()
+                body.buffer_rest()
 
         binding.bind_thread(bring_in)
         slot.bound_to = binding
@@ -187,7 +187,7 @@ class AppCall:
             self.late_error = error
         else:
             self.error = error
-        if not self._out.leave_from_thread():
+        if not self._out.finish_from_thread():
             self.log_unraised_error()
 
     def log_unraised_error(self) -> None:
@@ -245,7 +245,7 @@ class AppCall:
             self._warn_of_excess()
         self._note_changes()
         self.head = head
-        self._out.end_from_thread(body, left=left)
+        self._out.end_from_thread(body, finished=left)
         self._ended = True  # not before: what raised there has ended the body before its end
 
     def _give_pieces(self, iterable: Any) -> None:
@@ -273,7 +273,7 @@ class AppCall:
         self.head = head
         if not self._ended:
             self._ended = True
-            self._out.end_from_thread([], left=False)
+            self._out.end_from_thread([], finished=False)
 
     def _put(self, chunk: bytes) -> None:
         """Hand one chunk over, with the head before it if it is the first, and with the end if
@@ -309,7 +309,7 @@ class AppCall:
 
     def _begin_streaming(self) -> None:
         self._streaming = True
-        self._slot.begin_streaming(at_once=self._response.is_event_stream())
+        self._slot.mark_streaming(detach=self._response.is_event_stream())
 
     def _wait_for_room(self, size: int) -> None:
         """Sleep while the client has enough to read (W-FLOW-1)."""

@@ -636,7 +636,7 @@ class _Exchange(Iterator[bytes]):
         whole = self._last and not response.in_parts
         if whole and (self._caller.late_error is not None or self._bridge._background_wait):
             whole = False  # a list has no close()
-            response.say_length(sum(map(len, chunks)))
+            response.add_length(sum(map(len, chunks)))
         try:
             start_response(response.status, response.headers)
         except BaseException:
@@ -752,7 +752,7 @@ class _Exchange(Iterator[bytes]):
         if self._left:
             return
         self._left = True
-        jobs = self._caller.leave_from_thread()
+        jobs = self._caller.finish_from_thread()
         # Whether the loop has to be told. One thread may close what another iterates, and write
         # _last meanwhile, but it does not matter when it is read: it is set only by a thread that
         # has taken the end, under the caller's lock, where the loop had put it, and so the loop
@@ -878,7 +878,7 @@ class _Exchange(Iterator[bytes]):
         part = self._response.accept(message)
         if part is None:
             if self._caller.remark is not None:
-                self._response.say_reason(self._caller.remark)
+                self._response.set_reason(self._caller.remark)
             return
         body, last = part
         if self._response.bodyless:
@@ -900,7 +900,7 @@ class _Exchange(Iterator[bytes]):
                 await self._caller.wait_for_room_in_loop()
             finally:
                 self._sending -= 1
-            if self._caller.left() and not self._over:
+            if self._caller.finished() and not self._over:
                 raise self._found_gone()
 
     def _note_end(self) -> None:

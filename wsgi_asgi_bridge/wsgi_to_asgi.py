@@ -546,7 +546,7 @@ class _LoopSide:
         for exchange in list(self.exchanges):
             exchange.look_at_client(self._waited)
         if self.pool is not None:
-            self.pool.release_long_streams()
+            self.pool.detach_streams()
 
     def current_watch_round(self) -> int:
         """The beat in which a request comes to wait behind others.
@@ -705,7 +705,7 @@ class _Exchange:
             # a disconnect (W-FLOW-6). Where the app raised, its worker has left already.
             cancelled = isinstance(exc, side.handle.cancelled)
             self._note(_DISCONNECTED if cancelled or isinstance(exc, OSError) else _FAILED)
-            if not self._aborted and (cancelled or not self._out.left()):
+            if not self._aborted and (cancelled or not self._out.finished()):
                 self._break_off(lambda: ClientDisconnected("the server gave this request up"))
             self._log_unraised_error()
             raise

@@ -52,7 +52,7 @@ def test_reads_before_and_after_equal_those_of_a_file_in_memory(
     for reads in (before, [*after, ("read", -1), ("read", 5)]):
         for method, size in reads:
             assert outcome(ours, method, size) == outcome(model, method, size)
-        reader.bring_in()
+        reader.buffer_rest()
     reader.discard(GoneError)
     assert ours.read() == b""  # what was read to its end stays so
 
@@ -61,12 +61,12 @@ def test_a_body_is_brought_in_once() -> None:
     """W-CALL-4: a view may be entered as often as it likes."""
     begun: list[str] = []
     reader = reader_of(channel_of(b"abc"), begin=lambda: begun.append("begun"))
-    reader.bring_in()
-    reader.bring_in()
+    reader.buffer_rest()
+    reader.buffer_rest()
     assert reader.read(2) == b"ab"
-    reader.bring_in()
+    reader.buffer_rest()
     assert reader.readall() == b"c"
-    reader.bring_in()
+    reader.buffer_rest()
     assert reader.readall() == b""
     assert begun == ["begun"]
 
@@ -85,7 +85,7 @@ def test_it_makes_room_as_it_goes() -> None:
 
     lock.after("release_from_thread", send_the_rest)
     reader = reader_of(channel, timeout=WAIT_SECONDS)
-    ended(reader.bring_in)
+    ended(reader.buffer_rest)
     assert room == [True]
     assert reader.readall() == b"0123456789"
     assert channel.held_in_loop() == (0, True)
@@ -101,7 +101,7 @@ def test_another_thread_that_reads_goes_on_where_it_was() -> None:
     body = io.BufferedReader(reader, 4)
     parser = Blocking(lambda: [body.read(6), body.read()])
     lock.wait_until(lambda: channel._taker is not None)
-    bringing = Blocking(reader.bring_in)
+    bringing = Blocking(reader.buffer_rest)
     channel.put_in_loop(b"0123")
     channel.put_in_loop(b"4567")
     channel.end_in_loop()
@@ -115,7 +115,7 @@ def test_what_broke_it_off_is_raised_behind_what_came(size: int) -> None:
     channel = channel_of(b"abc", ended=False)
     channel.break_in_loop(GoneError)
     reader = reader_of(channel)
-    reader.bring_in()
+    reader.buffer_rest()
     body = io.BufferedReader(reader, 4)
     assert body.read(3) == b"abc"
     for _ in range(2):
@@ -127,10 +127,10 @@ def test_a_stall_is_raised_once_and_behind_what_came() -> None:
     """W-CALL-4, W-IN-7: what comes too late is not read any more."""
     channel = channel_of(b"abc", ended=False)
     reader = reader_of(channel)
-    ended(reader.bring_in)
+    ended(reader.buffer_rest)
     channel.put_in_loop(b"too late")
     channel.end_in_loop()
-    reader.bring_in()
+    reader.buffer_rest()
     assert reader.read(9) == b"abc"
     with pytest.raises(StalledError):
         reader.read(9)
@@ -142,7 +142,7 @@ def test_a_stall_is_raised_once_and_behind_what_came() -> None:
 def test_what_is_left_at_the_end_cannot_be_read() -> None:
     """W-CALL-4: the file is closed with the request."""
     reader = reader_of(channel_of(b"abcdef"), memory=1)
-    reader.bring_in()
+    reader.buffer_rest()
     assert reader.read(2) == b"ab"
     reader.discard(GoneError)
     for _ in range(2):
@@ -167,7 +167,7 @@ def test_a_full_disk_is_an_error_of_the_read(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         "wsgi_asgi_bridge._crossing.body.SpooledTemporaryFile", lambda memory: FullDisk()
     )
-    reader.bring_in()
+    reader.buffer_rest()
     for _ in range(2):
         with pytest.raises(OSError, match="could not be kept in a file: No space left") as caught:
             reader.read(2)

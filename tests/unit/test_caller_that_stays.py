@@ -41,7 +41,7 @@ def test_jobs_run_until_the_app_is_over(caller: CallingThread) -> None:
     """A-OUT-9: those that waited, and those that come."""
     threads: list[threading.Thread] = []
     ran = threading.Event()
-    assert not caller.left()
+    assert not caller.finished()
     assert caller.call_in_thread(lambda: threads.append(threading.current_thread()))
     running = running_jobs(caller)
 
@@ -106,7 +106,7 @@ def test_the_wait_has_an_end(caller: CallingThread) -> None:
     assert time.monotonic() >= begun + TINY_SECONDS
     job = must_happen
     assert caller.call_in_thread(job)  # type: ignore[arg-type]
-    assert caller.leave_from_thread() == [job]
+    assert caller.finish_from_thread() == [job]
     caller.release_in_loop()
     assert not caller.call_in_thread(job)  # type: ignore[arg-type]
 
@@ -117,7 +117,7 @@ def test_a_thread_that_another_one_leaves_for_waits_no_longer(caller: CallingThr
     lock.after("run_jobs_from_thread", parked.set)
     running = running_jobs(caller)
     must_happen(parked)
-    caller.leave_from_thread()
+    caller.finish_from_thread()
     running.result()
 
 
@@ -137,5 +137,5 @@ def test_where_the_app_is_over_first_the_thread_leaves_with_the_end() -> None:
     caller.put_in_loop(b"all", last=True)
     caller.release_in_loop()
     assert ended(lambda: caller.take_from_thread(None, None)) == ([b"all"], True)
-    assert caller.left()
+    assert caller.finished()
     ended(lambda: caller.run_jobs_from_thread(WAIT_SECONDS))

@@ -227,7 +227,7 @@ def test_a_thread_that_leaves_frees_the_app_that_waits(
     caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
     with HandTask(caller.wait_for_room_in_loop()) as waiting:
         waiting.step()
-        caller.leave_from_thread()
+        caller.finish_from_thread()
         loop.turn()
         assert waiting.step()
 
@@ -241,7 +241,7 @@ def test_room_as_the_app_goes_to_sleep_is_noticed(
     lock = lying(caller)
     actions: dict[str, Callable[[], object]] = {
         "take": lambda: caller.take_from_thread(None, None),
-        "leave": caller.leave_from_thread,
+        "leave": caller.finish_from_thread,
     }
     getattr(lock, place)("wait_for_room_in_loop", actions[step])
     with HandTask(caller.wait_for_room_in_loop()) as waiting:
@@ -309,7 +309,7 @@ def test_a_job_lets_one_taking_of_chunks_go_before_it_and_no_more(caller: Callin
     caller.put_in_loop(b"three", last=False)
     assert take(caller) == ([b"three"], False)
     assert ran == ["first", "second", "third"]
-    assert caller.leave_from_thread() == []
+    assert caller.finish_from_thread() == []
 
 
 def test_jobs_that_waited_run_before_the_end_is_taken(caller: CallingThread) -> None:
@@ -336,7 +336,7 @@ def test_no_job_runs_while_the_end_is_held_back(caller: CallingThread) -> None:
     caller.put_in_loop(b"", last=True)
     assert take(caller) == ([], True)
     assert ran == []
-    assert len(caller.leave_from_thread()) == 2
+    assert len(caller.finish_from_thread()) == 2
 
 
 def test_nobody_holds_back_the_end_of_what_is_over(caller: CallingThread) -> None:
@@ -345,7 +345,7 @@ def test_nobody_holds_back_the_end_of_what_is_over(caller: CallingThread) -> Non
     assert not caller.hold_end_in_loop()
     with pytest.raises(FailedError):
         take(caller)
-    caller.leave_from_thread()
+    caller.finish_from_thread()
     assert not caller.hold_end_in_loop()
 
 
@@ -374,7 +374,7 @@ def test_a_job_is_freed_before_the_thread_sleeps(caller: CallingThread) -> None:
 
 def test_a_job_that_comes_after_the_thread_has_left_is_refused(caller: CallingThread) -> None:
     """A-LOOP-4: whoever made it runs it elsewhere; it must never be lost."""
-    caller.leave_from_thread()
+    caller.finish_from_thread()
     assert caller.call_in_thread(lambda: None) is False
 
 
@@ -392,7 +392,7 @@ def test_a_job_that_comes_between_the_end_and_the_leaving_is_given_back(
         """Somebody else's to run."""
 
     assert caller.call_in_thread(job) is True
-    assert caller.leave_from_thread() == [job]
+    assert caller.finish_from_thread() == [job]
 
 
 def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(
@@ -406,8 +406,8 @@ def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(
 
     caller.call_in_thread(first)
     caller.call_in_thread(second)
-    assert caller.leave_from_thread() == [first, second]
-    assert caller.leave_from_thread() == []
+    assert caller.finish_from_thread() == [first, second]
+    assert caller.finish_from_thread() == []
 
 
 # --- leaving
@@ -422,14 +422,14 @@ def test_with_the_end_in_its_hands_the_thread_has_left(caller: CallingThread) ->
     assert caller.call_in_thread(job) is True
     caller.put_in_loop(b"x", last=True)
     assert take(caller) == ([b"x"], True)
-    assert caller.left()
+    assert caller.finished()
     assert caller.call_in_thread(job) is False
-    assert caller.leave_from_thread() == [job]
+    assert caller.finish_from_thread() == [job]
 
 
 def test_after_the_thread_has_left_chunks_are_dropped(caller: CallingThread) -> None:
     caller.put_in_loop(b"x", last=False)
-    caller.leave_from_thread()
+    caller.finish_from_thread()
     assert caller.put_in_loop(b"x" * (BUDGET + 1), last=False) is None
     stepped_with_a_rest(caller)
     caller.fail_in_loop(FailedError())
@@ -438,7 +438,7 @@ def test_after_the_thread_has_left_chunks_are_dropped(caller: CallingThread) -> 
 def test_put_says_that_the_thread_has_left(caller: CallingThread) -> None:
     """A-OUT-3: the app's `send()` raises, and not only the one after."""
     assert caller.put_in_loop(b"x", last=False) is not None
-    caller.leave_from_thread()
+    caller.finish_from_thread()
     assert caller.put_in_loop(b"x", last=False) is None
     assert caller.put_in_loop(b"", last=True) is None
 
@@ -448,17 +448,17 @@ def test_a_thread_that_another_one_left_for_is_woken_with_nothing(caller: Callin
     whoever took it for one would not tell the loop that the client has left.
     """
     lock = lying(caller)
-    lock.after("take_from_thread", caller.leave_from_thread)
+    lock.after("take_from_thread", caller.finish_from_thread)
     assert take(caller) == ([], False)
     assert lock.told
-    assert caller.left()
+    assert caller.finished()
     assert take(caller) == ([], False)
 
 
 def test_an_end_before_the_leaving_stays_the_end(caller: CallingThread) -> None:
     """A-CALL-3: the loop has put it, so it need not be told that the thread has left."""
     caller.put_in_loop(b"x", last=True)
-    caller.leave_from_thread()
+    caller.finish_from_thread()
     assert take(caller) == ([], True)
 
 
@@ -466,8 +466,8 @@ def test_leaving_tells_the_loop_once(caller: CallingThread, loop: HandTurnedLoop
     caller.put_in_loop(b"x" * (BUDGET + 1), last=False)
     with HandTask(caller.wait_for_room_in_loop()) as waiting:
         waiting.step()
-        caller.leave_from_thread()
-        caller.leave_from_thread()
+        caller.finish_from_thread()
+        caller.finish_from_thread()
         assert loop.post_count == 1
 
 
@@ -596,7 +596,7 @@ def test_any_sequence_equals_a_list(steps: list[tuple[str, bytes]], ending: str)
             assert caller.take_from_thread(TINY_SECONDS, bored) == (waiting, False)
         with pytest.raises(FailedError):
             caller.take_from_thread(TINY_SECONDS, bored)
-    for job in caller.leave_from_thread():
+    for job in caller.finish_from_thread():
         job()
     assert sorted(ran) == list(range(accepted))
 
@@ -631,7 +631,7 @@ async def test_a_loop_streams_to_a_thread_and_has_it_run_jobs() -> None:
         caller.put_in_loop(b"", last=True)
     assert await thread.result_in_loop() == sent
     assert ran_in == {thread.thread}
-    assert caller.leave_from_thread() == []
+    assert caller.finish_from_thread() == []
 
 
 # --- work of another thread

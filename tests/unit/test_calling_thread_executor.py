@@ -74,7 +74,7 @@ class Request:
 
     def leave(self) -> None:
         self.end()
-        self.caller.leave_from_thread()
+        self.caller.finish_from_thread()
 
 
 @contextlib.contextmanager

@@ -113,8 +113,8 @@ def test_a_whole_body_and_the_threads_end_are_one_hand_over(
     """
     with HandTask(out.take_in_loop()) as taking:
         taking.step()
-        out.end_from_thread([b"x" * BUDGET, b"y" * BUDGET], left=True)
-        assert out.leave_from_thread()
+        out.end_from_thread([b"x" * BUDGET, b"y" * BUDGET], finished=True)
+        assert out.finish_from_thread()
         loop.turn()
         taking.step()
         assert taking.result() == ([b"x" * BUDGET, b"y" * BUDGET], True)
@@ -130,8 +130,8 @@ def test_a_whole_body_that_cannot_be_taken_leaves_the_lock_free(out: ThreadToLoo
         yield b""
 
     with pytest.raises(MemoryError):
-        out.end_from_thread(no_body(), left=True)  # type: ignore[arg-type]
-    assert ended(out.leave_from_thread)
+        out.end_from_thread(no_body(), finished=True)  # type: ignore[arg-type]
+    assert ended(out.finish_from_thread)
     assert stepped(out.take_in_loop()) == ([], True)
 
 
@@ -151,7 +151,7 @@ def test_what_was_expected_and_comes_opens_the_gate_once(
     """
     gate: Any = out.expect_in_loop()
     assert out.taken_in_loop() is None
-    out.end_from_thread([b"all"], left=True)
+    out.end_from_thread([b"all"], finished=True)
     assert loop.post_count == 1
     loop.turn()
     assert gate.opened
@@ -163,12 +163,12 @@ def test_a_thread_that_has_yet_to_leave_has_not_left_in_time(
     out: ThreadToLoop, loop: HandTurnedLoop
 ) -> None:
     out.expect_in_loop()
-    out.end_from_thread([b"all"], left=False)
+    out.end_from_thread([b"all"], finished=False)
     assert out.taken_in_loop() == ([b"all"], True)
     assert not out.finished_at_take
     with HandTask(out.wait_finished_in_loop()) as leaving:
         assert not leaving.step()
-        out.leave_from_thread()
+        out.finish_from_thread()
         loop.turn()
         assert leaving.step()
 
@@ -192,7 +192,7 @@ def test_a_break_opens_what_was_expected(out: ThreadToLoop) -> None:
 def test_the_end_may_come_long_after_the_last_chunk(out: ThreadToLoop) -> None:
     out.put_from_thread(b"one")
     assert stepped(out.take_in_loop()) == ([b"one"], False)
-    out.end_from_thread([], left=False)
+    out.end_from_thread([], finished=False)
     assert stepped(out.take_in_loop()) == ([], True)
     with HandTask(out.wait_finished_in_loop()) as leaving:
         assert not leaving.step()
@@ -203,7 +203,7 @@ def test_a_thread_that_leaves_ends_a_body_that_it_did_not_end(
 ) -> None:
     with HandTask(out.take_in_loop()) as taking:
         taking.step()
-        assert out.leave_from_thread() is True
+        assert out.finish_from_thread() is True
         loop.turn()
         taking.step()
         assert taking.result() == ([], True)
@@ -211,13 +211,13 @@ def test_a_thread_that_leaves_ends_a_body_that_it_did_not_end(
 
 
 def test_the_task_waits_for_the_thread_to_leave(out: ThreadToLoop, loop: HandTurnedLoop) -> None:
-    out.end_from_thread([b"body"], left=False)
+    out.end_from_thread([b"body"], finished=False)
     stepped(out.take_in_loop())
     with HandTask(out.wait_finished_in_loop()) as leaving:
         assert not leaving.step()
-        assert not out.left()
-        out.leave_from_thread()
-        assert out.left()
+        assert not out.finished()
+        out.finish_from_thread()
+        assert out.finished()
         loop.turn()
         assert leaving.step()
 
@@ -384,8 +384,8 @@ def test_a_break_drops_what_waits(out: ThreadToLoop) -> None:
 
 def test_a_thread_that_leaves_after_a_break_learns_that_nobody_heard(out: ThreadToLoop) -> None:
     out.break_in_loop(GoneError)
-    out.end_from_thread([b"rest"], left=False)
-    assert out.leave_from_thread() is False
+    out.end_from_thread([b"rest"], finished=False)
+    assert out.finish_from_thread() is False
 
 
 def test_a_cancelled_taker_is_forgotten_and_the_next_one_gets_the_chunks(
@@ -423,8 +423,8 @@ def test_an_ending_as_the_task_goes_to_sleep_wakes_it(
     out: ThreadToLoop, loop: HandTurnedLoop, step: str, ending: str, place: str
 ) -> None:
     endings: dict[str, Callable[[], object]] = {
-        "end": lambda: out.end_from_thread([], left=True),
-        "leave": out.leave_from_thread,
+        "end": lambda: out.end_from_thread([], finished=True),
+        "leave": out.finish_from_thread,
         "break": lambda: out.break_in_loop(GoneError),
     }
     lock = lying(out)
@@ -522,7 +522,7 @@ def test_any_sequence_of_puts_takes_and_releases_equals_a_list(
             waiting = []
         elif step == "release" and taken:
             out.release_in_loop(len(taken.pop(0)))
-    out.end_from_thread(rest, left=True)
+    out.end_from_thread(rest, finished=True)
     assert stepped(out.take_in_loop()) == (waiting + rest, True)
     stepped(out.wait_finished_in_loop())
 
@@ -766,8 +766,8 @@ async def test_a_thread_and_a_loop_exchange_a_body_through_a_small_budget() -> N
         for chunk in BODY:
             while not out.put_from_thread(chunk):
                 assert out.wait_for_room_from_thread(len(chunk), WAIT_SECONDS)
-        out.end_from_thread([], left=False)
-        out.leave_from_thread()
+        out.end_from_thread([], finished=False)
+        out.finish_from_thread()
 
     thread = Blocking(put_all)
     taken: list[bytes] = []

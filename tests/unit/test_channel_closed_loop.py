@@ -33,7 +33,7 @@ def test_the_put_after_the_one_that_found_the_loop_closed_raises(
         with pytest.raises(BridgeClosed, match="loop was closed"):
             out.put_from_thread(b"two")
         assert out.broken()
-        assert not out.leave_from_thread()
+        assert not out.finish_from_thread()
 
 
 def test_a_step_without_a_chunk_raises_the_reason(out: ThreadToLoop, loop: HandTurnedLoop) -> None:

@@ -137,7 +137,7 @@ def test_what_a_forked_child_has_read_is_no_error(
     rung: list[str] = []
     wakeup.wake(lambda: rung.append("heard"))
     os.eventfd_read(wakeup._descriptor)
-    wakeup._answer()
+    wakeup._on_readable()
     assert rung == ["heard"]
     one_turn(loop)
     assert rung == ["heard"]
@@ -156,7 +156,7 @@ def test_a_bell_in_a_forked_child_is_closed_whoever_held_it(wakeup: EventfdWakeu
     assert not is_open(wakeup._descriptor)
     with pytest.raises(RuntimeError, match="closed"):
         wakeup.wake(lambda: None)
-    wakeup._answer()
+    wakeup._on_readable()
     assert rung == []
     assert os.eventfd_read(counter) == 1  # the parent's ring, unread, and no other
     os.close(counter)

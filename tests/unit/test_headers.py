@@ -12,8 +12,8 @@ from wsgi_asgi_bridge._protocol.headers import (
     BODYLESS_STATUSES,
     ENVIRON_KEYS,
     HOP_BY_HOP,
-    KNOWN_NAME_BYTES,
-    KNOWN_NAMES,
+    MAX_CACHED_NAME_BYTES,
+    MAX_CACHED_NAMES,
     TranslationCache,
     content_length,
     environ_key,
@@ -75,16 +75,16 @@ def test_names_that_no_server_should_let_through_spoof_nothing_either(
         assert environ_key(one) != environ_key(other)
 
 
-@pytest.mark.parametrize("length", [1, KNOWN_NAME_BYTES // 2, KNOWN_NAME_BYTES, 10_000])
+@pytest.mark.parametrize("length", [1, MAX_CACHED_NAME_BYTES // 2, MAX_CACHED_NAME_BYTES, 10_000])
 def test_a_client_that_invents_names_does_not_fill_the_memory(length: int) -> None:
     """W-ENV-5: neither by their number nor by their length."""
     ENVIRON_KEYS.clear()
-    for number in range(2 * KNOWN_NAMES):
+    for number in range(2 * MAX_CACHED_NAMES):
         name = b"x-%d-" % number + b"a" * length
         assert ENVIRON_KEYS[name] == environ_key(name)
-    assert len(ENVIRON_KEYS) <= KNOWN_NAMES
+    assert len(ENVIRON_KEYS) <= MAX_CACHED_NAMES
     kept = sum(sys.getsizeof(name) + sys.getsizeof(key) for name, key in ENVIRON_KEYS.items())
-    assert kept <= 3 * KNOWN_NAMES * KNOWN_NAME_BYTES
+    assert kept <= 3 * MAX_CACHED_NAMES * MAX_CACHED_NAME_BYTES
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wsgi_asgi_bridge._protocol.environ import environ_from_scope, environ_template
-from wsgi_asgi_bridge._protocol.headers import KNOWN_NAME_BYTES, KNOWN_NAMES
+from wsgi_asgi_bridge._protocol.headers import MAX_CACHED_NAME_BYTES, MAX_CACHED_NAMES
 from wsgi_asgi_bridge._protocol.scope import (
     _header_names,
     declared_length,
@@ -249,14 +249,14 @@ def test_headers(overrides: Environ, headers: list[tuple[bytes, bytes]]) -> None
 
 def test_a_client_that_invents_names_gets_them_all() -> None:
     """A-SCOPE-1: more names than are remembered, and the well-known ones before and after."""
-    invented = {f"HTTP_X_{number}": "1" for number in range(KNOWN_NAMES + 5)}
+    invented = {f"HTTP_X_{number}": "1" for number in range(MAX_CACHED_NAMES + 5)}
     for _ in range(2):
         assert scope_with(HTTP_HOST="a.test")["headers"] == [(b"host", b"a.test")]
         headers = scope_with(HTTP_HOST="a.test", **invented)["headers"]
         assert [name for name, _ in headers[1:]] == [
             b"x-%d" % number for number in range(len(invented))
         ]
-    assert len(_header_names) <= KNOWN_NAMES
+    assert len(_header_names) <= MAX_CACHED_NAMES
 
 
 def test_names_that_a_client_made_long_are_not_kept() -> None:
@@ -268,7 +268,7 @@ def test_names_that_a_client_made_long_are_not_kept() -> None:
             translated = name.lower().replace("_", "-").encode()
             assert headers == [(b"host", b"a.test"), (translated, b"1")]
     kept = sum(sys.getsizeof(key) + sys.getsizeof(name) for key, name in _header_names.items())
-    assert kept <= 3 * KNOWN_NAMES * KNOWN_NAME_BYTES
+    assert kept <= 3 * MAX_CACHED_NAMES * MAX_CACHED_NAME_BYTES
     assert max(map(len, _header_names)) < 10_000
 
 

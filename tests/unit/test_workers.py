@@ -1,7 +1,7 @@
 """workers.py: the thread pool, each guarantee at the top of that file a test or more.
 
 Races are forced: the pool's lock is a LyingLock, and what the other side does is scripted to the
-step of a worker (`_next_job`, `_leave_idle`) at which it does it.
+step of a worker (`_next_job`, `_retire`) at which it does it.
 """
 
 import logging
@@ -594,7 +594,7 @@ def test_a_job_that_meets_the_end_of_an_idle_thread_runs_once(pools: Pools, plac
     """The wake-up and the time-out at once: either this thread takes the job or a new one does."""
     pool, lock = pools(idle_seconds=TINY_SECONDS)
     first, second = QuickJob(), QuickJob()
-    getattr(lock, place)("_leave_idle", lambda: pool.submit(second))
+    getattr(lock, place)("_retire", lambda: pool.submit(second))
     pool.submit(first)
     second.must_run()
     assert lock.told
@@ -618,7 +618,7 @@ def test_a_drain_that_meets_the_end_of_an_idle_thread_is_told_once(
         calls.append(1)
         drained.set()
 
-    getattr(lock, place)("_leave_idle", lambda: pool.drain(on_drained))
+    getattr(lock, place)("_retire", lambda: pool.drain(on_drained))
     pool.submit(QuickJob())
     must_happen(drained)
     assert lock.told
@@ -856,7 +856,7 @@ def test_a_job_without_any_thread_gets_one_at_the_next_attempt(
         pool.submit(QuickJob())
     assert pool.counts().queued == 1
     refusal.on = False
-    pool.release_long_streams()
+    pool.detach_streams()
     second.must_run()
 
 
@@ -889,7 +889,7 @@ def test_a_job_that_no_thread_will_take_is_refused(pools: Pools, refusal: Refusa
         else:
             outcome.put("accepted, and will never run")
 
-    lock.after("_leave_idle", submit)
+    lock.after("_retire", submit)
     pool.submit(QuickJob())
     assert outcome.get(timeout=WAIT_SECONDS) == "refused"
     assert pool.counts().queued == 0
@@ -939,12 +939,12 @@ def test_with_a_limit_of_one_no_other_job_ever_runs_beside(pools: Pools) -> None
     clock = Clock()
     pool, _ = pools(limit=1, clock=clock)
     (held,) = pools.running(pool, 1)
-    held.do(lambda worker: worker.begin_streaming())
+    held.do(lambda worker: worker.mark_streaming())
     waiting = pools.held()[0]
     pool.submit(waiting)
     back = held.go_away()
     clock.now += 1000
-    pool.release_long_streams()
+    pool.detach_streams()
     counts = pool.counts()
     assert (counts.threads, counts.detached, counts.queued) == (1, 0, 1)
     back.set()
@@ -953,7 +953,7 @@ def test_with_a_limit_of_one_no_other_job_ever_runs_beside(pools: Pools) -> None
     waiting.must_start()
 
 
-def test_no_more_than_max_away_threads_leave_the_count(pools: Pools) -> None:
+def test_no_more_than_max_detached_threads_are_detached(pools: Pools) -> None:
     """W-FLOW-8: `max_streams`."""
     pool, _ = pools(limit=2, max_detached=1)
     first, second = pools.running(pool, 2)
@@ -1031,24 +1031,24 @@ def streaming(pools: Pools, **options: Any) -> tuple[WorkerPool, Clock, HeldJob,
     clock = Clock()
     pool, _ = pools(**({"limit": 2, "clock": clock} | options))
     stream, other = pools.running(pool, 2)
-    stream.do(lambda worker: worker.begin_streaming())
+    stream.do(lambda worker: worker.mark_streaming())
     return pool, clock, stream, other
 
 
-def test_a_long_stream_leaves_the_count_once_it_is_long(pools: Pools) -> None:
+def test_a_long_stream_is_detached_once_it_is_long(pools: Pools) -> None:
     """W-FLOW-8: `stream_after`, by the pool's clock and not before."""
     pool, clock, _, _ = streaming(pools, stream_after=1.0)
     waiting = pools.held()[0]
     pool.submit(waiting)
     clock.now += 0.99
-    pool.release_long_streams()
+    pool.detach_streams()
     assert pool.counts().detached == 0
     assert not waiting.started()
     clock.now += 0.01
-    pool.release_long_streams()
+    pool.detach_streams()
     waiting.must_start()
     assert pool.counts().detached == 1
-    pool.release_long_streams()
+    pool.detach_streams()
     assert pool.counts().detached == 1
 
 
@@ -1058,7 +1058,7 @@ def test_a_job_that_does_not_stream_counts_however_long_it_takes(pools: Pools) -
     pool, _ = pools(limit=2, clock=clock)
     pools.running(pool, 2)
     clock.now += 1000
-    pool.release_long_streams()
+    pool.detach_streams()
     assert (pool.counts().detached, pool._counted) == (0, 2)
 
 
@@ -1066,7 +1066,7 @@ def test_a_long_stream_does_not_count_again_when_its_client_has_read(pools: Pool
     """W-FLOW-8: before and after the wait it streams."""
     pool, clock, stream, _ = streaming(pools)
     clock.now += 2
-    pool.release_long_streams()
+    pool.detach_streams()
     back = stream.go_away()
     back.set()
     stream.must_be_back()
@@ -1080,33 +1080,33 @@ def test_a_stream_that_becomes_long_while_its_client_reads_does_not_count_again(
     pool, clock, stream, _ = streaming(pools)
     back = stream.go_away()
     clock.now += 2
-    pool.release_long_streams()
+    pool.detach_streams()
     back.set()
     stream.must_be_back()
     assert (pool.counts().detached, pool._counted) == (1, 1)
 
 
-def test_a_long_stream_beyond_max_away_counts_until_there_is_room(pools: Pools) -> None:
+def test_a_long_stream_beyond_max_detached_counts_until_there_is_room(pools: Pools) -> None:
     """W-FLOW-8."""
     pool, clock, stream, other = streaming(pools, max_detached=1)
-    other.do(lambda worker: worker.begin_streaming())
+    other.do(lambda worker: worker.mark_streaming())
     clock.now += 2
-    pool.release_long_streams()
+    pool.detach_streams()
     assert (pool.counts().detached, pool._counted) == (1, 1)
     stream.let_go()
     other.do(lambda worker: None)
     pool._lock.wait_until(lambda: pool.counts().busy == 1)  # type: ignore[attr-defined]
-    pool.release_long_streams()
+    pool.detach_streams()
     assert (pool.counts().detached, pool._counted) == (1, 0)
 
 
-def test_a_stream_that_is_long_by_its_nature_leaves_the_count_at_once(pools: Pools) -> None:
+def test_a_stream_that_is_long_by_its_nature_is_detached_at_once(pools: Pools) -> None:
     """W-FLOW-8: an event stream; no round of the clock is needed, and the next job has a thread."""
     pool, _, stream, other = streaming(pools, stream_after=1000.0)
     waiting = pools.held()[0]
     pool.submit(waiting)
     assert pool.counts().detached == 0
-    stream.do(lambda worker: worker.begin_streaming(at_once=True))
+    stream.do(lambda worker: worker.mark_streaming(detach=True))
     waiting.must_start()
     assert (pool.counts().detached, pool._counted) == (1, 2)
     back = stream.go_away()
@@ -1116,15 +1116,15 @@ def test_a_stream_that_is_long_by_its_nature_leaves_the_count_at_once(pools: Poo
     other.let_go()
 
 
-def test_an_event_stream_beyond_max_away_leaves_the_count_as_soon_as_it_may(pools: Pools) -> None:
+def test_an_event_stream_beyond_max_detached_is_detached_as_soon_as_it_may(pools: Pools) -> None:
     """W-FLOW-8, `max_streams`: with the next round after another has ended."""
     pool, _, stream, other = streaming(pools, max_detached=1, stream_after=1000.0)
-    stream.do(lambda worker: worker.begin_streaming(at_once=True))
-    other.do(lambda worker: worker.begin_streaming(at_once=True))
+    stream.do(lambda worker: worker.mark_streaming(detach=True))
+    other.do(lambda worker: worker.mark_streaming(detach=True))
     assert (pool.counts().detached, pool._counted) == (1, 1)
     stream.let_go()
     pool._lock.wait_until(lambda: pool.counts().busy == 1)  # type: ignore[attr-defined]
-    pool.release_long_streams()
+    pool.detach_streams()
     assert (pool.counts().detached, pool._counted) == (1, 0)
 
 
@@ -1132,8 +1132,8 @@ def test_a_stream_that_begins_twice_has_begun_the_first_time(pools: Pools) -> No
     """W-FLOW-8, W-OUT-11: with an empty chunk, and again with the first bytes."""
     pool, clock, stream, _ = streaming(pools, stream_after=1.0)
     clock.now += 1
-    stream.do(lambda worker: worker.begin_streaming())
-    pool.release_long_streams()
+    stream.do(lambda worker: worker.mark_streaming())
+    pool.detach_streams()
     assert pool.counts().detached == 1
 
 
@@ -1141,7 +1141,7 @@ def test_the_next_job_of_a_thread_that_streamed_counts_again(pools: Pools) -> No
     """W-FLOW-8."""
     pool, clock, stream, _ = streaming(pools)
     clock.now += 2
-    pool.release_long_streams()
+    pool.detach_streams()
     waiting = pools.held(2)
     for job in waiting:
         pool.submit(job)
@@ -1150,7 +1150,7 @@ def test_the_next_job_of_a_thread_that_streamed_counts_again(pools: Pools) -> No
     pool._lock.wait_until(lambda: pool.counts().detached == 0)  # type: ignore[attr-defined]
     assert not waiting[1].started()
     clock.now += 1000
-    pool.release_long_streams()
+    pool.detach_streams()
     assert (pool.counts().detached, pool._counted) == (0, 2)
 
 
@@ -1159,7 +1159,7 @@ def test_nothing_of_a_long_stream_is_left_with_its_thread(pools: Pools) -> None:
     pool, clock, stream, other = streaming(pools)
     lock: Any = pool._lock
     clock.now += 2
-    pool.release_long_streams()
+    pool.detach_streams()
     other.let_go()
     lock.wait_until(lambda: pool.counts().idle == 1)
     stream.let_go()
@@ -1167,7 +1167,7 @@ def test_nothing_of_a_long_stream_is_left_with_its_thread(pools: Pools) -> None:
     (after,) = pools.running(pool, 1)
     assert after.thread is stream.thread
     clock.now += 1000
-    pool.release_long_streams()
+    pool.detach_streams()
     assert (pool.counts().detached, pool._counted) == (0, 1)
     back = after.go_away()
     assert (pool.counts().detached, pool._counted) == (1, 0)
@@ -1187,12 +1187,12 @@ def test_a_stream_that_begins_after_its_job_is_over_is_none(pools: Pools) -> Non
     held.do(workers.append)
     held.let_go()
     lock.wait_until(lambda: pool.counts().idle == 1)
-    workers.pop().begin_streaming()
+    workers.pop().mark_streaming()
     assert not pool._streams
     (after,) = pools.running(pool, 1)
     assert after.thread is held.thread
     clock.now += 1000
-    pool.release_long_streams()
+    pool.detach_streams()
     assert (pool.counts().detached, pool._counted) == (0, 1)
 
 
@@ -1206,7 +1206,7 @@ def test_all_books_are_closed_when_everything_is_over(pools: Pools, how: str) ->
         stream.must_be_back()
     else:
         clock.now += 2
-        pool.release_long_streams()
+        pool.detach_streams()
     stream.let_go()
     other.let_go()
     lock.wait_until(lambda: pool.counts().idle == 2)  # type: ignore[attr-defined]
@@ -1220,9 +1220,9 @@ def test_fifty_streams_leave_a_pool_of_two_two_threads_for_requests(pools: Pools
     pool, _ = pools(limit=2, clock=clock)
     for _ in range(25):
         for stream in pools.running(pool, 2):
-            stream.do(lambda worker: worker.begin_streaming())
+            stream.do(lambda worker: worker.mark_streaming())
         clock.now += 2
-        pool.release_long_streams()
+        pool.detach_streams()
     assert pool.counts().detached == 50
     pools.running(pool, 2)
     assert pool.submit(pools.held()[0]) is Admission.SATURATED
@@ -1250,7 +1250,7 @@ def test_the_lock_is_free_while_a_job_runs_and_while_a_thread_sleeps(pools: Pool
     lock.release()
 
 
-@pytest.mark.parametrize("step", ["submit", "drain", "release_long_streams"])
+@pytest.mark.parametrize("step", ["submit", "drain", "detach_streams"])
 def test_nobody_is_woken_or_called_while_the_lock_is_held(pools: Pools, step: str) -> None:
     """W-FLOW-7: a wake-up is made after the lock is given back, so that the woken thread finds it
     free.
@@ -1283,7 +1283,7 @@ def test_nobody_is_woken_or_called_while_the_lock_is_held(pools: Pools, step: st
     else:
         pools.running(pool, 2)
         clock.now += 2
-        pool.release_long_streams()
+        pool.detach_streams()
     assert free
     assert all(free)
 

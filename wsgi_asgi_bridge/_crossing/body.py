@@ -27,8 +27,8 @@ class ChannelReader(io.RawIOBase):
     a read when in `timeout` seconds of waiting fewer than `least` bytes came, or none; `given_up`
     that of every read after it.
 
-    `bring_in` puts what is left of the body where reading it waits for nobody: up to `memory` bytes
-    in memory, more in a temporary file, until `discard`.
+    `buffer_rest` waits for the rest of the body, so that later reads need not: up to `memory` bytes
+    stay in memory, more in a temporary file, until `discard`.
 
     Any thread; the lock lets one of the app's own read while another brings in.
     """
@@ -50,8 +50,8 @@ class ChannelReader(io.RawIOBase):
         self._timeout = timeout
         self._least = least
         self._waited = 0.0
-        """Seconds of waiting in which only `_came` bytes came, fewer than `least`."""
-        self._came = 0
+        """Seconds of waiting in which only `_received` bytes came, fewer than `least`."""
+        self._received = 0
         self._memory = memory
         self._waiting = waiting
         self._stalled = stalled
@@ -62,8 +62,8 @@ class ChannelReader(io.RawIOBase):
         gap (W-IN-3).
         """
         self._rest: list[Piece | memoryview] = []  # taken and not yet read, in reverse order
-        self._brought: SpooledTemporaryFile[bytes] | None = None
-        """What `bring_in` brought and nobody has read yet; then `_rest` is empty."""
+        self._buffered: SpooledTemporaryFile[bytes] | None = None
+        """What `buffer_rest` buffered and nobody has read yet; then `_rest` is empty."""
 
     def readable(self) -> bool:
         return True
@@ -77,7 +77,7 @@ class ChannelReader(io.RawIOBase):
         if not self._lock.acquire(False):
             self._wait_for_lock()
         try:
-            if self._brought is not None and (size := self._read_brought_into(target)):
+            if self._buffered is not None and (size := self._read_buffered_into(target)):
                 return size
             if not self._rest and not self._fetch():
                 return 0
@@ -101,9 +101,9 @@ class ChannelReader(io.RawIOBase):
         if not self._lock.acquire(False):
             self._wait_for_lock()
         try:
-            if self._brought is not None:
-                parts.append(self._brought.read())
-                self._close_brought()
+            if self._buffered is not None:
+                parts.append(self._buffered.read())
+                self._close_buffered()
             while self._rest or self._fetch():
                 taken = list(reversed(self._rest))
                 self._rest = []
@@ -113,41 +113,41 @@ class ChannelReader(io.RawIOBase):
         finally:
             self._lock.release()
 
-    def bring_in(self) -> None:
+    def buffer_rest(self) -> None:
         """Wait for the rest of the body here, so that no read does so in another thread.
 
         What breaks the body off is raised by whoever reads that far. Not in the loop's thread.
         """
         with self._lock:
-            if self._brought is None:
+            if self._buffered is None:
                 try:
-                    self._bring_in()
+                    self._buffer_rest()
                 except OSError as exc:  # no room for the file
                     self._rest = []
-                    self._close_brought()
+                    self._close_buffered()
                     self._failure = partial(
                         OSError, exc.errno, f"the body could not be kept in a file: {exc.strerror}"
                     )
 
     def discard(self, reason: Callable[[], Exception]) -> None:
-        """Close the temporary file, if `bring_in` made one; reading what nobody has read of it
+        """Close the temporary file, if `buffer_rest` made one; reading what nobody has read of it
         raises `reason`.
         """
         with self._lock:
-            if self._brought is not None:
-                self._close_brought()
+            if self._buffered is not None:
+                self._close_buffered()
                 self._failure = reason
 
     # ------------------------------------------------------------ holding the lock
 
-    def _bring_in(self) -> None:
-        brought: SpooledTemporaryFile[bytes] | None = None
+    def _buffer_rest(self) -> None:
+        buffered: SpooledTemporaryFile[bytes] | None = None
         while True:
             if self._rest:
-                if brought is None:
-                    brought = self._brought = SpooledTemporaryFile(self._memory)  # noqa: SIM115
+                if buffered is None:
+                    buffered = self._buffered = SpooledTemporaryFile(self._memory)  # noqa: SIM115
                 taken = list(reversed(self._rest))
-                brought.writelines(taken)
+                buffered.writelines(taken)
                 self._rest = []
                 self._channel.release_from_thread(sum(map(len, taken)))
             try:
@@ -156,23 +156,23 @@ class ChannelReader(io.RawIOBase):
                 break  # the channel raises it again for whoever reads
             if not self._rest:
                 break
-        if brought is not None:
-            brought.seek(0)
+        if buffered is not None:
+            buffered.seek(0)
 
-    def _read_brought_into(self, target: memoryview) -> int:
-        """Fill `target` as far as what was brought in reaches; 0 at its end."""
-        assert self._brought is not None
-        data = self._brought.read(len(target))
+    def _read_buffered_into(self, target: memoryview) -> int:
+        """Fill `target` as far as what was buffered in reaches; 0 at its end."""
+        assert self._buffered is not None
+        data = self._buffered.read(len(target))
         if not data:
-            self._close_brought()
+            self._close_buffered()
         target[: len(data)] = data
         return len(data)
 
-    def _close_brought(self) -> None:
-        brought, self._brought = self._brought, None
-        if brought is not None:
+    def _close_buffered(self) -> None:
+        buffered, self._buffered = self._buffered, None
+        if buffered is not None:
             with suppress(OSError):  # what it could not write before, it tries once more
-                brought.close()
+                buffered.close()
 
     def _fetch(self) -> bool:
         """Fill `_rest`; False at the end of the body. Raises what broke it off."""
@@ -204,10 +204,10 @@ class ChannelReader(io.RawIOBase):
         if chunks is None:
             self._failure = self._stalled
         else:
-            self._came += sum(map(len, chunks))
+            self._received += sum(map(len, chunks))
             self._rest = [*reversed(chunks)]
-            if self._came >= self._least:
-                self._came, self._waited = 0, 0.0
+            if self._received >= self._least:
+                self._received, self._waited = 0, 0.0
             else:
                 self._waited += monotonic() - began
 

@@ -47,9 +47,9 @@ class CallingThread:
         "_ended",
         "_ending",
         "_error",
+        "_finished",
         "_held",
         "_jobs",
-        "_left",
         "_lock",
         "_parked",
         "_passed_over",
@@ -76,7 +76,7 @@ class CallingThread:
         self._ending = False
         self._ended = False
         self._error: BaseException | None = None
-        self._left = False
+        self._finished = False
         self._stays = stays
         self._parked: ThreadEvent | None = None
         self._putters: list[LoopEvent] = []  # an app may send from several tasks
@@ -104,7 +104,7 @@ class CallingThread:
         """
         self._lock.acquire()
         try:
-            if self._left or self._ended:
+            if self._finished or self._ended:
                 return None
             size = len(chunk)
             if size:
@@ -134,7 +134,7 @@ class CallingThread:
         False when nobody takes it: the exchange has ended already, or the thread has left.
         """
         with self._lock:
-            if self._left or self._ended:
+            if self._finished or self._ended:
                 return False
             self._ending = True
             return True
@@ -146,7 +146,7 @@ class CallingThread:
         """
         while True:
             with self._lock:
-                if self._held <= self._budget or self._left:
+                if self._held <= self._budget or self._finished:
                     break
                 event = self.loop.create_event()
                 self._putters.append(event)
@@ -163,7 +163,7 @@ class CallingThread:
         `error`.
         """
         with self._lock:
-            if self._ended or self._left:
+            if self._ended or self._finished:
                 return
             self._ended = True
             self._error = error
@@ -177,7 +177,7 @@ class CallingThread:
         Who leaves from now on finds it, with the end or without, in `late_error_from_thread`.
         """
         with self._lock:
-            if self._left:
+            if self._finished:
                 return False
             self.late_error = error
             return True
@@ -193,10 +193,10 @@ class CallingThread:
         if parked is not None:
             parked.set()
 
-    def left(self) -> bool:
+    def finished(self) -> bool:
         """Whether the thread has left. Any thread."""
         with self._lock:
-            return self._left
+            return self._finished
 
     def call_in_thread(self, job: Callable[[], None]) -> bool:
         """Run `job` in the calling thread; it raises nothing but what is to end that thread's wait.
@@ -204,7 +204,7 @@ class CallingThread:
         Any thread. False when that thread has left.
         """
         with self._lock:
-            if self._left:
+            if self._finished:
                 return False
             self._jobs.append(job)
             parked, self._parked = self._parked, None
@@ -255,7 +255,7 @@ class CallingThread:
         stop waiting.
         Raises the error of `fail_in_loop`, and what a job raises. Gives nothing, and no end, when
         another thread has left in this one's place. With the end the thread has left; its jobs are
-        still `leave_from_thread`'s to give.
+        still `finish_from_thread`'s to give.
         """
         if self._passed_over:  # written by this thread, or by one that leaves in its place
             self._run_jobs_that_waited()
@@ -263,7 +263,7 @@ class CallingThread:
             event: ThreadEvent | None = None
             job: Callable[[], None] | None = None
             with self._lock:
-                if self._chunks or self._ended or self._left:
+                if self._chunks or self._ended or self._finished:
                     self._passed_over = len(self._jobs)
                     return self._taken()
                 if self._jobs and not self._ending:
@@ -284,14 +284,14 @@ class CallingThread:
     def run_jobs_from_thread(self, timeout: float) -> None:
         """After the end: run jobs, as they come, until the app is over or `timeout` seconds are.
 
-        Raises what a job raises. `leave_from_thread` has to follow.
+        Raises what a job raises. `finish_from_thread` has to follow.
         """
         deadline = time.monotonic() + timeout
         while True:
             event: ThreadEvent | None = None
             job: Callable[[], None] | None = None
             with self._lock:
-                if self._left:
+                if self._finished:
                     return
                 if self._jobs:
                     job = self._jobs.pop(0)
@@ -315,16 +315,16 @@ class CallingThread:
             error, self.late_error = self.late_error, None
             return error
 
-    def leave_from_thread(self) -> list[Callable[[], None]]:
+    def finish_from_thread(self) -> list[Callable[[], None]]:
         """This thread serves the exchange no longer.
 
         Gives the jobs that it has not run. May be called again.
         """
         # Without the lock: once this is set, under it, nobody adds a job, and nobody sleeps here.
-        if self._left and not self._jobs:
+        if self._finished and not self._jobs:
             return []
         with self._lock:
-            self._left = True
+            self._finished = True
             parked, self._parked = self._parked, None
             self._chunks = []
             self._held = 0
@@ -356,7 +356,7 @@ class CallingThread:
             self._wake_putters()
         last = self._ended and self._error is None
         if last and not self._stays:
-            self._left = True
+            self._finished = True
         return chunks, last
 
     def _run_jobs_that_waited(self) -> None:
@@ -375,9 +375,9 @@ class CallingThread:
     def _wake_putters(self) -> None:
         """Holding the lock."""
         putters, self._putters = self._putters, []
-        self.loop.post(partial(self._open_all, putters))
+        self.loop.post(partial(self._set_all, putters))
 
-    def _open_all(self, events: list[LoopEvent]) -> None:
+    def _set_all(self, events: list[LoopEvent]) -> None:
         for event in events:
             self.loop.set_event(event)
 

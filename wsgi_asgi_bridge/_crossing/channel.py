@@ -55,8 +55,8 @@ JOINED_BYTES = 65536
 class ThreadToLoop:
     """Chunks put by one thread, taken by one task.
 
-    The thread: `put_from_thread`*, `end_from_thread`, `leave_from_thread`; the last two may come as
-    one.
+    The thread: `put_from_thread`*, `end_from_thread`, `finish_from_thread`, the last two perhaps in
+    one call.
     The task: `take_in_loop` until it says ended, `release_in_loop` as chunks go on,
     `wait_finished_in_loop` to wait for the thread; `expect_in_loop` and `taken_in_loop` are the
     same in steps that cost less.
@@ -68,9 +68,9 @@ class ThreadToLoop:
         "_check_above",
         "_chunks",
         "_ended",
-        "_heard",
+        "_finished",
+        "_finished_before_break",
         "_held",
-        "_left",
         "_lock",
         "_loop",
         "_putter",
@@ -91,8 +91,8 @@ class ThreadToLoop:
         """
         self._wanted = 0  # bytes that the sleeping thread wants to put
         self._ended = False
-        self._left = False
-        self._heard = False
+        self._finished = False
+        self._finished_before_break = False
         self._broken: Broken | None = None
         self._putter: ThreadEvent | None = None
         self._taker: LoopEvent | None = None
@@ -165,10 +165,10 @@ class ThreadToLoop:
                     continue
             return event.wait()  # taken out just now: its opening is on its way
 
-    def end_from_thread(self, chunks: Sequence[bytes], *, left: bool) -> None:
+    def end_from_thread(self, chunks: Sequence[bytes], *, finished: bool) -> None:
         """The body is over, `chunks` are its rest, given whole whatever the budget (W-FLOW-1).
 
-        `left`: so is the thread's work.
+        `finished`: so is the thread's work.
         """
         # By hand where every request passes: `with` costs twice as much. Not where a loop may run
         # in the main thread: Ctrl-C between acquire() and `try` would leave the lock held.
@@ -177,25 +177,25 @@ class ThreadToLoop:
             # Not added to what is held: nothing is put after it that would have to wait.
             self._chunks += chunks
             self._ended = True
-            self._left = left
+            self._finished = finished
             taker, self._taker = self._taker, None
         finally:  # there may be no memory for so many chunks
             self._lock.release()
         if taker is not None:
             self._wake_taker(taker)
 
-    def leave_from_thread(self) -> bool:
+    def finish_from_thread(self) -> bool:
         """The thread's work is over; the body too, if nobody ended it before.
 
         False when the loop had broken off before.
         """
         with self._lock:
-            self._ended = self._left = True
-            heard = self._heard = self._broken is None
+            self._ended = self._finished = True
+            finished = self._finished_before_break = self._broken is None
             taker, self._taker = self._taker, None
         if taker is not None:
             self._wake_taker(taker)
-        return heard
+        return finished
 
     def broken(self) -> bool:
         """Whether the loop has broken off. Any thread."""
@@ -207,17 +207,17 @@ class ThreadToLoop:
         with self._lock:
             return self._ended and self._broken is None
 
-    def left(self) -> bool:
+    def finished(self) -> bool:
         """Whether the thread has left. Any thread; what it wrote before may be read then."""
         with self._lock:
-            return self._left
+            return self._finished
 
     def finished_before_break(self) -> bool:
         """Whether the thread left before the loop broke off: then its last words are the loop's to
         pass on, else they are the thread's own.
         """
         with self._lock:
-            return self._heard
+            return self._finished_before_break
 
     # ------------------------------------------------------------ the task
 
@@ -235,7 +235,7 @@ class ThreadToLoop:
                 return None
             chunks, self._chunks = self._chunks, []
             self._check_above = 0
-            self.finished_at_take = self._left
+            self.finished_at_take = self._finished
             return chunks, self._ended
 
     async def take_in_loop(self) -> tuple[list[bytes], bool]:
@@ -261,7 +261,7 @@ class ThreadToLoop:
             with self._lock:
                 if self._broken is not None:
                     raise self._broken()
-                if self._left:
+                if self._finished:
                     return
                 event = self._taker = self._loop.create_event()
             await event

@@ -43,7 +43,7 @@ class EventfdWakeup:
         self._closed = False
         try:
             # In an empty context: what it wakes for belongs to no request.
-            contextvars.Context().run(loop.add_reader, self._descriptor, self._answer)
+            contextvars.Context().run(loop.add_reader, self._descriptor, self._on_readable)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -81,7 +81,7 @@ class EventfdWakeup:
         self._lock = Lock()  # another thread of the parent may have held it
         self.close()
 
-    def _answer(self) -> None:
+    def _on_readable(self) -> None:
         if self._closed:
             return  # the fork came from this very loop: the child turns it, the counter is not its
         # Read before the callback runs: who rings from here on is heard in the loop's next turn.

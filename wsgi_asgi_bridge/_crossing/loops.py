@@ -172,13 +172,13 @@ class _AsyncioHandle(LoopHandle):
         self.loop: asyncio.AbstractEventLoop = loop
         self.thread_id = threading.get_ident()
         self.is_closed = loop.is_closed
-        mailbox = CallbackQueue(
+        queue = CallbackQueue(
             wake if wakeup is None else wakeup.wake,
             is_closed=loop.is_closed,
             wake_without_lock=wake,
         )
-        self.post = mailbox.post
-        self.post_at_any_moment = mailbox.post_at_any_moment
+        self.post = queue.post
+        self.post_at_any_moment = queue.post_at_any_moment
         self.create_event = loop.create_future
         self.cancel_scope = partial(_AsyncioCancelScope, loop)
         self.checkpoint = partial(asyncio.sleep, 0)
@@ -250,9 +250,9 @@ class _TrioHandle(LoopHandle):
         self.thread_id = threading.get_ident()
         self.cancelled = trio.Cancelled
         self.is_closed = _never  # a run of trio ends all of its tasks before itself
-        mailbox = CallbackQueue(token.run_sync_soon)
-        self.post = mailbox.post
-        self.post_at_any_moment = mailbox.post_at_any_moment
+        queue = CallbackQueue(token.run_sync_soon)
+        self.post = queue.post
+        self.post_at_any_moment = queue.post_at_any_moment
         self.create_event = _TrioEvent
         self.cancel_scope = _TrioCancelScope
         self.checkpoint = trio.lowlevel.checkpoint

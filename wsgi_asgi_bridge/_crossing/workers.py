@@ -68,8 +68,8 @@ class Worker:
         "busy",
         "counted",
         "event",
-        "is_long_stream",
         "job_number",
+        "stays_detached",
         "streaming_since",
     )
 
@@ -83,22 +83,22 @@ class Worker:
         self.counted = False
         self.job_number = 0
         self.streaming_since = 0.0
-        self.is_long_stream = False
+        self.stays_detached = False
 
-    def begin_streaming(self, *, at_once: bool = False) -> None:
+    def mark_streaming(self, *, detach: bool = False) -> None:
         """From now on the job streams its response; `stream_after` seconds later its thread leaves
-        the count, or `at_once`.
+        the count, or `detach`.
         """
-        self._pool._begin_streaming(self, at_once)
+        self._pool._mark_streaming(self, detach)
 
     @contextmanager
     def detached(self) -> Generator[None]:
         """Around a wait for the client: meanwhile this thread does not count."""
-        left_in = self._pool._leave(self)
+        detached_in = self._pool._detach(self)
         try:
             yield
         finally:
-            self._pool._return(self, left_in)
+            self._pool._reattach(self, detached_in)
 
 
 Job = Callable[[Worker], None]
@@ -131,7 +131,7 @@ class WorkerPool:
     ) -> None:
         self._limit = limit
         self._max_queued = max_queued
-        self._max_away = max_detached if limit > 1 else 0
+        self._max_detached = max_detached if limit > 1 else 0
         self._stream_after = stream_after
         self._name = name
         self._clock = clock
@@ -175,7 +175,7 @@ class WorkerPool:
                 wake = self._next_to_wake()
         if wake is not None:
             wake()
-            if self._is_deserted() and self.withdraw(job):
+            if self._has_no_threads() and self.withdraw(job):
                 raise BridgeClosed("no thread could be started to run this request")
         if free <= 0:
             return _SATURATED
@@ -194,7 +194,7 @@ class WorkerPool:
             del self._jobs[job]
             return True
 
-    def release_long_streams(self) -> None:
+    def detach_streams(self) -> None:
         """Let the threads leave the count whose responses have been streaming for long; call it now
         and then.
         """
@@ -202,8 +202,8 @@ class WorkerPool:
             since = self._clock() - self._stream_after
             for worker in self._streams:
                 if worker.streaming_since <= since:
-                    worker.is_long_stream = True
-                    self._uncount(worker)
+                    worker.stays_detached = True
+                    self._detach_worker(worker)
             wake = self._next_to_wake()  # also where a thread could not be started before
         if wake is not None:
             wake()
@@ -275,7 +275,7 @@ class WorkerPool:
                 else:
                     # In one step with taking the next job: in between, the count would say that a
                     # thread is missing.
-                    self._settle(worker)
+                    self._end_job(worker)
                 if self._jobs and self._counted < self._limit:
                     job, _ = self._jobs.popitem(last=False)
                     self._counted += 1
@@ -294,11 +294,11 @@ class WorkerPool:
                 wake()
             if job is not None:
                 return job
-            if not worker.event.wait(self._idle_seconds) and self._leave_idle(worker):
+            if not worker.event.wait(self._idle_seconds) and self._retire(worker):
                 return None
             woken = True
 
-    def _settle(self, worker: Worker) -> None:
+    def _end_job(self, worker: Worker) -> None:
         """Holding the lock: close the books on the job that is over."""
         if worker.counted:
             self._counted -= 1
@@ -307,9 +307,9 @@ class WorkerPool:
         worker.busy = worker.counted = False
         if worker in self._streams:
             self._streams.remove(worker)
-            worker.is_long_stream = False
+            worker.stays_detached = False
 
-    def _leave_idle(self, worker: Worker) -> bool:
+    def _retire(self, worker: Worker) -> bool:
         """After a long sleep: True when the thread may end, False when it was woken just now."""
         with self._lock:
             if worker in self._idle:
@@ -363,15 +363,15 @@ class WorkerPool:
         for callback in callbacks:
             callback()
 
-    def _is_deserted(self) -> bool:
+    def _has_no_threads(self) -> bool:
         with self._lock:
             return not self._threads
 
     # ------------------------------------------------------------ who counts
 
-    def _begin_streaming(self, worker: Worker, at_once: bool) -> None:
+    def _mark_streaming(self, worker: Worker, detach: bool) -> None:
         since = self._clock()
-        if at_once:
+        if detach:
             since -= self._stream_after  # where too many are detached now: with the next round
         wake = None
         with self._lock:
@@ -381,39 +381,39 @@ class WorkerPool:
             if worker not in self._streams or since < worker.streaming_since:
                 worker.streaming_since = since
                 self._streams.add(worker)
-            if at_once:
-                worker.is_long_stream = True
-                self._uncount(worker)
+            if detach:
+                worker.stays_detached = True
+                self._detach_worker(worker)
                 wake = self._next_to_wake()
         if wake is not None:
             wake()
 
-    def _leave(self, worker: Worker) -> int | None:
+    def _detach(self, worker: Worker) -> int | None:
         """The number of the job that the worker left the count in, None when it did not leave."""
         with self._lock:
-            if not (worker.busy and self._uncount(worker)):
+            if not (worker.busy and self._detach_worker(worker)):
                 return None
-            left_in = worker.job_number
+            detached_in = worker.job_number
             wake = self._next_to_wake()
         if wake is not None:
             wake()
-        return left_in
+        return detached_in
 
-    def _return(self, worker: Worker, left_in: int | None) -> None:
+    def _reattach(self, worker: Worker, detached_in: int | None) -> None:
         # An app may wait for its client in a thread of its own, which wakes up after the job is
         # over: then the books are closed. Without asking whether there is room: the app is in the
         # middle of its response, and making it wait for other requests could make it wait for ever.
         # New jobs wait until the count is below the limit.
         with self._lock:
-            same_job = worker.busy and worker.job_number == left_in
-            if same_job and not worker.counted and not worker.is_long_stream:
+            same_job = worker.busy and worker.job_number == detached_in
+            if same_job and not worker.counted and not worker.stays_detached:
                 worker.counted = True
                 self._counted += 1
                 self._detached -= 1
 
-    def _uncount(self, worker: Worker) -> bool:
+    def _detach_worker(self, worker: Worker) -> bool:
         """Holding the lock. False when the worker does not count, or has to."""
-        if not worker.counted or self._detached >= self._max_away:
+        if not worker.counted or self._detached >= self._max_detached:
             return False
         worker.counted = False
         self._counted -= 1

@@ -70,14 +70,14 @@ class ASGIResponse:
         """Bytes of a body that may not be sent."""
         self._trailers = False
 
-    def say_reason(self, line: str) -> None:
+    def set_reason(self, line: str) -> None:
         """Take the status line of the WSGI app behind both bridges, if it still is of this status
         (D-1).
         """
         if self.state is _STARTED and line[:3] == self.status[:3] and line[3:4] == " ":
             self.status = line
 
-    def say_length(self, length: int) -> None:
+    def add_length(self, length: int) -> None:
         """Add the Content-Length of a body that came in one message, as servers do for a list.
 
         Before the head is handed over.

@@ -77,7 +77,7 @@ _SERVERS_OWN = frozenset({"wsgi.errors"})
 server's log is the same at any depth.
 """
 
-_TOLD_OF_CLIENT = ("REMOTE_HOST", "REMOTE_IDENT")
+_FOUND_ABOUT_CLIENT = ("REMOTE_HOST", "REMOTE_IDENT")
 """What a server found out about REMOTE_ADDR; it says nothing of another address."""
 
 
@@ -97,7 +97,7 @@ def environ_beside_the_message(outer: Mapping[str, Any], environ: Environ) -> En
         for key, value in outer.items()
         if key not in environ
         and _BESIDE_THE_REQUEST[key]
-        and (same_client or key not in _TOLD_OF_CLIENT)
+        and (same_client or key not in _FOUND_ABOUT_CLIENT)
         and not (own_tls and key.startswith("SSL_"))
     }
 

@@ -16,22 +16,22 @@ __all__ = [
     "BODYLESS_STATUSES",
     "ENVIRON_KEYS",
     "HOP_BY_HOP",
-    "KNOWN_NAMES",
-    "KNOWN_NAME_BYTES",
     "LEAST_FINAL_STATUS",
+    "MAX_CACHED_NAMES",
+    "MAX_CACHED_NAME_BYTES",
     "MAX_LENGTH_DIGITS",
     "TranslationCache",
+    "cache_translation",
     "content_length",
     "environ_key",
     "header_name_from_app",
     "header_value_from_app",
-    "remember",
 ]
 
-KNOWN_NAMES = 1024
+MAX_CACHED_NAMES = 1024
 """How many names are remembered; a client that invents names only makes itself slower."""
 
-KNOWN_NAME_BYTES = 256
+MAX_CACHED_NAME_BYTES = 256
 """The memory of a name that is remembered, as sys.getsizeof() tells it. The longest registered
 header names take a third of it; a client may make one as long as its server allows, and another
 with each request.
@@ -75,17 +75,17 @@ MAX_LENGTH_DIGITS = 18
 """More digits than any body has bytes; int() of a huge run of digits is quadratic."""
 
 
-def remember(known: dict[_Said, _Meant], name: _Said, meant: _Meant) -> None:
-    """Put `meant` into `known`, which stays within KNOWN_NAMES names of KNOWN_NAME_BYTES each."""
-    if sys.getsizeof(name) > KNOWN_NAME_BYTES:
+def cache_translation(known: dict[_Said, _Meant], name: _Said, meant: _Meant) -> None:
+    """Put `meant` into `known`, which keeps MAX_CACHED_NAMES names of MAX_CACHED_NAME_BYTES."""
+    if sys.getsizeof(name) > MAX_CACHED_NAME_BYTES:
         return
-    if len(known) >= KNOWN_NAMES:
+    if len(known) >= MAX_CACHED_NAMES:
         known.clear()  # of names that nobody uses twice; the others are soon back
     known[name] = meant
 
 
 class TranslationCache(dict[_Said, _Meant]):
-    """`remembered[name]` is `translate(name)`, remembered for up to KNOWN_NAMES short names.
+    """`remembered[name]` is `translate(name)`, remembered for up to MAX_CACHED_NAMES short names.
 
     A subscript of a dict costs half of what a call of functools.lru_cache costs. Any thread: each
     step of a dict is atomic by itself (Python's "thread safety guarantees"), and two threads that
@@ -100,7 +100,7 @@ class TranslationCache(dict[_Said, _Meant]):
 
     def __missing__(self, name: _Said) -> _Meant:
         meant = self._translate(name)
-        remember(self, name, meant)
+        cache_translation(self, name, meant)
         return meant
 
 

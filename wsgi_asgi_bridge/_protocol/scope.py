@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from ..errors import BadRequest, ServerError
 from ..typing import Environ, Headers
 from .carried import headers_as_sent, scope_beside_the_message, state_of_both
-from .headers import content_length, remember
+from .headers import cache_translation, content_length
 
 __all__ = ["LengthRequired", "declared_length", "is_websocket", "scope_from_environ"]
 
@@ -173,7 +173,7 @@ def _headers(environ: Environ) -> Headers:
             (name, _octets(value))
             for key, value in environ.items()
             # A key of another type is none of CGI's; remembered, it would be kept for good.
-            if isinstance(key, str) and (name := _remembered_name(key)) is not None
+            if isinstance(key, str) and (name := _cached_name(key)) is not None
         ]
     # Servers write these where there is none, and a few write a number.
     if kind := environ.get("CONTENT_TYPE"):
@@ -192,12 +192,12 @@ def _header_name(key: str) -> bytes | None:
     return key[5:].lower().replace("_", "-").encode("latin-1", "replace")
 
 
-def _remembered_name(key: str) -> bytes | None:
+def _cached_name(key: str) -> bytes | None:
     try:
         return _header_names[key]
     except KeyError:
         name = _header_name(key)
-        remember(_header_names, key, name)
+        cache_translation(_header_names, key, name)
         return name
 
 

@@ -371,7 +371,7 @@ def test_closed_in_one_thread_and_iterated_in_another(
     of the two threads goes on first once the closing one has left the exchange for both.
     """
     left_for_both, iterated = threading.Event(), threading.Event()
-    leave = CallingThread.leave_from_thread
+    leave = CallingThread.finish_from_thread
 
     async def body(app: Watched, receive: Any, send: Any) -> None:
         await start(send)
@@ -379,7 +379,7 @@ def test_closed_in_one_thread_and_iterated_in_another(
         app.inside.set()
         await anyio.sleep_forever()
 
-    def leave_and_look_who_is_first(caller: CallingThread) -> list[Any]:
+    def finish_and_look_who_is_first(caller: CallingThread) -> list[Any]:
         jobs = leave(caller)
         left_for_both.set()
         if first == "the iteration":
@@ -401,7 +401,7 @@ def test_closed_in_one_thread_and_iterated_in_another(
         must_become(
             lambda: result._caller._parked is not None, "the sleep of the thread that iterates"
         )
-        monkeypatch.setattr(CallingThread, "leave_from_thread", leave_and_look_who_is_first)
+        monkeypatch.setattr(CallingThread, "finish_from_thread", finish_and_look_who_is_first)
         InThread(result.close, "close()").result()
         assert left_for_both.is_set()
         assert iterating.result() == []

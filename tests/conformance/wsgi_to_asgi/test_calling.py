@@ -1,9 +1,6 @@
-"""W-CALL: how the app is called, where it runs, and what becomes of its exceptions; the
-constructor; stats().
-"""
+"""W-CALL: how the app is called, where it runs, and what becomes of its exceptions; stats()."""
 
 import asyncio
-import concurrent.futures
 import contextvars
 import dataclasses
 import inspect
@@ -20,7 +17,6 @@ import anyio.to_thread
 import pytest
 import sniffio
 from asgiref.compatibility import guarantee_single_callable, is_double_callable
-from asgiref.sync import async_to_sync, sync_to_async
 from werkzeug.middleware.lint import LintMiddleware
 
 from tests.support.fake_asgi_server import (
@@ -40,7 +36,6 @@ from tests.support.fake_asgi_server import (
 )
 from wsgi_asgi_bridge import AppError, WSGIToASGI
 
-IMPORTABLE = "tests.support.fake_asgi_server:plain_app"
 request_name: contextvars.ContextVar[str] = contextvars.ContextVar("request_name", default="unset")
 
 
@@ -377,220 +372,6 @@ async def test_whole_exchange_under_a_linter(app: Any, lint: Any, length: int | 
     client = await fetched(lint(app), Client(post_scope(length), [b"tw", b"o"]))
     assert client.body == b"onetwo"
     assert client.header("content-type") == "text/plain"
-
-
-# --- the loop the app came from (async_to_sync, anyio.from_thread)
-
-
-async def test_async_to_sync_runs_on_the_servers_loop(anyio_backend_name: str) -> None:
-    """W-CALL-2: asgiref's async_to_sync in the call and in a step runs on the loop of the server
-    (asyncio only).
-    """
-    if anyio_backend_name != "asyncio":
-        return await _async_to_sync_still_works()
-
-    async def running_loop() -> Any:
-        return asyncio.get_running_loop()
-
-    seen: list[Any] = []
-
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-        seen.append(async_to_sync(running_loop)())
-        start_response("200 OK", [])
-        yield b"x"
-        seen.append(async_to_sync(running_loop)())
-
-    await fetched(app)
-    assert seen == [asyncio.get_running_loop()] * 2
-    return None
-
-
-async def _async_to_sync_still_works() -> None:
-    """asgiref knows asyncio only: under trio it runs a loop of its own, and nothing hangs."""
-
-    async def answer() -> bytes:
-        await asyncio.sleep(0)
-        return b"answer"
-
-    client = await fetched(app_returning(lambda environ: [async_to_sync(answer)()]))
-    assert client.body == b"answer"
-
-
-async def test_thread_sensitive_code_comes_back_to_the_worker() -> None:
-    """W-CALL-2: sync_to_async inside async_to_sync runs in the app's own thread (Django's ORM in
-    async views).
-    """
-
-    async def view() -> int:
-        return await sync_to_async(threading.get_ident)()
-
-    threads: list[tuple[int, int]] = []
-
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        threads.append((threading.get_ident(), async_to_sync(view)()))
-        return plain_app(environ, start_response)
-
-    await fetched(app)
-    assert threads[0][0] == threads[0][1]
-
-
-async def test_from_thread_run_uses_the_servers_loop() -> None:
-    """W-CALL-2: anyio.from_thread works in the call, in a step and in close(), on every backend."""
-    loop_thread = threading.get_ident()
-    seen: list[int] = []
-
-    async def note_thread() -> None:
-        await anyio.lowlevel.checkpoint()
-        seen.append(threading.get_ident())
-
-    def app(environ: dict[str, Any], start_response: Any) -> TrackedBody:
-        def chunks() -> Iterator[bytes]:
-            yield b"x"
-            anyio.from_thread.run(note_thread)
-
-        anyio.from_thread.run(note_thread)
-        anyio.from_thread.run_sync(lambda: seen.append(threading.get_ident()))
-        start_response("200 OK", [])
-        return TrackedBody(chunks(), on_close=lambda: anyio.from_thread.run(note_thread))
-
-    await fetched(app)
-    assert seen == [loop_thread] * 4
-
-
-async def test_object_of_the_async_half_is_usable_from_the_app() -> None:
-    """W-CALL-2: an anyio stream made in the ASGI half takes what the WSGI half sends, on the same
-    loop.
-    """
-    sender, receiver = anyio.create_memory_object_stream[bytes](0)
-
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        anyio.from_thread.run(sender.send, b"over the bridge")
-        return plain_app(environ, start_response)
-
-    async with sender, receiver, serving(app) as bridge, calling(bridge, Client()):
-        assert await receiver.receive() == b"over the bridge"
-
-
-# --- several loops of one process at once
-
-LOOPS: list[tuple[str, dict[str, Any]]] = [
-    ("asyncio", {"use_uvloop": False}),
-    ("asyncio", {"use_uvloop": True}),
-    ("trio", {}),
-    ("asyncio", {"use_uvloop": False}),
-]
-RUNS_EACH = 8
-
-
-def test_several_loops_share_a_bridge() -> None:
-    """W-LIFE-1: four loops in four threads, all in flight at once on one bridge, each answered on
-    its own loop; the end of a loop neither loses nor doubles a count.
-    """
-    meeting = threading.Barrier(len(LOOPS), timeout=DEADLINE_SECONDS)
-
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-        meeting.wait()
-        start_response("200 OK", [])
-        yield environ["wsgi.input"].read()
-        meeting.wait()
-        yield b" in %d" % anyio.from_thread.run_sync(threading.get_ident)
-
-    async def one_request(name: bytes) -> Client:
-        return await answered(bridge, Client(post_scope(None), [name[:1], name[1:]]))
-
-    def serve(index: int) -> tuple[bytes, bytes]:
-        backend, options = LOOPS[index]
-        bodies = [
-            anyio.run(one_request, b"loop%d" % index, backend=backend, backend_options=options).body
-            for _ in range(RUNS_EACH)
-        ]
-        assert len(set(bodies)) == 1
-        return bodies[0], b"loop%d in %d" % (index, threading.get_ident())
-
-    bridge = WSGIToASGI(app, workers=len(LOOPS), shutdown_timeout=5)
-    try:
-        with concurrent.futures.ThreadPoolExecutor(len(LOOPS)) as pool:
-            for body, expected in pool.map(serve, range(len(LOOPS))):
-                assert body == expected
-    finally:
-        bridge.close()
-    assert bridge.stats().completed == RUNS_EACH * len(LOOPS)
-
-
-# --- the constructor
-
-
-async def test_app_by_import_string() -> None:
-    """W-CALL-2: `"package.module:attribute"` names the app."""
-    assert (await fetched(IMPORTABLE)).body == b"hello"
-
-
-@pytest.mark.parametrize(
-    ("app", "named"),
-    [
-        (None, "None"),
-        (42, "42"),
-        ("", "''"),
-        ("no.colon.in.it", "no.colon.in.it"),
-        (":app", ":app"),
-        ("tests.support.fake_asgi_server:", "tests.support.fake_asgi_server:"),
-        ("tests.no_such_module:app", "no_such_module"),
-        ("tests.support.fake_asgi_server:no_such_name", "no_such_name"),
-        ("tests.support.fake_asgi_server:DEADLINE_SECONDS", "10.0"),
-    ],
-)
-def test_wrong_app_is_refused_at_construction(app: Any, named: str) -> None:
-    """W-CALL-1: what is no app raises at once, and the message names it."""
-    with pytest.raises((TypeError, ValueError, ImportError)) as caught:
-        WSGIToASGI(app)
-    assert named in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("workers", 0),
-        ("workers", -1),
-        ("workers", "4"),
-        ("workers", 1.5),
-        ("workers", None),
-        ("max_queued", -1),
-        ("max_queued", "many"),
-        ("max_streams", -1),
-        ("stream_after", -0.5),
-        ("stream_after", "1"),
-        ("request_buffer", 0),
-        ("request_buffer", "64k"),
-        ("small_body", -1),
-        ("small_body", None),
-        ("response_buffer", 0),
-        ("response_buffer", -1),
-        ("max_body_size", -1),
-        ("max_body_size", "1M"),
-        ("max_header_repeats", 0),
-        ("stall_timeout", 0),
-        ("stall_timeout", -1.0),
-        ("stall_timeout", "60"),
-        ("min_upload_rate", -1),
-        ("min_upload_rate", None),
-        ("min_upload_rate", 0.5),
-        ("shutdown_timeout", -1.0),
-        ("shutdown_timeout", "30"),
-        ("environ", 42),
-        ("environ", {1: "x"}),
-    ],
-)
-def test_wrong_option_is_refused_at_construction(option: str, value: Any) -> None:
-    """W-ENV-9: a wrong argument raises at construction, and the message names the option."""
-    with pytest.raises((TypeError, ValueError)) as caught:
-        WSGIToASGI(plain_app, **{option: value})
-    assert option in str(caught.value)
-
-
-def test_options_are_keywords_only() -> None:
-    """W-CALL-1: a number after the app is a mistake, not a count of workers."""
-    with pytest.raises(TypeError):
-        WSGIToASGI(plain_app, 40)  # type: ignore[misc]
 
 
 # --- stats()

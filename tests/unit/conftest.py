@@ -1,0 +1,15 @@
+"""Fixtures that several unit tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.worker_pools import Pools
+
+
+@pytest.fixture
+def pools() -> Iterator[Pools]:
+    """Makes thread pools, and ends them after the test."""
+    pools = Pools()
+    yield pools
+    pools.end()

@@ -21,8 +21,6 @@ from tests.support.fake_asgi_server import (
 Environ = dict[str, Any]
 
 
-# --- W-ENV-2
-
 E_ACUTE = "\N{LATIN SMALL LETTER E WITH ACUTE}"
 
 

@@ -484,7 +484,8 @@ def gates_made(monkeypatch: pytest.MonkeyPatch) -> list[ThreadEvent]:
         gates.append(ThreadEvent())
         return gates[-1]
 
-    monkeypatch.setattr("wsgi_asgi_bridge._crossing.channel.ThreadEvent", make_gate)
+    for module in ("thread_to_loop", "loop_to_thread"):
+        monkeypatch.setattr(f"wsgi_asgi_bridge._crossing.{module}.ThreadEvent", make_gate)
     return gates
 
 

@@ -1,10 +1,10 @@
-"""channel.py: what the thread of a ThreadToLoop finds when its loop was closed in mid-flight."""
+"""thread_to_loop.py: the loop is closed while the thread still puts."""
 
 import pytest
 
 from tests.support.interleaving import WAIT_SECONDS, HandTask, HandTurnedLoop, LyingLock, ended
-from wsgi_asgi_bridge._crossing import channel
-from wsgi_asgi_bridge._crossing.channel import ThreadToLoop
+from wsgi_asgi_bridge._crossing import thread_to_loop
+from wsgi_asgi_bridge._crossing.thread_to_loop import ThreadToLoop
 from wsgi_asgi_bridge.errors import BridgeClosed
 
 BUDGET = 10
@@ -66,7 +66,7 @@ def test_a_thread_that_waits_for_room_finds_its_loop_closed(
     out: ThreadToLoop, loop: HandTurnedLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """W-FLOW-6: long before its time-out, which is another's fault."""
-    monkeypatch.setattr(channel, "CLOSED_LOOP_SECONDS", 0.01)
+    monkeypatch.setattr(thread_to_loop, "CLOSED_LOOP_SECONDS", 0.01)
     out.put_from_thread(b"x" * BUDGET)
     out._lock = lock = LyingLock()  # type: ignore[assignment]
     lock.after("wait_for_room_from_thread", lambda: setattr(loop, "closed", True))
@@ -75,13 +75,13 @@ def test_a_thread_that_waits_for_room_finds_its_loop_closed(
         out.put_from_thread(b"y")
 
 
-@pytest.mark.parametrize("first", [1, channel.CHECK_BYTES // 8], ids=["small", "large"])
+@pytest.mark.parametrize("first", [1, thread_to_loop.CHECK_BYTES // 8], ids=["small", "large"])
 def test_chunks_beside_a_closed_loop_end_soon(loop: HandTurnedLoop, first: int) -> None:
     """W-FLOW-6: though none of them is taken, and the budget is never spent."""
     out = ThreadToLoop(loop, 1 << 30)  # type: ignore[arg-type]
     out.put_from_thread(b"x" * first)
     loop.closed = True
-    at_most = range(channel.CHECK_BYTES + 1)
+    at_most = range(thread_to_loop.CHECK_BYTES + 1)
     assert next(place for place in at_most if out.put_from_thread(b"y") and out.broken())
     with pytest.raises(BridgeClosed):
         out.put_from_thread(b"y")
@@ -110,6 +110,6 @@ def test_most_chunks_do_not_ask_whether_the_loop_is_closed(loop: HandTurnedLoop)
 
     loop.is_closed = is_closed  # type: ignore[method-assign]
     out = ThreadToLoop(loop, 1 << 30)  # type: ignore[arg-type]
-    for _ in range(channel.CHECK_CHUNKS * 10):
+    for _ in range(thread_to_loop.CHECK_CHUNKS * 10):
         out.put_from_thread(b"x" * 100)
     assert asked <= 10

@@ -1,4 +1,4 @@
-"""channel.py, body.py: small pieces of a body are joined where they wait (W-IN-4)."""
+"""loop_to_thread.py, body.py: small pieces of a body are joined where they wait (W-IN-4)."""
 
 import io
 import tracemalloc
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.interleaving import TINY_SECONDS, HandTurnedLoop, LyingLock
 from wsgi_asgi_bridge._crossing.body import ChannelReader
-from wsgi_asgi_bridge._crossing.channel import JOIN_BELOW_BYTES, JOINED_BYTES, LoopToThread
+from wsgi_asgi_bridge._crossing.loop_to_thread import JOIN_BELOW_BYTES, JOINED_BYTES, LoopToThread
 
 
 def channel_of(budget: int = 1_000_000) -> LoopToThread:

@@ -9,7 +9,7 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .channel import LoopToThread, Piece, Waiting
+from .loop_to_thread import LoopToThread, Piece, Waiting
 from .loops import WaitInLoop
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from .eventfd_wakeup import EventfdWakeup
 
 __all__ = [
     "BackgroundTask",
+    "Broken",
     "CancelScope",
     "LoopEvent",
     "LoopHandle",
@@ -29,6 +30,8 @@ __all__ = [
     "running_loop_handle",
 ]
 
+Broken = Callable[[], Exception]
+"""Makes the exception that says why the other side has gone; a new one for each raise."""
 LoopEvent = Awaitable[None]
 Work = Callable[[], Coroutine[Any, Any, None]]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_wsgi_server import BodyInput, InThread
-from wsgi_asgi_bridge._request_body import RequestBody, request_body
+from wsgi_asgi_bridge.asgi_to_wsgi.request_body import BodyState, RequestBody, request_body
 
 BLOCK = 1000
 
@@ -25,13 +25,13 @@ def connection() -> Iterator[tuple[socket.socket, Any]]:
         yield client, source
 
 
-def all_parts(body: RequestBody) -> tuple[list[bytes], bool | None]:
+def all_parts(body: RequestBody) -> tuple[list[bytes], BodyState]:
     parts = []
     while True:
-        part, ended = body.read()
+        part, state = body.read()
         parts.append(part)
-        if ended is not False:
-            return parts, ended
+        if state is not BodyState.MORE:
+            return parts, state
 
 
 def test_a_connection_gives_what_has_come() -> None:
@@ -40,7 +40,7 @@ def test_a_connection_gives_what_has_come() -> None:
         body = RequestBody(source, 10 * BLOCK, BLOCK)
         for sent in (b"one", b"two" * 100, b"3"):
             client.sendall(sent)
-            assert InThread(body.read, "a read").result() == (sent, False)
+            assert InThread(body.read, "a read").result() == (sent, BodyState.MORE)
 
 
 def test_what_a_connection_has_buffered_is_given_first() -> None:
@@ -72,11 +72,11 @@ def test_a_connection_is_read_to_the_length_and_no_further(seed: int) -> None:
                 rest = rest[size:]
 
         sending = InThread(send, "the sending")
-        parts, ended = InThread(
+        parts, state = InThread(
             lambda: all_parts(RequestBody(source, len(data), BLOCK)), "the body"
         ).result()
         sending.result()
-        assert (b"".join(parts), ended) == (data, True)
+        assert (b"".join(parts), state) == (data, BodyState.COMPLETE)
         assert all(0 < len(part) <= BLOCK for part in parts)
         assert source.readline() == follows
 
@@ -88,11 +88,11 @@ def test_a_connection_that_ends(size: int, length: int | None) -> None:
     with connection() as (client, source):
         client.sendall(b"x" * size)
         client.shutdown(socket.SHUT_WR)
-        parts, ended = InThread(
+        parts, state = InThread(
             lambda: all_parts(RequestBody(source, length, BLOCK)), "the body"
         ).result()
     assert b"".join(parts) == b"x" * size
-    assert ended is (True if length is None else None)
+    assert state is (BodyState.COMPLETE if length is None else BodyState.BROKEN)
 
 
 @pytest.mark.parametrize("length", [None, 5 * BLOCK], ids=["undeclared", "declared"])
@@ -104,8 +104,8 @@ def test_a_connection_that_does_not_block_has_not_ended(length: int | None) -> N
         with io.BufferedReader(socket.SocketIO(server, "r")) as source:
             body = RequestBody(source, length, BLOCK)
             client.sendall(b"begin")
-            assert body.read() == (b"begin", False)
-            assert body.read() == (b"", None)
+            assert body.read() == (b"begin", BodyState.MORE)
+            assert body.read() == (b"", BodyState.BROKEN)
 
 
 def test_a_small_body_is_read_whole() -> None:
@@ -117,7 +117,7 @@ def test_a_small_body_is_read_whole() -> None:
         reading = InThread(body.read_all, "the body")
         assert not reading.done.wait(0.05)
         client.sendall(b"two")
-        assert reading.result() == (b"onetwo", True)
+        assert reading.result() == (b"onetwo", BodyState.COMPLETE)
 
 
 class Counting(io.BufferedReader):
@@ -136,16 +136,19 @@ class Counting(io.BufferedReader):
 def test_an_input_of_somebody_else_is_read_by_read() -> None:
     """PEP 3333 names read() only: what wraps an input wraps that."""
     source = Counting(io.BytesIO(b"x" * 3 * BLOCK))  # type: ignore[arg-type]
-    parts, ended = all_parts(RequestBody(source, 3 * BLOCK, BLOCK))
-    assert ([len(part) for part in parts], ended) == ([BLOCK] * 3, True)
+    parts, state = all_parts(RequestBody(source, 3 * BLOCK, BLOCK))
+    assert ([len(part) for part in parts], state) == ([BLOCK] * 3, BodyState.COMPLETE)
     assert source.counted == 3 * BLOCK
 
 
 def test_no_input_is_no_body() -> None:
     """A-SCOPE-2"""
-    assert request_body({"wsgi.input": None}, None, BLOCK).read() == (b"", True)
-    assert request_body({"wsgi.input": None}, 5, BLOCK).read() == (b"", None)
-    assert request_body({"wsgi.input": BodyInput(b"hello")}, 5, BLOCK).read() == (b"hello", True)
+    assert request_body({"wsgi.input": None}, None, BLOCK).read() == (b"", BodyState.COMPLETE)
+    assert request_body({"wsgi.input": None}, 5, BLOCK).read() == (b"", BodyState.BROKEN)
+    assert request_body({"wsgi.input": BodyInput(b"hello")}, 5, BLOCK).read() == (
+        b"hello",
+        BodyState.COMPLETE,
+    )
 
 
 def test_without_a_method_it_is_a_get_which_has_no_undeclared_body() -> None:

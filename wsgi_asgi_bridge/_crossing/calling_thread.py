@@ -198,6 +198,11 @@ class CallingThread:
         with self._lock:
             return self._finished
 
+    def is_over(self) -> bool:
+        """Whether the exchange has ended, taken or not, or the thread has left. Any thread."""
+        with self._lock:
+            return self._ended or self._finished
+
     def call_in_thread(self, job: Callable[[], None]) -> bool:
         """Run `job` in the calling thread; it raises nothing but what is to end that thread's wait.
 

@@ -207,7 +207,7 @@ def test_a_bridge_that_is_closed(backend: Any) -> None:
     bridge = ASGIToWSGI(app, **backend, lifespan="off", shutdown_timeout=0.2)
     held = InThread(lambda: call(bridge), "the request in flight")
     must_happen(begun, "the app's begin")
-    side: Any = bridge._side
+    runtime: Any = bridge._runtime
     closing = InThread(bridge.close, "close()")
     must_happen(cancelled, "the cancellation")
     late = InThread(lambda: call(bridge), "a late request")
@@ -217,7 +217,8 @@ def test_a_bridge_that_is_closed(backend: Any) -> None:
     released.set()
     closing.result()
     assert counted(stats) == {"closed": 1, "rejected": 1}
-    assert (side.disconnected, side.failed, side.completed, side.closed) == (0, 0, 0, 1)
+    counts = runtime.counts
+    assert (counts.disconnected, counts.failed, counts.completed, counts.closed) == (0, 0, 0, 1)
     assert counted(bridge.stats()) == {}
 
 

@@ -32,8 +32,8 @@ from tests.support.fake_wsgi_server import (
 )
 from wsgi_asgi_bridge import (
     ClientDisconnected,
-    asgi_to_wsgi,
 )
+from wsgi_asgi_bridge.asgi_to_wsgi import bridge as bridge_module
 
 BUFFER = 16_384
 LARGE = 4 * 1024 * 1024
@@ -184,7 +184,7 @@ def test_nobody_looks_where_disconnect_poll_is_none(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A-IN-3: a client that has shut its sending side has its answer, whatever the server shows."""
-    monkeypatch.setattr(asgi_to_wsgi, "LOOP_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(bridge_module, "LOOP_CHECK_SECONDS", 0.01)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await whole_body(receive)

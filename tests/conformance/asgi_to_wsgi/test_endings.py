@@ -34,7 +34,8 @@ from tests.support.fake_wsgi_server import (
     whole_body,
 )
 from tests.support.watched_apps import Watched, nothing_left
-from wsgi_asgi_bridge import AppError, BridgeClosed, asgi_to_wsgi
+from wsgi_asgi_bridge import AppError, BridgeClosed
+from wsgi_asgi_bridge.asgi_to_wsgi import runtime
 
 pytestmark = on_every_backend
 
@@ -232,7 +233,7 @@ def test_lifespan_does_not_wait_for_ever_for_cancelled_apps(
     """Ending: loop shut down in mid-flight. An app that cleans up for longer than CANCEL_SECONDS
     finds the lifespan ended.
     """
-    monkeypatch.setattr(asgi_to_wsgi, "CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr(runtime, "CANCEL_SECONDS", 0.01)
     inside = threading.Event()
     is_shut: list[anyio.Event] = []
 
@@ -413,7 +414,7 @@ def forked_while(step):
 bridge = ASGIToWSGI(app, lifespan="off", **BACKENDS[%(backend)r])
 body = bridge(environ_for("/"), lambda status, headers, exc_info=None: None)
 assert next(body) == b"one "
-bell = getattr(bridge._side.handle.post.__self__._wake, "__self__", None)
+bell = getattr(bridge._runtime.handle.post.__self__._wake, "__self__", None)
 child = forked_while(getattr(bell, "_lock", threading.Lock()))
 if child == 0:
     end_this_process_after(10)

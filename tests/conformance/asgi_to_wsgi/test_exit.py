@@ -66,9 +66,9 @@ def in_the_loops_start():
         signal.pthread_kill(main, signal.SIGTERM)
         return asyncio.new_event_loop()
 
-    bridge._loop_factory = interrupts
+    object.__setattr__(bridge._settings, "loop_factory", interrupts)
     must_be_closed(bridge.startup)
-    bridge._loop_factory = None
+    object.__setattr__(bridge._settings, "loop_factory", None)
     bridge.startup()
 
 def must_be_closed(start):
@@ -86,13 +86,13 @@ def in_a_lifespans_startup():
 
 def in_a_post():
     bridge.startup()
-    mailbox = bridge._side.handle.post.__self__
+    mailbox = bridge._runtime.handle.post.__self__
     mailbox._on_its_way = Interrupted(mailbox._on_its_way)
     mailbox.post(lambda: print("posted", end=" ", flush=True))
 
 def in_close():
     bridge.startup()
-    bridge._side._closing = Interrupted(bridge._side._closing)
+    bridge._runtime._closing = Interrupted(bridge._runtime._closing)
     bridge.close()
 
 def in_the_list_of_what_ends_at_exit():
@@ -102,7 +102,7 @@ def in_the_list_of_what_ends_at_exit():
 
 def in_the_spare_thread():
     bridge.startup()
-    executor = bridge._side.executor
+    executor = bridge._runtime.executor
     executor._lock = Interrupted(executor._lock)
     executor.run_in_fallback(lambda: None)
 

@@ -30,8 +30,9 @@ from tests.support.fake_wsgi_server import (
     start,
     stream,
 )
-from wsgi_asgi_bridge import AppError, ClientDisconnected, asgi_to_wsgi
+from wsgi_asgi_bridge import AppError, ClientDisconnected
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
+from wsgi_asgi_bridge.asgi_to_wsgi import app_task
 
 Backend = dict[str, Any]
 
@@ -230,7 +231,7 @@ def test_a_response_that_is_held_back_is_whole_when_the_bridge_closes(
 ) -> None:
     """A-OUT-5, A-OUT-8: the app goes on, no turn has come, and it is cancelled."""
     sent = threading.Event()
-    monkeypatch.setattr(asgi_to_wsgi._Exchange, "_count_turn", lambda self: None)
+    monkeypatch.setattr(app_task.HeldEnd, "count_turns", lambda self: None)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await start(send, 500)
@@ -252,7 +253,7 @@ def test_thread_sensitive_code_after_a_5xx_does_not_hold_its_end(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A-OUT-5, A-OUT-8: not even where it waits for the client to have all."""
-    monkeypatch.setattr(asgi_to_wsgi, "TURNS_FOR_THE_APP", 1000)
+    monkeypatch.setattr(app_task, "TURNS_FOR_THE_APP", 1000)
     answered = threading.Event()
     was_answered: list[bool] = []
 

@@ -447,8 +447,8 @@ def test_a_bridge_that_nobody_holds_ends_its_loop(backend: dict[str, Any]) -> No
     app = Lifespan()
     bridge = ASGIToWSGI(app, lifespan="on", **backend)
     call_here(bridge)
-    assert bridge._side is not None
-    loop = bridge._side.private.thread
+    assert bridge._runtime is not None
+    loop = bridge._runtime.private.thread
     held = weakref.ref(bridge)
     del bridge
     gc.collect()
@@ -472,8 +472,8 @@ def test_a_response_in_use_holds_its_bridge(backend: dict[str, Any]) -> None:
 
     bridge = ASGIToWSGI(app, lifespan="off", **backend)
     response: Any = bridge(environ_for(), lambda *_: lambda data: None)
-    assert bridge._side is not None
-    loop = bridge._side.private.thread
+    assert bridge._runtime is not None
+    loop = bridge._runtime.private.thread
     held = weakref.ref(bridge)
     del bridge
     gc.collect()

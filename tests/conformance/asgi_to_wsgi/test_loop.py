@@ -247,13 +247,13 @@ def test_the_number_of_an_ended_loops_thread_is_forgotten() -> None:
 
     with bridged(app) as bridge:
         serve(bridge)
-        side = bridge._side
-        assert side is not None
-        assert side.private.thread_id == idents[0]
-        assert side.private.stop(5)
-        assert side.private.thread_id is None
+        runtime = bridge._runtime
+        assert runtime is not None
+        assert runtime.private.thread_id == idents[0]
+        assert runtime.private.stop(5)
+        assert runtime.private.thread_id is None
         assert serve(bridge).body == b"served"
-        side.close()
+        runtime.close()
 
 
 @on_every_backend

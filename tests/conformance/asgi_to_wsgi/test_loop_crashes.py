@@ -25,8 +25,9 @@ from tests.support.fake_wsgi_server import (
     turn_the_loop,
     with_turns,
 )
-from wsgi_asgi_bridge import BridgeClosed, asgi_to_wsgi
+from wsgi_asgi_bridge import BridgeClosed
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
+from wsgi_asgi_bridge.asgi_to_wsgi import bridge as bridge_module
 
 # A-LOOP-5
 
@@ -236,7 +237,7 @@ def test_a_loop_that_has_ended_by_itself_is_followed_by_another(backend: dict[st
 
     with bridged(app, backend, lifespan="off") as bridge:
         serve(bridge)
-        first = bridge._side
+        first = bridge._runtime
         assert first is not None
         assert first.private.stop(5)
         serve(bridge)
@@ -264,13 +265,13 @@ def test_a_loop_that_ends_before_it_has_begun_a_request_is_noticed(
             release.wait(10)
         await respond(send)
 
-    monkeypatch.setattr(asgi_to_wsgi, "LOOP_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(bridge_module, "LOOP_CHECK_SECONDS", 0.01)
     with bridged(app, BACKENDS["asyncio"], disconnect_poll=disconnect_poll) as bridge:
         blocking = Exchange(bridge, environ_for("/block"))
         must_happen(blocked, "the blocked loop")
-        side = bridge._side
-        assert side is not None
-        side.handle.post(side.private._stop)
+        runtime = bridge._runtime
+        assert runtime is not None
+        runtime.handle.post(runtime.private._stop)
         monkeypatch.setattr(CallingThread, "take_from_thread", noted)
         late = Exchange(bridge)
         must_happen(waits, "the request to a loop that ends")

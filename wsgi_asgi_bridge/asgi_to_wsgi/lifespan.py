@@ -8,11 +8,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ._crossing.event_loop import PrivateLoop
-from ._crossing.loops import BackgroundTask, LoopEvent
-from ._crossing.thread_event import ThreadEvent
-from ._protocol.lifespan import Lifespan, LifespanState
-from .typing import Message
+from .._crossing.event_loop import PrivateLoop
+from .._crossing.loops import BackgroundTask, LoopEvent
+from .._crossing.thread_event import ThreadEvent
+from .._protocol.lifespan import Lifespan, LifespanState
+from ..typing import Message
 
 __all__ = ["LifespanTask"]
 

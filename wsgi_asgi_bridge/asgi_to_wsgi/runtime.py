@@ -1,0 +1,189 @@
+"""The private loop of one bridge in one process: its start, its lifespan, what runs in it, its
+end.
+"""
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .._crossing.at_exit import closed_at_exit
+from .._crossing.calling_thread_executor import CallingThreadExecutor
+from .._crossing.event_loop import PrivateLoop, default_loop_factory
+from .._crossing.thread_event import ThreadEvent
+from ..errors import BridgeClosed
+from .lifespan import LifespanTask
+from .settings import Settings
+
+__all__ = ["Runtime", "RuntimeStart"]
+
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
+
+CANCEL_SECONDS = 1.0
+"""How long a cancelled app may clean up before the lifespan ends without it."""
+
+
+class InFlight(Protocol):
+    """A request in the loop."""
+
+    def shut_down_in_loop(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has run in the loop, by how it ended. Written in the loop, read anywhere."""
+
+    background: int = 0
+    completed: int = 0
+    disconnected: int = 0
+    failed: int = 0
+    rejected: int = 0
+    closed: int = 0
+
+
+class RuntimeStart:
+    """One start of a private loop, made by one thread; others wait until it is over."""
+
+    def __init__(self) -> None:
+        self.thread_id = threading.get_ident()
+        self.over = threading.Event()
+        self.runtime: Runtime | None = None
+        """As soon as its loop runs, before the lifespan's startup."""
+        self.given_up = False
+        """Whether a signal's handler has closed the bridge in the middle of it."""
+
+
+class Runtime:
+    """A running private loop, its lifespan and the requests in it."""
+
+    def __init__(self, app: Callable[..., Any], settings: Settings) -> None:
+        self.settings = settings
+        self._unused: weakref.finalize[Any, Any] | None = None
+        self.refusal: str | None = None
+        """Why requests are refused: the startup failed."""
+        self.state: dict[str, Any] = {}
+        """The lifespan's state; a copy of it is in each scope."""
+        self.private = PrivateLoop.started(
+            backend=settings.backend,
+            loop_factory=settings.loop_factory or default_loop_factory(),
+            name="wsgi_asgi_bridge-loop",
+        )
+        self.handle = self.private.handle
+        self._lifespan: LifespanTask | None = None
+        if settings.lifespan != "off":
+            required = settings.lifespan == "on"
+            self._lifespan = LifespanTask(self.private, app, self.state, required=required)
+        # The loop's own; the counts may be read by any thread.
+        self.in_flight: set[InFlight] = set()
+        self.counts = Counts()
+        self._on_empty: Callable[[], None] | None = None
+        self.takes_requests = True
+        """False once `close` has begun. The loop's own."""
+        self.executor = CallingThreadExecutor("wsgi_asgi_bridge-sync")
+        self._closing = threading.RLock()
+        """Held while the loop ends: a second caller of `close` returns when the first has ended it.
+
+        Re-entered at the exit of a closing process.
+        """
+        self._closed = False
+        self._process = os.getpid()
+
+    def startup(self, bridge: object, start: RuntimeStart) -> None:
+        """Run the lifespan's startup, as part of `start`.
+
+        `bridge` is not held: when it is collected, its loop ends.
+        """
+        closed_at_exit.add(self)
+        try:
+            if self._lifespan is not None and not start.given_up:
+                self.refusal = self._lifespan.startup(self.settings.startup_timeout)
+            if start.given_up:
+                raise BridgeClosed("the bridge was closed while it was starting")
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
+        if self.refusal is not None:
+            logger.error("%s; all requests are refused", self.refusal)
+        # The collector may run in any thread, at any place, with any lock held: it only posts.
+        self._unused = weakref.finalize(bridge, self.end_unused)
+        self._unused.atexit = False
+
+    def abandon(self) -> None:
+        """In a forked child: neither the bridge's collection nor the exit closes this loop."""
+        if self._unused is not None:
+            self._unused.detach()
+
+    # ------------------------------------------------------------ ending
+
+    def close(self) -> None:
+        """End background work, the lifespan and the loop. In a thread."""
+        if self._process != os.getpid():
+            return  # a child's exit: the loop is its parent's
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                try:
+                    self._end()
+                except BaseException:  # Ctrl-C: the next close() goes on
+                    self._closed = False
+                    raise
+                closed_at_exit.discard(self)
+
+    def _end(self) -> None:
+        timeout = self.settings.shutdown_timeout
+        if self._unused is not None:
+            self._unused.detach()
+        if not self._wait(self._when_empty, timeout):
+            logger.warning(
+                "shutdown_timeout=%s s is over: %d app calls are cancelled",
+                timeout,
+                len(self.in_flight),
+            )
+            # Before the lifespan ends: what they still use is there while they clean up.
+            self.handle.post_at_any_moment(self._cancel_all)
+            self._wait(self._when_empty, CANCEL_SECONDS)
+        if self._lifespan is not None:
+            self._lifespan.shutdown(timeout)
+        if not self.private.stop(timeout):
+            logger.error("the private loop did not end within shutdown_timeout=%s s", timeout)
+        self.executor.close()
+
+    def end_unused(self) -> None:
+        """The bridge was collected: no request can come any more."""
+        if self._process == os.getpid():
+            self.handle.post(self._end_unused_in_loop)
+
+    def _end_unused_in_loop(self) -> None:
+        threading.Thread(target=self.close, name="wsgi_asgi_bridge-close", daemon=True).start()
+
+    def _wait(self, when: Callable[[Callable[[], None]], None], timeout: float) -> bool:
+        """Wait until the callback that `when` gets, in the loop, is called.
+
+        False after `timeout` seconds.
+        """
+        event = ThreadEvent()
+        if not self.handle.post_at_any_moment(lambda: when(event.set)):
+            return True
+        return event.wait(timeout)
+
+    def _when_empty(self, report: Callable[[], None]) -> None:
+        self.takes_requests = False
+        self._on_empty = report
+        self._report_if_empty()
+
+    def _cancel_all(self) -> None:
+        for request in list(self.in_flight):
+            request.shut_down_in_loop()
+
+    def ended_in_loop(self, request: InFlight) -> None:
+        self.in_flight.discard(request)
+        if self._on_empty is not None:
+            self._report_if_empty()
+
+    def _report_if_empty(self) -> None:
+        if not self.in_flight and self._on_empty is not None:
+            report, self._on_empty = self._on_empty, None
+            report()

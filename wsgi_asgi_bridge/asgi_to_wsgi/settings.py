@@ -1,0 +1,60 @@
+"""The checked options of one `ASGIToWSGI`."""
+
+from dataclasses import dataclass
+
+from .._crossing.event_loop import LoopFactory
+from ..typing import Backend, LifespanMode
+
+__all__ = ["Settings", "checked_root_path"]
+
+BACKENDS = ("asyncio", "trio")
+LIFESPAN_MODES = ("auto", "on", "off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The constructor's options; `ASGIToWSGI` describes them.
+
+    Raises TypeError or ValueError for a backend, loop factory or lifespan that makes no sense; the
+    caller checks the rest.
+    """
+
+    backend: Backend
+    loop_factory: LoopFactory | None
+    lifespan: LifespanMode
+    startup_timeout: float
+    shutdown_timeout: float
+    request_buffer: int
+    response_buffer: int
+    detects_disconnects: bool
+    check_interval: float
+    """Seconds between two checks of a waiting thread: is the loop alive, is the client there."""
+    background_wait: float
+    root_path: str
+
+    def __post_init__(self) -> None:
+        backend, loop_factory = self.backend, self.loop_factory
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}, expected one of {BACKENDS}")
+        if self.lifespan not in LIFESPAN_MODES:
+            raise ValueError(f"lifespan is {self.lifespan!r}, expected one of {LIFESPAN_MODES}")
+        if loop_factory is not None and not callable(loop_factory):
+            raise TypeError(
+                f"loop_factory is {loop_factory!r}, "
+                "expected a callable that makes an asyncio event loop"
+            )
+        if loop_factory is not None and backend == "trio":
+            raise ValueError(
+                "loop_factory makes asyncio's loop, it has no meaning for backend 'trio'"
+            )
+
+
+def checked_root_path(path: str | None) -> str:
+    """Return `path` without a slash at its end."""
+    if path is None:
+        return ""
+    if not isinstance(path, str):
+        raise TypeError(f"root_path is {path!r}, expected a str")
+    if path and not path.startswith("/"):
+        raise ValueError(f"root_path is {path!r}, expected a path that begins with '/'")
+    return path.rstrip("/")

@@ -1,4 +1,4 @@
-"""wsgi_to_asgi.py: which requests behind others are watched, and when (W-FLOW-4)."""
+"""runtime.py: which requests behind others are watched, and when (W-FLOW-4)."""
 
 import weakref
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wsgi_asgi_bridge import WSGIToASGI
-from wsgi_asgi_bridge.wsgi_to_asgi import QUEUE_GRACE_SECONDS, _LoopSide
+from wsgi_asgi_bridge.wsgi_to_asgi.runtime import QUEUE_GRACE_SECONDS, Runtime
 
 
 class Waiting:
@@ -25,7 +25,7 @@ class Waiting:
 @pytest.fixture
 async def side() -> Any:
     bridge = WSGIToASGI(lambda environ, start_response: [])
-    return _LoopSide(bridge)
+    return Runtime(bridge._settings, bridge.app, bridge._running_pool)
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from contextlib import nullcontext
 from typing import Any
 
-from wsgi_asgi_bridge.wsgi_to_asgi import _Exchange
+from wsgi_asgi_bridge.wsgi_to_asgi.exchange import Exchange
 
 
-class _EndsMeanwhile(_Exchange):
+class _EndsMeanwhile(Exchange):
     """One whose end comes as soon as somebody has looked whether it is there."""
 
     __slots__ = ("_looks",)

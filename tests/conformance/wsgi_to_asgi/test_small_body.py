@@ -19,7 +19,8 @@ from tests.support.fake_asgi_server import (
     serving,
     settle,
 )
-from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI, wsgi_to_asgi
+from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
+from wsgi_asgi_bridge.wsgi_to_asgi import settings
 
 Environ = dict[str, Any]
 PART = b"p" * 1000
@@ -187,7 +188,7 @@ async def test_undeclared_body_that_is_empty_has_no_length(scope: Any) -> None:
 
 async def test_slow_undeclared_body_holds_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """W-IN-5: as long as it comes without a pause it is collected."""
-    monkeypatch.setattr(wsgi_to_asgi, "UNDECLARED_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(settings, "UNDECLARED_PAUSE_SECONDS", 5.0)
     told: list[Any] = []
     client = Client(post_scope(None), [b"a"], body_ends=False)
     async with serving(app_that_tells(told)) as bridge, calling(bridge, client):

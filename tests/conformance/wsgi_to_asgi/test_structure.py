@@ -27,7 +27,7 @@ from tests.support.fake_asgi_server import (
 )
 from wsgi_asgi_bridge._crossing.channel import ThreadToLoop
 from wsgi_asgi_bridge._crossing.workers import WorkerPool
-from wsgi_asgi_bridge.wsgi_to_asgi import LEAST_TICK_SECONDS
+from wsgi_asgi_bridge.wsgi_to_asgi.settings import LEAST_TICK_SECONDS
 
 Environ = dict[str, Any]
 RESPONSES = 20
@@ -313,7 +313,7 @@ async def test_a_tiny_time_out_does_not_spin_the_loop(monkeypatch: pytest.Monkey
         return plain_app(environ, start_response)
 
     async with serving(app, stream_after=1e-6) as bridge:
-        handle = type(bridge._side().handle)
+        handle = type(bridge._runtime().handle)
         call_later = handle.call_later
 
         def noting(self: Any, seconds: float, callback: Callable[[], None]) -> None:

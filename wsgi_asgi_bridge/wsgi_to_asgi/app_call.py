@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
-from ._crossing.body import ChannelReader
-from ._crossing.calling_thread import CallingThread
-from ._crossing.channel import ThreadToLoop
-from ._crossing.contexts import Changes, changes, unchanged
-from ._crossing.loop_binding import LoopBinding
-from ._crossing.workers import Worker
-from ._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
-from .errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
-from .typing import Environ, WSGIApp
+from .._crossing.body import ChannelReader
+from .._crossing.calling_thread import CallingThread
+from .._crossing.channel import ThreadToLoop
+from .._crossing.contexts import Changes, changes, unchanged
+from .._crossing.loop_binding import LoopBinding
+from .._crossing.workers import Worker
+from .._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
+from ..errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
+from ..typing import Environ, WSGIApp
 
 __all__ = ["AppBinding", "AppCall", "exchange_over"]
 
@@ -46,7 +46,6 @@ class AppCall:
     """
 
     __slots__ = (
-        "_before",
         "_ended",
         "_environ",
         "_on_stall",
@@ -57,6 +56,7 @@ class AppCall:
         "_slot",
         "_streaming",
         "_unlimited",
+        "before",
         "caller",
         "changes",
         "error",
@@ -77,7 +77,7 @@ class AppCall:
         self._setting = setting
         self._environ = environ
         self._out = out
-        self._before = self._seen = before
+        self.before = self._seen = before
         self.caller = caller
         self._on_stall = on_stall
         self._response: WSGIResponse
@@ -208,7 +208,7 @@ class AppCall:
         now = copy_context()
         if not unchanged(self._seen, now):
             self._seen = now
-            self.last_changes = changes(self._before, now)
+            self.last_changes = changes(self.before, now)
             if self.head is None:
                 self.changes = self.last_changes
 

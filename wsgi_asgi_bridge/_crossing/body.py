@@ -1,4 +1,4 @@
-"""The blocking file over a channel: what a thread reads while a task of the loop still receives."""
+"""The blocking file over a channel: a thread reads while a task of the loop still receives."""
 
 import io
 from collections.abc import Callable
@@ -19,18 +19,16 @@ __all__ = ["ChannelReader"]
 
 
 class ChannelReader(io.RawIOBase):
-    """A raw stream over `LoopToThread`; io.BufferedReader around it gives the rest of the io
-    semantics.
+    """A raw stream over `LoopToThread`, for io.BufferedReader.
 
     `begin` is called once, before the first read: a body that nobody reads is never asked for
-    (`Expect: 100-continue`). `waiting()` is entered around each sleep. `stalled` makes the error of
-    a read when in `timeout` seconds of waiting fewer than `least` bytes came, or none; `given_up`
-    that of every read after it.
+    (`Expect: 100-continue`). `waiting()` is entered around each wait. A read raises `stalled()` if
+    in `timeout` seconds of waiting no byte came, or fewer than `least`; later reads `given_up()`.
 
     `buffer_rest` waits for the rest of the body, so that later reads need not: up to `memory` bytes
     stay in memory, more in a temporary file, until `discard`.
 
-    Any thread; the lock lets one of the app's own read while another brings in.
+    Any thread: one of the app's own may read while another calls `buffer_rest`.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class ChannelReader(io.RawIOBase):
         self._timeout = timeout
         self._least = least
         self._waited = 0.0
-        """Seconds of waiting in which only `_received` bytes came, fewer than `least`."""
+        """Seconds of waiting in which `_received` bytes came, fewer than `least`."""
         self._received = 0
         self._memory = memory
         self._waiting = waiting
@@ -58,12 +56,12 @@ class ChannelReader(io.RawIOBase):
         self._given_up = given_up
         self._lock = Lock()
         self._failure: Callable[[], Exception] | None = None
-        """Makes the error of the next read that needs the channel: what came later would follow a
+        """Makes the error of each read that needs the channel, since later bytes would follow a
         gap (W-IN-3).
         """
         self._rest: list[Piece | memoryview] = []  # taken and not yet read, in reverse order
         self._buffered: SpooledTemporaryFile[bytes] | None = None
-        """What `buffer_rest` buffered and nobody has read yet; then `_rest` is empty."""
+        """What `buffer_rest` buffered and nobody has read yet; `_rest` is empty meanwhile."""
 
     def readable(self) -> bool:
         return True
@@ -73,7 +71,7 @@ class ChannelReader(io.RawIOBase):
         if target.format != "B":
             target = target.cast("B")
         if not target:
-            return 0  # nothing is asked for, so nothing is waited for
+            return 0  # without a wait
         if not self._lock.acquire(False):
             self._wait_for_lock()
         try:
@@ -114,9 +112,9 @@ class ChannelReader(io.RawIOBase):
             self._lock.release()
 
     def buffer_rest(self) -> None:
-        """Wait for the rest of the body here, so that no read does so in another thread.
+        """Wait for the rest of the body, so that no later read has to. Not in the loop's thread.
 
-        What breaks the body off is raised by whoever reads that far. Not in the loop's thread.
+        What breaks the body off is raised by the read that gets there.
         """
         with self._lock:
             if self._buffered is None:
@@ -130,9 +128,7 @@ class ChannelReader(io.RawIOBase):
                     )
 
     def discard(self, reason: Callable[[], Exception]) -> None:
-        """Close the temporary file, if `buffer_rest` made one; reading what nobody has read of it
-        raises `reason`.
-        """
+        """Close what `buffer_rest` buffered; a read of what is left of it raises `reason()`."""
         with self._lock:
             if self._buffered is not None:
                 self._close_buffered()
@@ -153,14 +149,14 @@ class ChannelReader(io.RawIOBase):
             try:
                 self._take()
             except Exception:
-                break  # the channel raises it again for whoever reads
+                break  # the channel raises it again for the next read
             if not self._rest:
                 break
         if buffered is not None:
             buffered.seek(0)
 
     def _read_buffered_into(self, target: memoryview) -> int:
-        """Fill `target` as far as what was buffered in reaches; 0 at its end."""
+        """Read what was buffered into `target`; 0 at its end."""
         assert self._buffered is not None
         data = self._buffered.read(len(target))
         if not data:
@@ -171,22 +167,22 @@ class ChannelReader(io.RawIOBase):
     def _close_buffered(self) -> None:
         buffered, self._buffered = self._buffered, None
         if buffered is not None:
-            with suppress(OSError):  # what it could not write before, it tries once more
+            with suppress(OSError):  # close() tries once more to write what it could not
                 buffered.close()
 
     def _fetch(self) -> bool:
-        """Fill `_rest`; False at the end of the body. Raises what broke it off."""
+        """Fill `_rest`. False at the end of the body. Raises what broke it off."""
         self._take()
         if self._failure is not None:
             failure = self._failure
             if failure is self._stalled:
-                # No time-out again: who tries once more after one is not to try for ever.
+                # An app that retries after a time-out must not retry for ever.
                 self._failure = self._given_up
             raise failure()
         return bool(self._rest)
 
     def _take(self) -> None:
-        """Fill `_rest`, with nothing at the end of the body or if `_failure` is set."""
+        """Fill `_rest`; it stays empty at the end of the body and if `_failure` is set."""
         if self._begin is not None:
             begin, self._begin = self._begin, None
             begin()
@@ -198,7 +194,7 @@ class ChannelReader(io.RawIOBase):
                 max(0.0, self._timeout - self._waited), self._waiting
             )
         except WaitInLoop as exc:
-            # What BufferedReader had of this read is lost with it.
+            # BufferedReader drops what it had of this read, so later reads fail too.
             self._failure = partial(WaitInLoop, *exc.args)
             raise
         if chunks is None:
@@ -214,6 +210,6 @@ class ChannelReader(io.RawIOBase):
     # ------------------------------------------------------------
 
     def _wait_for_lock(self) -> None:
-        """Take the lock from a thread that may hold it while it waits: so never in the loop."""
+        """Wait for a thread that may hold the lock while it waits: never in the loop's thread."""
         self._channel.refuse_wait_in_loop()
         self._lock.acquire()

@@ -1,21 +1,15 @@
-"""The thread that waits for one exchange in a loop, and works for it meanwhile.
+"""The thread that waits for one exchange in a loop, and runs jobs for it meanwhile.
 
 The loop puts chunks and the end; it posts jobs that must run in this very thread (reading the
-request, thread-sensitive code). The thread takes whatever is there, chunks first, so that no block
-is delayed by a job; a job lets one taking of chunks go before it.
+request, thread-sensitive code). The thread takes whatever is there, chunks before jobs, so that a
+job delays no block. A job waits for one taking of chunks at most.
 
-One lock, held for a few statements. The loop takes it by acquire() and release() for each chunk,
-since `with` costs twice as much; the calling thread may be the main one, where a signal between
-acquire() and `try` would leave the lock held. The thread waits for an event that it has put into
-the shared state under the lock. Whoever changes the state takes the event out under the same lock
-and sets it after. See thread_event.py and channel.py.
+One lock is held for a few statements; channel.py has its law. The loop takes it by acquire() and
+release() for each chunk, since `with` costs twice as much. The calling thread may be the main one,
+where Ctrl-C between acquire() and `try` would leave the lock held, so there it is `with`.
 
-The thread leaves once and for good: with the end in its hands, or before it with a reason. From
-then on jobs are refused and chunks are dropped, and the loop is told by one callback.
-
-Where the loop passes the exchange on to yet another thread, a worker of a bridge behind this one,
-that thread tells here what it does for the caller: that it has begun, that it is done, and what it
-has set in its context.
+The thread finishes once: with the end in its hands, or before it with a reason. From then on jobs
+are refused, chunks are dropped, and a task that waits for room is woken.
 """
 
 import time
@@ -31,13 +25,66 @@ from .thread_event import ThreadEvent
 __all__ = ["CallingThread", "current_calling_thread"]
 
 LEAST_CHUNK_BYTES = 512
-"""What even an empty chunk counts for, when it is asked how long an app has kept the loop."""
+"""What even an empty chunk counts for when the loop's other tasks are due."""
 
 
-class CallingThread:
+class _DelegatedWork:
+    """What another thread does and reports for a calling thread.
+
+    The loop may pass an exchange on to a worker of a bridge behind this one. That worker reports
+    here that it has begun, that it is done, and what it has set in its context.
+    """
+
+    __slots__ = ("_lock", "_unfinished", "changes", "last_changes", "remark")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._unfinished: list[tuple[ThreadEvent, Callable[[], bool]]] = []
+        self.changes: Changes | None = None
+        """Context changes for the calling thread to apply; written before the chunk that they
+        belong to is put, and never changed in place.
+        """
+        self.last_changes: Changes | None = None
+        """The same at the end of the work, which `wait_for_work_from_thread` waits for."""
+        self.remark: str | None = None
+        """A note on the response; written before its head is put into the worker's channel, from
+        which the loop takes it.
+        """
+
+    def begin_work(self, matters: Callable[[], bool]) -> ThreadEvent:
+        """Make the calling thread wait, after the end, until the returned event is set.
+
+        It stops waiting when `matters()`, called in the calling thread, is false: the exchange has
+        ended without this work. Any thread.
+        """
+        event = ThreadEvent()
+        with self._lock:
+            self._unfinished.append((event, matters))
+        return event
+
+    def has_unfinished_work(self) -> bool:
+        return bool(self._unfinished)
+
+    def wait_for_work_from_thread(
+        self, poll_interval: float, check_alive: Callable[[], None]
+    ) -> None:
+        """After the end: wait until all work that was begun and still matters is done.
+
+        `check_alive` is called each `poll_interval` seconds and may raise to stop waiting.
+        """
+        while True:
+            with self._lock:
+                if not self._unfinished:
+                    return
+                event, matters = self._unfinished.pop()
+            while matters() and not event.wait(poll_interval):
+                check_alive()
+
+
+class CallingThread(_DelegatedWork):
     """One calling thread and the exchange it waits for.
 
-    `budget`: bytes that may wait for the thread. `stays`: the thread does not leave with the end,
+    `budget`: bytes that may wait for the thread. `stays`: the thread does not finish with the end,
     but goes on with `run_jobs_from_thread` until `release_in_loop`.
     """
 
@@ -50,27 +97,22 @@ class CallingThread:
         "_finished",
         "_held",
         "_jobs",
-        "_lock",
         "_parked",
         "_passed_over",
         "_putters",
         "_stays",
         "_unbroken",
-        "_unfinished",
-        "changes",
-        "last_changes",
         "late_error",
         "loop",
-        "remark",
     )
 
     def __init__(self, loop: LoopHandle, budget: int, stays: bool = False) -> None:
+        super().__init__()
         self.loop = loop
         self._budget = budget
-        self._lock = Lock()
         self._chunks: list[bytes] = []
         self._held = 0
-        self._unbroken = 0  # bytes put since the task slept last; the loop's own
+        self._unbroken = 0  # bytes put since the task last waited; the loop's own
         self._jobs: list[Callable[[], None]] = []  # few at a time
         self._passed_over = 0  # jobs that were waiting when chunks were taken last
         self._ending = False
@@ -78,29 +120,18 @@ class CallingThread:
         self._error: BaseException | None = None
         self._finished = False
         self._stays = stays
-        self._parked: ThreadEvent | None = None
+        self._parked: ThreadEvent | None = None  # what the waiting thread waits for
         self._putters: list[LoopEvent] = []  # an app may send from several tasks
-        self._unfinished: list[tuple[ThreadEvent, Callable[[], bool]]] = []
-        self.changes: Changes | None = None
-        """What another thread, which works for the app, set in its context, for this one to repeat;
-        written before the chunk that it belongs to is put, and never changed in itself.
-        """
-        self.last_changes: Changes | None = None
-        """The same at the end of that work, which `wait_for_work_from_thread` waits for."""
-        self.remark: str | None = None
-        """What the thread that works for the app said of its response; written before that is put
-        into the channel, from which the loop takes it.
-        """
         self.late_error: BaseException | None = None
-        """What follows the end; the thread may look once it has taken that."""
+        """An error after the end; the thread may look once it has taken the end."""
 
     # ------------------------------------------------------------ the loop
 
     def put_in_loop(self, chunk: bytes, last: bool) -> bool | None:
-        """Hand one chunk over; `last` ends the exchange with it.
+        """Put one chunk; `last` ends the exchange with it.
 
-        True when `wait_for_room_in_loop` has to follow. None when nobody takes it: the thread has
-        left.
+        True: `wait_for_room_in_loop` has to follow. None: the thread has finished, and the chunk is
+        dropped.
         """
         self._lock.acquire()
         try:
@@ -119,7 +150,7 @@ class CallingThread:
             parked = self._parked
             if parked is not None:
                 if not size and not last:
-                    return wait  # that is nothing to wake the thread for
+                    return wait  # nothing to wake the thread for
                 self._parked = None
         finally:
             self._lock.release()
@@ -128,10 +159,10 @@ class CallingThread:
         return wait
 
     def hold_end_in_loop(self) -> bool:
-        """The end stands and is put later. Until then the thread runs no jobs: how long they take
-        is not for the end to wait for, and after it they run elsewhere.
+        """Announce the end, which is put later: until then the thread runs no jobs.
 
-        False when nobody takes it: the exchange has ended already, or the thread has left.
+        The end does not wait for jobs, and after it they run elsewhere. False: the exchange has
+        ended already, or the thread has finished.
         """
         with self._lock:
             if self._finished or self._ended:
@@ -140,9 +171,9 @@ class CallingThread:
             return True
 
     async def wait_for_room_in_loop(self) -> None:
-        """Sleep while the budget is spent and the thread is there.
+        """Wait while the budget is spent and the thread has not finished.
 
-        Now and then, let others run although there is room.
+        Lets the loop's other tasks run once in a budget although there is room.
         """
         while True:
             with self._lock:
@@ -153,15 +184,12 @@ class CallingThread:
                 self._unbroken = 0
             await event
         if self._unbroken > self._budget:
-            # A thread that takes as fast as the app sends would otherwise let it keep the loop for
-            # itself.
+            # If the thread takes as fast as the app sends, the task never waits for it.
             self._unbroken = 0
             await self.loop.checkpoint()
 
     def fail_in_loop(self, error: BaseException) -> None:
-        """End the exchange without its end: once it has taken what waits, the thread raises
-        `error`.
-        """
+        """End the exchange with `error`, which the thread raises after what was put before."""
         with self._lock:
             if self._ended or self._finished:
                 return
@@ -172,9 +200,10 @@ class CallingThread:
             parked.set()
 
     def follow_with_error_in_loop(self, error: BaseException) -> bool:
-        """`error` comes after the end, which is put next. False when the thread has left already.
+        """Set `late_error`, before the end is put. False: the thread has finished already.
 
-        Who leaves from now on finds it, with the end or without, in `late_error_from_thread`.
+        A thread that finishes later, by the end or without it, finds it in
+        `late_error_from_thread`.
         """
         with self._lock:
             if self._finished:
@@ -183,10 +212,7 @@ class CallingThread:
             return True
 
     def release_in_loop(self) -> None:
-        """The app is over: a thread that stays has no more jobs to expect.
-
-        Comes after the end or the error, with which nobody is parked but in `run_jobs_from_thread`.
-        """
+        """The app has ended, so a thread that stays gets no more jobs. Called after the end."""
         with self._lock:
             self._stays = False
             parked, self._parked = self._parked, None
@@ -194,7 +220,7 @@ class CallingThread:
             parked.set()
 
     def finished(self) -> bool:
-        """Whether the thread has left. Any thread."""
+        """Whether the thread has finished. Any thread."""
         with self._lock:
             return self._finished
 
@@ -204,9 +230,9 @@ class CallingThread:
             return self._ended or self._finished
 
     def call_in_thread(self, job: Callable[[], None]) -> bool:
-        """Run `job` in the calling thread; it raises nothing but what is to end that thread's wait.
+        """Run `job` in the calling thread. Any thread. False: that thread has finished.
 
-        Any thread. False when that thread has left.
+        `job` raises only what is to end the thread's wait.
         """
         with self._lock:
             if self._finished:
@@ -217,52 +243,19 @@ class CallingThread:
             parked.set()
         return True
 
-    # ------------------------------------------------------------ a thread that works for the app
-
-    def begin_work(self, matters: Callable[[], bool]) -> ThreadEvent:
-        """A thread begins to work for this exchange that its caller would have done itself without
-        a loop in between; it opens the event when that is done.
-
-        `matters`, in the calling thread: whether the exchange had it to wait for. One that has
-        ended without it has given it up, or never needed it.
-        """
-        event = ThreadEvent()
-        with self._lock:
-            self._unfinished.append((event, matters))
-        return event
-
     # ------------------------------------------------------------ the thread
-
-    def has_unfinished_work(self) -> bool:
-        return bool(self._unfinished)
-
-    def wait_for_work_from_thread(
-        self, poll_interval: float, check_alive: Callable[[], None]
-    ) -> None:
-        """After the end: sleep until the work is done that was begun and still matters.
-
-        `check_alive` as in `take_from_thread`.
-        """
-        while True:
-            with self._lock:
-                if not self._unfinished:
-                    return
-                event, matters = self._unfinished.pop()
-            while matters() and not event.wait(poll_interval):
-                check_alive()
 
     def take_from_thread(
         self, poll_interval: float | None, check_alive: Callable[[], None] | None
     ) -> tuple[list[bytes], bool]:
-        """All chunks that wait and whether they are the last; runs jobs until there are any.
+        """All chunks put so far and whether they are the last; runs jobs until there are any.
 
-        `check_alive` is called each `poll_interval` seconds while nothing happens. It may raise to
-        stop waiting.
-        Raises the error of `fail_in_loop`, and what a job raises. Gives nothing, and no end, when
-        another thread has left in this one's place. With the end the thread has left; its jobs are
-        still `finish_from_thread`'s to give.
+        `check_alive` is called each `poll_interval` seconds while nothing happens, and may raise to
+        stop waiting. Raises the error of `fail_in_loop`, and what a job raises. With the end the
+        thread has finished, and `finish_from_thread` gives its jobs. `([], False)`: another thread
+        has finished in this one's place.
         """
-        if self._passed_over:  # written by this thread, or by one that leaves in its place
+        if self._passed_over:  # written by this thread, or by one that finishes in its place
             self._run_jobs_that_waited()
         while True:
             event: ThreadEvent | None = None
@@ -277,7 +270,7 @@ class CallingThread:
                     event = self._parked = ThreadEvent()
             if job is not None:
                 job()
-                del job  # what it refers to is not kept while this thread sleeps
+                del job  # what it refers to is not kept while this thread waits
             elif (
                 event is not None
                 and not event.wait(poll_interval)
@@ -287,7 +280,7 @@ class CallingThread:
                 check_alive()
 
     def run_jobs_from_thread(self, timeout: float) -> None:
-        """After the end: run jobs, as they come, until the app is over or `timeout` seconds are.
+        """After the end: run jobs until the app has ended, or for `timeout` seconds.
 
         Raises what a job raises. `finish_from_thread` has to follow.
         """
@@ -315,17 +308,17 @@ class CallingThread:
                 return
 
     def late_error_from_thread(self) -> BaseException | None:
-        """What followed the end, for one to raise it, whichever thread comes first."""
+        """`late_error`, for the first thread that asks."""
         with self._lock:
             error, self.late_error = self.late_error, None
             return error
 
     def finish_from_thread(self) -> list[Callable[[], None]]:
-        """This thread serves the exchange no longer.
+        """End this thread's part in the exchange; give the jobs that it has not run.
 
-        Gives the jobs that it has not run. May be called again.
+        May be called again, and by another thread.
         """
-        # Without the lock: once this is set, under it, nobody adds a job, and nobody sleeps here.
+        # Without the lock: once `_finished` is set, under it, nobody adds a job or waits here.
         if self._finished and not self._jobs:
             return []
         with self._lock:
@@ -344,10 +337,9 @@ class CallingThread:
     # ------------------------------------------------------------
 
     def _taken(self) -> tuple[list[bytes], bool]:
-        """Holding the lock.
+        """All chunks; with the end the thread finishes. Holding the lock.
 
-        With the end the thread leaves. Nobody sleeps any more then who would have to be woken:
-        whoever set the end has opened the event, and from then on none is parked.
+        Then no thread is parked: whoever put the end has set the event.
         """
         chunks, self._chunks = self._chunks, []
         if not chunks and self._error is not None:
@@ -365,8 +357,8 @@ class CallingThread:
         return chunks, last
 
     def _run_jobs_that_waited(self) -> None:
-        """Run the jobs that chunks went before the last time: an app that streams without a pause
-        must not keep them waiting.
+        """Run the jobs that the last taking of chunks passed over, so that an app that streams
+        without a pause does not keep them waiting.
         """
         while True:
             with self._lock:
@@ -387,14 +379,14 @@ class CallingThread:
             self.loop.set_event(event)
 
     def _retract(self, event: ThreadEvent) -> bool:
-        """After a wait that nobody ended. False when somebody ends it just now."""
+        """Take `event` back after a time-out. False if it is set just now."""
         with self._lock:
             if self._parked is event:
                 self._parked = None
                 return True
-        event.wait()  # taken out just now: its opening is on its way
+        event.wait()  # taken out just now, so it is set in a moment
         return False
 
 
-current_calling_thread: ContextVar[CallingThread] = ContextVar("wsgi_asgi_bridge_caller")
+current_calling_thread: ContextVar[CallingThread] = ContextVar("wsgi_asgi_bridge_calling_thread")
 """In the tasks of an exchange: the thread that waits for it."""

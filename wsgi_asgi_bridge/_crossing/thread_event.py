@@ -1,9 +1,9 @@
-"""Where one thread sleeps until another wakes it.
+"""An event for which one thread waits until another sets it.
 
-The owner's lock guards who sleeps; the event only carries the wake-up. Law: the waker takes the
-sleeper's name out of the shared state under the owner's lock and then opens the event, once. A
-sleeper whose time ran out takes its own name out under that lock; finding it gone, it knows that a
-wake-up is on its way and waits for it. So every `open` meets one `wait`, and the event may be used
+The owner's lock guards which event is waited for; the event only carries the wake-up. The law:
+whoever wakes takes the event out of the shared state under the owner's lock, then sets it, once. A
+thread whose wait timed out takes its event out under that lock; if it is gone, it is set in a
+moment, and the thread waits for that. So every `set` meets one `wait`, and the event can be used
 again.
 """
 
@@ -13,20 +13,21 @@ __all__ = ["ThreadEvent"]
 
 
 class ThreadEvent:
-    """A raw lock that is born taken: a tenth of threading.Event's price, and `open` before `wait`
-    works as well.
+    """A raw lock that is made locked: a tenth of threading.Event's price.
+
+    `set` may come before `wait`.
     """
 
     __slots__ = ("_lock", "set")
 
     def __init__(self) -> None:
-        # Looked up each time: gevent may patch threads after this module was imported, and a lock
-        # from before blocks all greenlets. Nobody sleeps at the other locks, so those may stay.
+        # Looked up each time: gevent may patch threads after this module was imported, and a wait
+        # for an unpatched lock blocks all greenlets. Other locks are never waited for.
         self._lock = threading.Lock()
         self._lock.acquire()
         self.set = self._lock.release
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Sleep until opened. False after `timeout` seconds."""
+        """Wait until set. False after `timeout` seconds."""
         # By position: a keyword costs a dict each time.
         return self._lock.acquire(True, -1 if timeout is None else timeout)

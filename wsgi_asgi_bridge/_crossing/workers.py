@@ -1,22 +1,19 @@
 """The thread pool.
 
 Guarantees. A job runs once, in one thread, or is withdrawn before any thread took it. At most
-`limit` threads that count run jobs. A job that waits while a thread that counts could be had does
-not go on waiting.
+`limit` threads that are not detached run jobs. No job waits while fewer do.
 
-Waking a thread is what a hand-off costs, so at most one wake-up is in flight: the woken thread,
-before it begins its own job, wakes the next one if jobs are still waiting. A thread that finishes
-takes the next job without sleeping. Idle threads are a stack: the one that slept last is the one
-whose caches are warm.
+A wake-up is most of what a hand-off costs, so at most one is in flight: the woken thread wakes the
+next one, before it begins its own job, if jobs still wait. A thread that ends a job takes the next
+one without a wait. Idle threads are a stack, since the caches of the last one are warm.
 
-The race. Submit and the thread that finds no work both hold the pool's lock: either the thread sees
-the job, or submit sees the thread among the idle ones. A thread is taken off that stack by whoever
-wakes it, under the lock, and its event is opened once after; see thread_event.py.
+The race. `submit` and a thread that finds no job both hold the pool's lock: either the thread sees
+the job, or `submit` sees the thread among the idle ones. Whoever wakes a thread takes it off that
+stack under the lock and sets its event once after; see thread_event.py.
 
-Threads that do not count. A thread that waits for its client, and one whose response has been
-streaming for `stream_after` seconds or is sure to, are detached from the count, up to
-`max_detached` of them, so that others may start in their place (W-FLOW-8). With a limit of one none
-ever leaves: that app was promised that it is alone.
+Detached threads. A thread that waits for its client is detached, and so is one whose response has
+been streaming for `stream_after` seconds, or is sure to: up to `max_detached`, so that others start
+in their place (W-FLOW-8). With a limit of one none is, since that app must not run twice at once.
 """
 
 import logging
@@ -36,27 +33,23 @@ __all__ = ["IDLE_SECONDS", "Admission", "Job", "PoolCounts", "QueueFull", "Worke
 logger = logging.getLogger("wsgi_asgi_bridge")
 
 IDLE_SECONDS = 30.0
-"""An idle thread ends after this long; one costs next to nothing to keep and about 100 us to
-start.
-"""
+"""An idle thread ends after this long; it costs little to keep and about 100 us to start."""
 
 
 class Admission(Enum):
-    """How long a job just submitted has to wait."""
+    """What a job waits for that was just submitted."""
 
-    STARTING = (
-        "for nothing: a thread is there or on its way, unless a busy one comes back to the count"
-    )
-    QUEUED = "for jobs that were submitted before and have not begun"
-    SATURATED = "for an app: every thread runs one"
+    STARTING = "a thread is free or being started"
+    QUEUED = "jobs that were submitted before and have not begun"
+    SATURATED = "every thread runs a job"
 
 
 _STARTING, _QUEUED, _SATURATED = Admission
-"""By themselves: in 3.11 a member that is looked up costs as much as a call."""
+"""Looking a member up costs as much as a call on Python 3.11."""
 
 
 class QueueFull(Exception):
-    """`max_queued` jobs wait already."""
+    """`max_queued` jobs are waiting."""
 
 
 class Worker:
@@ -77,7 +70,7 @@ class Worker:
         self._pool = pool
         self.event = ThreadEvent()
         self.bound_to: object = None
-        """What the thread was last bound to; the job's own to use."""
+        """What the thread was last bound to; for the jobs alone."""
         # The rest belongs to the pool's lock.
         self.busy = False
         self.counted = False
@@ -86,14 +79,15 @@ class Worker:
         self.stays_detached = False
 
     def mark_streaming(self, *, detach: bool = False) -> None:
-        """From now on the job streams its response; `stream_after` seconds later its thread leaves
-        the count, or `detach`.
+        """The job streams its response: detach the thread after `stream_after` seconds, or now.
+
+        It then stays detached until the job ends.
         """
         self._pool._mark_streaming(self, detach)
 
     @contextmanager
     def detached(self) -> Generator[None]:
-        """Around a wait for the client: meanwhile this thread does not count."""
+        """Around a wait for the client: the thread does not count in `limit` meanwhile."""
         detached_in = self._pool._detach(self)
         try:
             yield
@@ -136,10 +130,9 @@ class WorkerPool:
         self._name = name
         self._clock = clock
         self._idle_seconds = idle_seconds
-        # All below belongs to the lock, which is held for a few statements at a time: a loop may
-        # take it. Where each worker passes, it is taken by acquire() and release(): half the price
-        # of `with`. A loop may run in the main thread, where Ctrl-C between acquire() and `try`
-        # would leave the lock held. A signal's handler that asks for counts() re-enters it.
+        # The lock guards all below, for a few statements at a time, so that a loop may take it. A
+        # worker takes it by acquire() and release(), half the price of `with`, which a main thread
+        # needs for Ctrl-C between acquire() and `try`. A signal's handler may re-enter it.
         self._lock = threading.RLock()
         self._jobs: OrderedDict[Job, None] = OrderedDict()
         self._idle: list[Worker] = []
@@ -157,16 +150,14 @@ class WorkerPool:
     def submit(self, job: Job) -> Admission:
         """Queue `job`.
 
-        Raises QueueFull, and BridgeClosed once `drain` was called or when no thread can be had at
-        all.
+        Raises QueueFull, and BridgeClosed once `drain` was called or if no thread can be started.
         """
         wake = None
         with self._lock:
             if self._closing:
                 raise BridgeClosed("the bridge is shutting down and takes no new requests")
             ahead = len(self._jobs)
-            # The first `limit` jobs are not queued for long: a thread is on its way for each of
-            # them.
+            # A thread is being started for each of the first `limit` jobs.
             free = self._limit - self._counted
             if ahead >= self._max_queued and ahead >= self._max_queued + free:
                 raise QueueFull
@@ -187,7 +178,7 @@ class WorkerPool:
             return job in self._jobs
 
     def withdraw(self, job: Job) -> bool:
-        """Take a job back that no thread has taken yet. False when one has."""
+        """Take back a job that no thread has taken yet. False if one has."""
         with self._lock:
             if job not in self._jobs:
                 return False
@@ -195,22 +186,21 @@ class WorkerPool:
             return True
 
     def detach_streams(self) -> None:
-        """Let the threads leave the count whose responses have been streaming for long; call it now
-        and then.
-        """
+        """Detach the threads that have been streaming for `stream_after`; called every round."""
         with self._lock:
             since = self._clock() - self._stream_after
             for worker in self._streams:
                 if worker.streaming_since <= since:
                     worker.stays_detached = True
                     self._detach_worker(worker)
-            wake = self._next_to_wake()  # also where a thread could not be started before
+            wake = self._next_to_wake()  # also if a thread could not be started before
         if wake is not None:
             wake()
 
     def drain(self, on_drained: Callable[[], None]) -> None:
-        """Take no new jobs, run the queued ones, then end all threads; `on_drained` is called by
-        the last of them.
+        """Take no new jobs, run the queued ones, then end all threads.
+
+        The last of them calls `on_drained`.
         """
         with self._lock:
             self._closing = True
@@ -224,22 +214,20 @@ class WorkerPool:
             on_drained()
 
     def drop_queued(self) -> None:
-        """Begin no more jobs; `drain` was called, and nobody waits for them any longer."""
+        """Drop the queued jobs, after `drain`; those that run go on."""
         with self._lock:
             self._jobs.clear()
 
     def drained(self) -> bool:
         """Whether `drain` was called and every thread has ended.
 
-        Without the lock, since who closes asks in the main thread: a signal's handler that
-        interrupts it and closes as well would wait for threads that need the lock.
+        Without the lock: the main thread asks while it closes, and a signal's handler that closes
+        too would wait for threads that need the lock.
         """
         return self._closing and not self._threads
 
     def counts(self) -> PoolCounts:
-        """Any thread, also in a signal's handler, which may find one of its own thread's changes
-        half made.
-        """
+        """Any thread; a signal's handler may see a change of its own thread half made."""
         with self._lock:
             return PoolCounts(
                 threads=self._threads,
@@ -260,12 +248,12 @@ class WorkerPool:
                 logger.critical(
                     "a job let an exception escape: a bug in wsgi_asgi_bridge", exc_info=True
                 )
-            job = None  # the request is freed before this thread sleeps
+            job = None  # the request is freed before this thread waits
             job = self._next_job(worker, woken=False)
         self._report_drained()
 
     def _next_job(self, worker: Worker, *, woken: bool) -> Job | None:
-        """The next job, asleep until there is one. None: the thread is to end."""
+        """Wait for the next job. None: the thread is to end."""
         while True:
             job = wake = None
             self._lock.acquire()
@@ -273,8 +261,8 @@ class WorkerPool:
                 if woken:
                     self._waking = False
                 else:
-                    # In one step with taking the next job: in between, the count would say that a
-                    # thread is missing.
+                    # In one step with taking the next job, since another thread would be started
+                    # in between.
                     self._end_job(worker)
                 if self._jobs and self._counted < self._limit:
                     job, _ = self._jobs.popitem(last=False)
@@ -299,7 +287,7 @@ class WorkerPool:
             woken = True
 
     def _end_job(self, worker: Worker) -> None:
-        """Holding the lock: close the books on the job that is over."""
+        """Holding the lock: the job has ended, and with it what was recorded for it."""
         if worker.counted:
             self._counted -= 1
         else:
@@ -310,21 +298,19 @@ class WorkerPool:
             worker.stays_detached = False
 
     def _retire(self, worker: Worker) -> bool:
-        """After a long sleep: True when the thread may end, False when it was woken just now."""
+        """After an idle wait: True if the thread may end, False if it is woken just now."""
         with self._lock:
             if worker in self._idle:
                 self._idle.remove(worker)
                 self._threads -= 1
                 return True
-        worker.event.wait()  # its opening is on its way
+        worker.event.wait()  # taken out just now, so it is set in a moment
         return False
 
     # ------------------------------------------------------------ waking
 
     def _next_to_wake(self) -> Callable[[], None] | None:
-        """Holding the lock: who is to be woken for the waiting jobs, as a call to make without the
-        lock.
-        """
+        """Holding the lock: a call, to make without it, that wakes a thread for the queued jobs."""
         if not self._jobs or self._waking or self._counted >= self._limit:
             return None
         self._waking = True
@@ -336,10 +322,7 @@ class WorkerPool:
         return lambda: self._start(number)
 
     def _start(self, number: int) -> None:
-        """Start a thread.
-
-        Where the system gives none, the jobs wait for another thread, or for the next attempt.
-        """
+        """Start a thread. If the system gives none, the jobs wait for another, or the next try."""
         worker = Worker(self)
         try:
             # An isolated sub-interpreter does not even construct a daemon thread.
@@ -355,7 +338,7 @@ class WorkerPool:
             self._report_drained()
 
     def _report_drained(self) -> None:
-        """If this was the last thread of a pool that is closing."""
+        """Call `on_drained` if no thread is left in a pool that is closing."""
         callbacks: list[Callable[[], None]] = []
         with self._lock:
             if self._closing and not self._threads:
@@ -367,15 +350,15 @@ class WorkerPool:
         with self._lock:
             return not self._threads
 
-    # ------------------------------------------------------------ who counts
+    # ------------------------------------------------------------ detached threads
 
     def _mark_streaming(self, worker: Worker, detach: bool) -> None:
         since = self._clock()
         if detach:
-            since -= self._stream_after  # where too many are detached now: with the next round
+            since -= self._stream_after  # if too many are detached now: in the next round
         wake = None
         with self._lock:
-            # An app may begin in a thread of its own, after the job is over.
+            # A thread of the app's own may call this after the job has ended.
             if not worker.busy:
                 return
             if worker not in self._streams or since < worker.streaming_since:
@@ -389,7 +372,7 @@ class WorkerPool:
             wake()
 
     def _detach(self, worker: Worker) -> int | None:
-        """The number of the job that the worker left the count in, None when it did not leave."""
+        """The number of the job in which the worker was detached, None if it was not."""
         with self._lock:
             if not (worker.busy and self._detach_worker(worker)):
                 return None
@@ -400,10 +383,9 @@ class WorkerPool:
         return detached_in
 
     def _reattach(self, worker: Worker, detached_in: int | None) -> None:
-        # An app may wait for its client in a thread of its own, which wakes up after the job is
-        # over: then the books are closed. Without asking whether there is room: the app is in the
-        # middle of its response, and making it wait for other requests could make it wait for ever.
-        # New jobs wait until the count is below the limit.
+        # A thread of the app's own may come back after the job has ended: hence the number. The
+        # count may exceed the limit here, and new jobs wait: an app that had to wait for others in
+        # the middle of its response could wait for ever.
         with self._lock:
             same_job = worker.busy and worker.job_number == detached_in
             if same_job and not worker.counted and not worker.stays_detached:
@@ -412,7 +394,7 @@ class WorkerPool:
                 self._detached -= 1
 
     def _detach_worker(self, worker: Worker) -> bool:
-        """Holding the lock. False when the worker does not count, or has to."""
+        """Holding the lock. False if it is detached already, or no more may be."""
         if not worker.counted or self._detached >= self._max_detached:
             return False
         worker.counted = False

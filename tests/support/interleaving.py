@@ -302,6 +302,14 @@ class Blocking(Generic[T]):
         return self.result()
 
 
+async def next_turn() -> None:
+    """Until everything that was scheduled before has run."""
+    turned = anyio.Event()
+    soon_in_this_loop()(turned.set)
+    with anyio.fail_after(WAIT_SECONDS):
+        await turned.wait()
+
+
 def soon_in_this_loop() -> Callable[[Callable[[], object]], object]:
     """The running loop's own way to schedule a callback from any thread."""
     token: Any = current_token().native_token
@@ -310,6 +318,12 @@ def soon_in_this_loop() -> Callable[[Callable[[], object]], object]:
         return run_sync_soon
     call_soon_threadsafe: Callable[[Callable[[], object]], object] = token.call_soon_threadsafe
     return call_soon_threadsafe
+
+
+def lying(owner: Any) -> LyingLock:
+    """The lock of a channel or of a calling thread, replaced by one that can be scripted."""
+    owner._lock = lock = LyingLock()
+    return lock
 
 
 def ended(call: Callable[[], T]) -> T:

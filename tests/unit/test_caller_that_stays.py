@@ -10,8 +10,8 @@ from tests.support.interleaving import (
     WAIT_SECONDS,
     Blocking,
     HandTurnedLoop,
-    LyingLock,
     ended,
+    lying,
     must_happen,
 )
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
@@ -26,11 +26,6 @@ def caller() -> CallingThread:
     caller.put_in_loop(b"all", last=True)
     assert ended(lambda: caller.take_from_thread(None, None)) == ([b"all"], True)
     return caller
-
-
-def lying(caller: CallingThread) -> LyingLock:
-    caller._lock = lock = LyingLock()  # type: ignore[assignment]
-    return lock
 
 
 def running_jobs(caller: CallingThread) -> Blocking[None]:

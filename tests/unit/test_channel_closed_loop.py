@@ -11,11 +11,6 @@ BUDGET = 10
 
 
 @pytest.fixture
-def loop() -> HandTurnedLoop:
-    return HandTurnedLoop()
-
-
-@pytest.fixture
 def out(loop: HandTurnedLoop) -> ThreadToLoop:
     return ThreadToLoop(loop, BUDGET)  # type: ignore[arg-type]
 

@@ -53,7 +53,7 @@ def mailbox(wakes: ScheduledWakes) -> CallbackQueue:
 
 def lying(mailbox: CallbackQueue) -> LyingLock:
     """The lock that means "a wake-up is on its way", replaced by one that can be scripted."""
-    mailbox._on_its_way = lock = LyingLock()  # type: ignore[assignment]
+    mailbox._pending = lock = LyingLock()  # type: ignore[assignment]
     return lock
 
 
@@ -151,7 +151,7 @@ def test_an_interrupt_in_the_middle_of_a_drain_leaves_no_later_post_behind(
 # --- the two sides at once, by force
 
 
-def test_a_post_right_after_the_drain_said_no_wake_up_is_on_its_way(
+def test_a_post_right_after_the_drain_said_no_wake_up_is_pending(
     mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     """Both the running drain and the new wake-up find the post; one of them runs it."""
@@ -287,7 +287,7 @@ def test_a_post_to_a_trio_loop_that_is_over_says_so() -> None:
 
 
 @on_asyncio_loops
-def test_a_post_to_a_loop_that_closed_with_a_wake_up_on_its_way_says_so(
+def test_a_post_to_a_loop_that_closed_with_a_wake_up_pending_says_so(
     new_event_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     """The wake-up before it was taken by the loop and never run: no later post may trust in it."""

@@ -373,7 +373,7 @@ def test_the_woken_thread_wakes_the_next_one(pools: Pools, slow_gates: SlowGates
     assert slow_gates.openings.empty()
 
 
-def test_no_second_thread_is_started_while_one_is_on_its_way(pools: Pools) -> None:
+def test_no_second_thread_is_started_while_one_is_pending(pools: Pools) -> None:
     pool, lock = pools(limit=5)
     may_begin = threading.Event()
     lock.before("_next_job", lambda: must_happen(may_begin))

@@ -125,7 +125,7 @@ def test_a_drain_between_two_jobs_ends_the_thread(pools: Pools, place: str) -> N
     assert lock.told
 
 
-def test_a_drain_while_a_thread_is_on_its_way_waits_for_it(pools: Pools) -> None:
+def test_a_drain_while_a_thread_is_pending_waits_for_it(pools: Pools) -> None:
     pool, lock = pools()
     drained = threading.Event()
     job = QuickJob()

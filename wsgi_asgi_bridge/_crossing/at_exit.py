@@ -1,4 +1,4 @@
-"""What is closed when the interpreter ends, if nobody has closed it before."""
+"""Closes, when the interpreter exits, what is still open."""
 
 import atexit
 import os
@@ -17,11 +17,9 @@ class Closable(Protocol):
 class _ClosedAtExit:
     """What of this process is still open.
 
-    Held, and closed when the main thread ends: loops. In a forked child also those of its parent:
-    kept, so that they are never collected, and never closed, since the child shares what the
-    parent's loops wake up by.
-
-    Not held, and closed at the very end: what needs no closing once it is collected.
+    `add` holds loops, which are closed when the main thread ends. A forked child also holds those
+    of its parent, so that they are not collected, and does not close them, since it shares their
+    file descriptors. `add_unheld` does not hold; what is alive is closed at the very end.
     """
 
     def __init__(self) -> None:
@@ -30,7 +28,7 @@ class _ClosedAtExit:
         self._registered = False
         self._registered_early = False
         self._process = os.getpid()
-        # Held for a few statements; re-entered by a signal's handler that closes something.
+        # Held for a few statements; a signal's handler that closes something re-enters it.
         self._lock = threading.RLock()
 
     def notice_fork(self) -> None:
@@ -45,9 +43,9 @@ class _ClosedAtExit:
             self._open.add(closable)
             registered, self._registered_early = self._registered_early, True
         if not registered:
-            # Before thread pools are shut, where Python lets us: a lifespan may use one for its
-            # shutdown. That is when the main thread ends, even if a server serves on in others; a
-            # request that comes later starts a new loop.
+            # If Python lets us, before thread pools are shut, since a lifespan's shutdown may use
+            # one: when the main thread ends, even if a server still serves in others. A later
+            # request starts a new loop.
             register = getattr(threading, "_register_atexit", None)
             if register is not None:
                 with suppress(RuntimeError):  # the main thread has ended already
@@ -55,10 +53,9 @@ class _ClosedAtExit:
         self._register()
 
     def add_unheld(self, closable: Closable) -> None:
-        """Close it at the exit if it is alive then.
+        """Close it at the exit, if it is alive then.
 
-        Not when the main thread ends: a server in another thread may serve on with it, and Python
-        waits for such threads first.
+        That is after all other threads have ended, since a server in one of them may still use it.
         """
         with self._lock:
             self._unheld.add(closable)

@@ -1,20 +1,20 @@
 """Callbacks from any thread into one event loop; posts that wait together share one wake-up.
 
-The race. A poster appends, then asks whether a wake-up is on its way. The drain first says that
-none is, then empties the deque. `deque.append` and `deque.popleft` are documented as thread-safe,
+The race. A poster appends, then checks whether a wake-up is pending. The drain first clears
+"pending", then empties the deque. `deque.append` and `deque.popleft` are documented as thread-safe,
 so one of the two touches the deque first:
 
-- the poster's append comes before the drain's end mark: the drain sees the post;
-- the end mark comes first: then the drain's "no wake-up is on its way" came earlier still, the
-  poster sees that, since it touched the deque after the drain did, and wakes the loop itself.
+- the poster's append comes before the drain's end mark: the drain runs the post;
+- the end mark comes first: then "pending" was cleared earlier still. The poster, which touches the
+  deque after the drain, sees that and wakes the loop itself.
 
-So no post is ever left without a wake-up behind it. Two posters may both wake the loop; the second
-drain finds nothing. The end mark also bounds a drain; the length of the deque would do that too,
-but reading it orders nothing without a GIL. "On its way" is a lock that is only ever tried, never
-waited for, so that between two drains one poster wins and wakes.
+So each post has a wake-up after it. Two posters may both wake the loop; the second drain finds
+nothing. The end mark also bounds a drain: the length of the deque would, too, but reading it orders
+nothing without a GIL. "Pending" is a lock that is tried and never waited for, so that between two
+drains one poster wins and wakes.
 
-A wake-up that nobody here asked for, after a signal or by a forked child that shares what this
-loop wakes up by, is one drain too many and otherwise nothing.
+A spurious wake-up, after a signal or from a forked child that shares the wakeup's file descriptor,
+is one drain of nothing.
 """
 
 from collections import deque
@@ -26,15 +26,15 @@ __all__ = ["CallbackQueue"]
 
 
 class CallbackQueue:
-    """One loop's inbox.
+    """The callbacks that wait for one loop.
 
     `wake` schedules a callable in the loop from any thread, and raises RuntimeError once the loop
-    is closed. `is_closed`, where the loop can tell, tells it also to those who find a wake-up on
-    its way that will never arrive. `wake_without_lock` does what `wake` does, for a signal's
-    handler that may have interrupted that one.
+    is closed. `is_closed`, if the loop can be closed with tasks in it, lets a poster see that a
+    pending wake-up will never arrive. `wake_without_lock` is `wake` for a signal's handler that may
+    have interrupted that one.
     """
 
-    __slots__ = ("_is_closed", "_on_its_way", "_posts", "_wake", "_wake_without_lock")
+    __slots__ = ("_is_closed", "_pending", "_posts", "_wake", "_wake_without_lock")
 
     def __init__(
         self,
@@ -47,29 +47,27 @@ class CallbackQueue:
         self._wake_without_lock = wake_without_lock or wake
         self._is_closed = is_closed
         self._posts: deque[Callable[[], None]] = deque()
-        self._on_its_way = Lock()
+        self._pending = Lock()
 
     def post(self, callback: Callable[[], None]) -> bool:
         """Run `callback` in the loop soon.
 
-        Any thread. False when the loop is closed: it will never run.
-
-        `callback` must not raise: what it has to report, it must carry itself.
+        Any thread. False if the loop is closed: it will never run. `callback` must not raise.
         """
         self._posts.append(callback)
         try:
-            if self._on_its_way.acquire(False):
+            if self._pending.acquire(False):
                 self._wake(self._drain)
                 return True
         except RuntimeError:
             # asyncio says "Event loop is closed"; trio's RunFinishedError is one too.
             self._posts.clear()
             with suppress(RuntimeError):  # a signal's handler has come between and ended the loop
-                self._on_its_way.release()
+                self._pending.release()
             return False
         except BaseException:
-            # Out of a signal's handler: nobody can tell any more whether a wake-up is on its way,
-            # and all posts would wait for it. One too many does no harm.
+            # Out of a signal's handler, which may have come before the wake-up: without one, all
+            # posts would wait. One too many does no harm.
             self._wake(self._drain)
             raise
         if self._is_closed is not None and self._is_closed():
@@ -78,10 +76,9 @@ class CallbackQueue:
         return True
 
     def post_at_any_moment(self, callback: Callable[[], None]) -> bool:
-        """As `post`, for whoever then waits for the callback.
+        """As `post`, for a signal's handler that then waits for the callback.
 
-        A signal's handler does so in the middle of a `post` that it has interrupted, whose wake-up
-        is not on its way yet. So this one always wakes the loop.
+        It may have interrupted a `post` before its wake-up, so this one always wakes the loop.
         """
         self._posts.append(callback)
         try:
@@ -93,12 +90,12 @@ class CallbackQueue:
 
     def _drain(self) -> None:
         try:  # noqa: SIM105  # suppress() costs more than the rest of this
-            self._on_its_way.release()
-        except RuntimeError:  # none was
+            self._pending.release()
+        except RuntimeError:  # none was pending
             pass
         posts = self._posts
-        # Up to the mark: what these post in turn has its own wake-up, so the loop gets to its
-        # sockets in between.
+        # Up to the mark: what these post in turn has a wake-up of its own, so that the loop serves
+        # its sockets in between.
         end = _End()
         posts.append(end)
         try:
@@ -110,6 +107,6 @@ class CallbackQueue:
 
 
 class _End:
-    """Marks where one drain ends; to any other it is a callback that does nothing."""
+    """Marks where one drain ends; in another drain, a callback that does nothing."""
 
     def __call__(self) -> None: ...

@@ -1,13 +1,12 @@
 """Where asgiref's thread-sensitive code runs: in the thread that waits for the exchange (A-LOOP-4).
 
 `ThreadSensitiveContext(executor=...)` is asgiref's executor for that. Entering one for each request
-costs about 4 us, so one is entered for all, with an executor that asks a contextvar which request
-it is called for. What entering sets is read off a context made for the purpose. A request whose
-caller is itself inside asgiref's machinery carries more than the shared executor can set right; it
-enters an executor of its own.
+costs about 4 us, so one is entered for all, with an executor that finds the request in a
+contextvar. The variables that entering sets are found by entering it in an empty context. If the
+caller is itself inside asgiref's code, its context has more of asgiref's variables set, and the
+request enters a context of its own.
 
-No executor is ever left: it belongs to the contexts of the request's tasks, and ends with the last
-of them.
+No context is exited: it belongs to the request's tasks and ends with the last of them.
 """
 
 import contextvars
@@ -30,8 +29,8 @@ logger = logging.getLogger("wsgi_asgi_bridge")
 class CallingThreadExecutor:
     """One loop's executor.
 
-    Made by a thread, before the loop's first request; `close` ends the thread for those whose
-    caller has left.
+    Made by a thread, before the loop's first request. `close` ends the thread that runs jobs whose
+    calling thread has finished.
     """
 
     def __init__(self, name: str) -> None:
@@ -49,8 +48,9 @@ class CallingThreadExecutor:
         self._closed = False
 
     def entered_in_loop(self, caller: CallingThread) -> bool:
-        """Let the thread-sensitive code of this task, and of those it starts, run in `caller`'s
-        thread. False: `enter_own_in_loop` has to follow.
+        """Run the thread-sensitive code of this task, and of those it starts, in `caller`'s thread.
+
+        False: `enter_own_in_loop` has to follow.
         """
         current_calling_thread.set(caller)
         for var in self._other_vars:
@@ -60,16 +60,14 @@ class CallingThreadExecutor:
         return True
 
     async def enter_own_in_loop(self) -> None:
-        """The same for a task that asgiref knows already, which the shared context would not
-        do for.
-        """
+        """The same for a task whose context has variables of asgiref's set already."""
         own = ThreadSensitiveContext(executor=self._executor)
         await own.__aenter__()  # type: ignore[no-untyped-call]
-        # Good for leaving only; it refers to the context, and that to the executor.
+        # Used only to exit; it refers to the context, and that to the executor.
         own.token = None
 
     def run_in_fallback(self, job: Callable[[], None]) -> None:
-        """Run a job whose caller has left, one at a time in one thread. Any thread."""
+        """Run a job whose calling thread has finished, one at a time in one thread. Any thread."""
         with self._lock:
             if self._fallback is None and not self._closed:
                 self._fallback = ThreadPoolExecutor(1, thread_name_prefix=self._name)
@@ -107,20 +105,20 @@ class _CurrentThreadExecutor(Executor):
 
 
 def _run_into(future: "Future[Any]", fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    """What `fn` gives or raises is the future's.
+    """Run `fn`; what it returns or raises goes to the future.
 
-    Raises KeyboardInterrupt in the main thread, once the future has it: there it is Ctrl-C as a
-    rule, which the server waits for, and nobody could tell one that the app has made.
+    A KeyboardInterrupt in the main thread is raised as well: it is Ctrl-C as a rule, for which the
+    server waits.
     """
     if not future.set_running_or_notify_cancel():
         return
-    # asgiref notes in this thread which loop it works for, and leaves it so. The thread is not
-    # ours: it may be a worker of another loop, or serve other apps next.
+    # asgiref records in this thread which loop it works for, and leaves it there. The thread may be
+    # a worker of another loop, or serve other apps next.
     noted = SyncToAsync.threadlocal.__dict__
     before = noted.copy()
     try:
         result = fn(*args, **kwargs)
-    except StopIteration as exc:  # which no future may carry: what awaits it would never go on
+    except StopIteration as exc:  # no future takes it: what awaits it would wait for ever
         error = RuntimeError("thread-sensitive code raised StopIteration")
         error.__cause__ = exc
         future.set_exception(error)

@@ -1,10 +1,9 @@
-"""What an app has set in its context, set again in its caller's.
+"""What an app sets in its context, mirrored in its caller's.
 
-The two sides of a crossing never share a context: one could not be entered twice, and the app may
-run ahead of its caller. The app's side works in a copy, and says at certain moments what is
-different in it; the caller's side repeats that where it stands. A snapshot of a context is one
-pointer to an immutable table, and two that nothing was set between are equal at the first look, so
-this costs next to nothing where nothing was set.
+The two sides of a crossing never share a context: a context cannot be entered twice, and the app
+may run ahead of its caller. The app runs in a copy. At certain moments its side lists what differs
+there, and the caller's side applies that to its own context. If nothing was set, this costs little:
+a snapshot is one pointer to an immutable table, and two equal pointers compare at once.
 """
 
 import sys
@@ -19,7 +18,7 @@ from asgiref.sync import AsyncToSync, SyncToAsync
 __all__ = ["Changes", "ContextMirror", "changes", "notes_on", "own_context", "unchanged"]
 
 Changes = Mapping["ContextVar[Any]", Any]
-"""What is set otherwise than before."""
+"""The variables that were set, with their new values."""
 
 _OF_ONE_THREAD = frozenset(
     {
@@ -28,26 +27,24 @@ _OF_ONE_THREAD = frozenset(
         AsyncToSync.async_single_thread_context,
     }
 )
-"""asgiref's notes on which thread it works in; in another thread they would be wrong."""
+"""asgiref records by them which thread it works in; in another thread they would be wrong."""
 
 _ASGIREF_LOCAL = "asgiref.local"
-"""The name of the variables behind asgiref's `Local`, which is the thread's own by its contract: it
-does not show what another thread put there, it would only hide what this one has.
-"""
+"""The name of the variables behind asgiref's `Local`, which is one thread's by its contract."""
 
 _NOTHING: Any = object()
 
 
 def unchanged(before: Context, after: Context) -> bool:
-    """Whether nothing was set in between; values that are equal are taken for the same."""
+    """Whether nothing was set in between; equal values count as the same."""
     try:
         return before == after
-    except Exception:  # out of a value's own __eq__, which runs for new values only
+    except Exception:  # from a value's own __eq__, which runs for new values only
         return False
 
 
 def changes(before: Context, after: Context) -> Changes:
-    """What `after` has otherwise than `before`; both are snapshots that nobody works in."""
+    """The variables that `after` has set otherwise than `before`; both are snapshots."""
     return {
         var: value
         for var, value in after.items()
@@ -58,37 +55,37 @@ def changes(before: Context, after: Context) -> Changes:
     }
 
 
-def notes_on(error: BaseException, told: Changes) -> Changes:
-    """Those of `told` that hold `error` itself, or a weak reference to it: a monitor's note that it
-    has reported this one.
+def notes_on(error: BaseException, made: Changes) -> Changes:
+    """Those of `made` whose value is `error` or a weak reference to it.
+
+    A monitor records by such a variable that it has reported the error.
     """
     return {
         var: value
-        for var, value in told.items()
+        for var, value in made.items()
         if value is error or (isinstance(value, ref) and value() is error)
     }
 
 
 class _Mirrored(NamedTuple):
-    """One variable of a context, as mirror have left it there."""
+    """One variable of a context that mirrors have set there."""
 
     value: Any
     before: Any
-    """Its value without them; Token.MISSING where it had none."""
+    """Its value without them; Token.MISSING if it had none."""
     token: "Token[Any] | None"
-    """What makes it unset again."""
+    """Resets it to unset."""
 
 
 class ContextMirror:
-    """Repeats in one context what was set in another, and takes back what was taken back there.
+    """Applies to one context what was set in another, and takes back what was taken back there.
 
-    What the caller sets itself meanwhile stands. The echo of a request lasts until the next request
-    that is made in the same context, or in a copy of it: requests see nothing of each other,
-    whoever makes them, also where one is made within another.
+    What the caller sets itself meanwhile stays. What a mirror has set stays until the next request
+    that is made in the same context or in a copy of it, so that no request sees another's.
 
-    `context_lasts`: as that of a server's thread does. Then the echo is gone for the caller too
-    with the next request. The context of a task goes with its request as a rule: it holds no token,
-    which would refer to the context in turn, and leave both to the garbage collector.
+    `context_lasts`: the context outlives the request, as that of a server's thread does, and the
+    next request unsets what the mirror has set. A task's context does not, and holds no token: a
+    token refers to its context, and only the garbage collector would free the two.
     """
 
     __slots__ = ("_context_lasts", "_latest", "_made")
@@ -97,17 +94,17 @@ class ContextMirror:
         self._context_lasts = context_lasts
         self._latest: Changes = {}
         self._made: dict[ContextVar[Any], tuple[Token[Any], _Mirrored | None]] = {}
-        """How to take back what this echo has set, and what another one had left there."""
+        """How to take back what this mirror has set, and what another had set before."""
 
     def apply(self, latest: Changes) -> None:
-        """In the caller's context, each time with all that is different by now."""
+        """Apply `latest`, all changes so far. In the caller's context."""
         earlier, self._latest = self._latest, latest
         here = dict(_mirrored.get(None) or {})
         for var, value in earlier.items():
             if var not in latest:
                 self._take_back(var, value, here)
         for var, value in latest.items():
-            # What is not noted any more was taken back for another request, or is noted elsewhere.
+            # A variable that is not in `here` was taken back for another request.
             if earlier.get(var, _NOTHING) is not value or var not in here:
                 self._set(var, value, here)
         _mirrored.set(here)
@@ -125,7 +122,8 @@ class ContextMirror:
 
     def _take_back(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Mirrored]) -> None:
         token, known = self._made.pop(var, (None, None))
-        if token is None or var.get(_NOTHING) is not value:  # Ctrl-C came before it was set
+        # No token: Ctrl-C came before it was set.
+        if token is None or var.get(_NOTHING) is not value:
             return
         if _set_back(var, token.old_value, token):
             if known is None:
@@ -135,12 +133,12 @@ class ContextMirror:
 
 
 def _set_back(var: "ContextVar[Any]", before: Any, token: "Token[Any] | None") -> bool:
-    """Give `var` its old value. False where it had none, and the token is none of this context."""
+    """Give `var` its old value. False if it had none and the token is of another context."""
     if before is not Token.MISSING:
         var.set(before)
         return True
     if token is not None:
-        # It was used already where this context is a copy of the one that it was used in.
+        # The token was used already if this context is a copy of the one that used it.
         with suppress(ValueError, RuntimeError):
             var.reset(token)
             return True
@@ -148,41 +146,40 @@ def _set_back(var: "ContextVar[Any]", before: Any, token: "Token[Any] | None") -
 
 
 def own_context() -> Context:
-    """A copy of the current context for the app's side, without what is left in it of an earlier
-    request's echo, and without the name of the library that runs this side's loop.
+    """A copy of the current context for the app's side.
 
-    `anyio.run` writes that name down. On the other side anyio would take a loop of asyncio for
-    trio's by it, and refuse to run one in a thread that runs none.
+    Without what mirrors of earlier requests have set, and without sniffio's variable, by which
+    anyio would take the other side's loop for one of this side's library.
     """
-    echoed = _mirrored.get(None)
-    left = _taken_back(echoed) if echoed else None
-    context = copy_context() if not left else _copy_without(left)
-    # Where sniffio is not imported, or not yet, nobody has written the name.
+    mirrored = _mirrored.get(None)
+    stuck = _take_all_back(mirrored) if mirrored else None
+    context = copy_context() if not stuck else _copy_without(stuck)
+    # The variable is not set before sniffio is imported.
     library = getattr(sys.modules.get("sniffio"), "current_async_library_cvar", None)
     if library is not None and context.get(library) is not None:
         context.run(library.set, None)
     return context
 
 
-def _taken_back(
-    echoed: "Mapping[ContextVar[Any], _Mirrored]",
+def _take_all_back(
+    mirrored: "Mapping[ContextVar[Any], _Mirrored]",
 ) -> "Mapping[ContextVar[Any], _Mirrored]":
-    """Leave the current context as it would be without its mirror; those that have to stay."""
-    left = {
-        var: echo
-        for var, echo in echoed.items()
-        if var.get(_NOTHING) is echo.value and not _set_back(var, echo.before, echo.token)
+    """Undo in the current context what mirrors have set; return those that cannot be unset."""
+    stuck = {
+        var: each
+        for var, each in mirrored.items()
+        if var.get(_NOTHING) is each.value and not _set_back(var, each.before, each.token)
     }
-    _mirrored.set(left or None)
-    return left
+    _mirrored.set(stuck or None)
+    return stuck
 
 
-def _copy_without(left: "Mapping[ContextVar[Any], _Mirrored]") -> Context:
-    """A copy of the current context in which `left` are not set."""
+def _copy_without(stuck: "Mapping[ContextVar[Any], _Mirrored]") -> Context:
+    """A copy of the current context in which `stuck` are not set."""
     values = [
         (var, value)
         for var, value in copy_context().items()
-        if var not in left and var is not _mirrored
+        if var not in stuck and var is not _mirrored
     ]
     made = Context()
     for var, value in values:
@@ -191,5 +188,5 @@ def _copy_without(left: "Mapping[ContextVar[Any], _Mirrored]") -> Context:
 
 
 _mirrored: "ContextVar[Mapping[ContextVar[Any], _Mirrored] | None]" = ContextVar(
-    "wsgi_asgi_bridge_echoed", default=None
+    "wsgi_asgi_bridge_mirrored", default=None
 )

@@ -1,10 +1,10 @@
 """One event loop in a thread of its own: asyncio (uvloop where it is installed), or trio.
 
-The thread is a daemon, so that an interpreter that wants to end is not held up by it; whoever made
-the loop ends it.
+The thread is a daemon, so that it does not delay the interpreter's exit; whoever made the loop ends
+it.
 
-SystemExit or KeyboardInterrupt raised by a task makes asyncio's `run_forever` raise. Here it is
-reported and the loop is entered again, with every other task as it was (A-LOOP-5).
+A task that raises SystemExit or KeyboardInterrupt makes asyncio's `run_forever` raise. That is
+logged and the loop runs again, with every other task as it was (A-LOOP-5).
 """
 
 import asyncio
@@ -26,7 +26,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def default_loop_factory() -> LoopFactory | None:
-    """uvloop's, where it is installed and threads are threads."""
+    """uvloop's, if it is installed and threads are not greenlets."""
     if patched_by() is not None:
         return cooperative_loop
     try:
@@ -50,14 +50,14 @@ class PrivateLoop:
         self.handle: LoopHandle
         self.ended = False
         self.thread_id: int | None = None
-        """`threading.get_ident()` of the loop's thread, set and unset by that thread itself: after
-        its end the system gives the number to another.
+        """`threading.get_ident()` of the loop's thread while it runs; after its end the system
+        gives the number to another.
         """
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @classmethod
     def started(cls, *, backend: str, loop_factory: LoopFactory | None, name: str) -> "PrivateLoop":
-        """A loop that runs when this returns. Raises what kept it from running."""
+        """Start a loop and wait until it runs. Raises what kept it from running."""
         private = cls(backend=backend, loop_factory=loop_factory, name=name)
         private.thread.start()
         private._running.wait()
@@ -69,7 +69,7 @@ class PrivateLoop:
     def stop(self, timeout: float) -> bool:
         """Cancel what still runs and end the thread.
 
-        Not from the loop itself. False when it has not ended after `timeout` seconds.
+        Not from the loop itself. False if it has not ended after `timeout` seconds.
         """
         self.handle.post_at_any_moment(self._stop)
         self.thread.join(timeout)
@@ -98,8 +98,8 @@ class PrivateLoop:
         try:
             self._run_asyncio()
         except RuntimeError as exc:
-            # asyncio ends its default executor in a new thread, and Python 3.12 starts none while
-            # it exits. The loop is closed all the same, and Python waits for the executor itself.
+            # asyncio ends its default executor in a new thread, and Python 3.12 starts none at its
+            # exit. The loop is closed all the same, and Python joins the executor's threads.
             if not (self._stopping and "new thread" in str(exc)):
                 raise
             logger.debug("the loop's default executor is left to the interpreter's exit")
@@ -145,7 +145,7 @@ class PrivateLoop:
 
 
 def _check_cooperates(loop: object) -> None:
-    """Raises RuntimeError where threads are greenlets and `loop` would stop all of them."""
+    """Raise RuntimeError if threads are greenlets and `loop` would block all of them."""
     library = patched_by()
     if library is not None and not isinstance(loop, asyncio.SelectorEventLoop):
         raise RuntimeError(

@@ -1,18 +1,15 @@
-"""How a thread wakes an asyncio loop that is ours: by an eventfd, Linux's counter behind a file
-descriptor.
+"""Wakes a private asyncio loop by an eventfd, a Linux counter behind a file descriptor.
 
-`call_soon_threadsafe` works everywhere and is what other loops are woken by. It writes to a socket
-that the loop reads until it is empty, and its callback waits for the loop's next turn; an eventfd
-takes one system call each way, and what it wakes for runs in the same turn. That is a third of what
-a small request costs.
+Other loops are woken by `call_soon_threadsafe`: it writes to a socket that the loop reads until it
+is empty, and the callback runs in the loop's next turn. An eventfd takes one system call each way,
+and the callback runs in the same turn. That saves a third of a small request.
 
-The race. The descriptor must not be written to once it is closed, since its number may then be
-another file's. So both happen under one lock, held for that system call alone; the loop's thread
-takes it once, when all is over.
+The race. The descriptor must not be written to once it is closed, since another file may then have
+its number. So both happen under one lock, held for that system call alone; the loop's thread takes
+it once, when it closes.
 
-A forked child gets a copy of the descriptor, the parent's counter behind it, and perhaps the lock
-as held. It is neither to wait for that nor to wake the parent's loop, so in a child the wakeup is
-closed.
+A forked child shares the counter with its parent, and may find the lock held. It must not wake the
+parent's loop, so in a child the wakeup is closed, with a new lock.
 """
 
 import asyncio
@@ -28,21 +25,19 @@ __all__ = ["EventfdWakeup"]
 
 
 class EventfdWakeup:
-    """One loop's wakeup. Made and closed in the loop's thread, rung in any; rung with one callable
-    only.
-    """
+    """One loop's wakeup. Made and closed in the loop's thread; `wake` in any."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raises NotImplementedError, AttributeError or OSError where there is no such thing."""
+        """Raises NotImplementedError, AttributeError or OSError if it is not supported."""
         if sys.platform != "linux":
-            raise NotImplementedError("eventfd is Linux's")
+            raise NotImplementedError("eventfd exists on Linux only")
         self._loop = loop
         self._lock = Lock()
         self._callback: Callable[[], None]
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
         try:
-            # In an empty context: what it wakes for belongs to no request.
+            # In an empty context: the callback belongs to no request.
             contextvars.Context().run(loop.add_reader, self._descriptor, self._on_readable)
         except BaseException:
             os.close(self._descriptor)
@@ -51,16 +46,14 @@ class EventfdWakeup:
 
     @classmethod
     def create_if_supported(cls, loop: asyncio.AbstractEventLoop) -> "EventfdWakeup | None":
-        """None on other systems, in Pythons without `os.eventfd`, and for a loop that watches no
-        files.
-        """
+        """None on other systems, without `os.eventfd`, and for a loop without `add_reader`."""
         try:
             return cls(loop)
         except (NotImplementedError, AttributeError, OSError):
             return None
 
     def wake(self, callback: Callable[[], None]) -> None:
-        """Run `callback` in the loop soon. Raises RuntimeError when the loop is closed."""
+        """Run `callback`, the same each time, in the loop soon. RuntimeError if it is closed."""
         with self._lock:
             if self._closed or self._loop.is_closed():
                 raise RuntimeError("the event loop is closed")
@@ -68,12 +61,12 @@ class EventfdWakeup:
             os.eventfd_write(self._descriptor, 1)
 
     def close(self) -> None:
-        """Once the loop is closed."""
+        """Close the descriptor, once the loop is closed."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 os.close(self._descriptor)
-                # It refers to whoever rings, and that to this wakeup.
+                # Break the cycle with the queue whose method the callback is.
                 self._callback = _nothing
 
     def reset_after_fork(self) -> None:
@@ -83,10 +76,9 @@ class EventfdWakeup:
 
     def _on_readable(self) -> None:
         if self._closed:
-            return  # the fork came from this very loop: the child turns it, the counter is not its
-        # Read before the callback runs: who rings from here on is heard in the loop's next turn.
-        # A counter that another has read is no reason to keep the callback waiting: a fork without
-        # hooks leaves two that read it.
+            return  # forked inside this loop: the child still runs it, the counter is the parent's
+        # Read before the callback: a wake-up from here on comes in the loop's next turn. After a
+        # fork without hooks two processes read the counter, and the callback runs in both.
         try:  # noqa: SIM105  # suppress() costs as much as the reading
             os.eventfd_read(self._descriptor)
         except BlockingIOError:

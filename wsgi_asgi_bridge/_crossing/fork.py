@@ -1,7 +1,7 @@
-"""What a forked child must forget: the threads and loops of its parent, and the locks they held.
+"""Resets objects in a forked child, which has none of its parent's threads and loops.
 
-`os.register_at_fork` cannot be undone, so it is called once in a process, by the first object that
-asks; the objects themselves are held weakly.
+`os.register_at_fork` cannot be undone, so it is called once in a process, for the first object; the
+objects are held weakly.
 """
 
 import os
@@ -14,10 +14,7 @@ __all__ = ["Resettable", "reset_in_child"]
 
 class Resettable(Protocol):
     def reset_after_fork(self) -> None:
-        """Drop, unclosed, whatever belongs to the parent.
-
-        Runs in the child while it has a single thread.
-        """
+        """Drop, unclosed, what belongs to the parent. Runs while the child has one thread."""
 
 
 _lock = Lock()

@@ -1,13 +1,13 @@
-"""gevent and eventlet: where one of them has patched Python, threads are greenlets of one thread.
+"""gevent and eventlet: if one of them has patched Python, threads are greenlets of one thread.
 
-A loop that sleeps in the kernel by itself, as uvloop's and trio's do, stops that thread and so
-every greenlet. The private loop is a greenlet like the others then: asyncio's own loop, whose
-`select()` is the library's and lets the others run. A loop in a real thread would be no way out:
-its executors, and the workers of a bridge behind it, would be greenlets that nobody runs.
+A loop that waits in the kernel by itself, as uvloop's and trio's do, blocks that thread and so
+every greenlet. The private loop is then a greenlet too: asyncio's own loop, whose `select()` is the
+library's and lets the others run. A loop in a real thread would not do, since its executors, and
+the workers of a bridge behind it, would be greenlets that never run.
 
-asyncio notes in the thread which loop runs there, and Python which loop ends its generators. The
-notes of the loop's greenlet are put away whenever another greenlet runs. Else that one could start
-no loop of its own, and would take ours for its own.
+asyncio records per thread which loop runs there, and Python which loop ends its generators. These
+records of the loop's greenlet are swapped out while another greenlet runs. Otherwise that one could
+start no loop, and would take the private loop for its own.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ __all__ = ["cooperative_loop", "noted_in_this_greenlet_only", "patched_by", "unp
 
 
 def patched_by() -> str | None:
-    """The library that has made greenlets of `threading`'s threads, if one has."""
+    """The library by which `threading`'s threads are greenlets; None if they are threads."""
     gevent = sys.modules.get("gevent.monkey")
     if gevent is not None and gevent.is_object_patched("_thread", "start_new_thread"):
         return "gevent"
@@ -32,8 +32,8 @@ def patched_by() -> str | None:
 
 
 def cooperative_loop() -> asyncio.AbstractEventLoop:
-    """A loop of asyncio for a greenlet. Only where `patched_by()` names a library."""
-    # By name. selectors.DefaultSelector is another where the library has patched threads only.
+    """A loop of asyncio for a greenlet. Only if `patched_by()` names a library."""
+    # By name: selectors.DefaultSelector is not patched if the library has patched threads only.
     if patched_by() == "gevent":
         selector = import_module("gevent.selectors").GeventSelector()
     else:
@@ -42,21 +42,22 @@ def cooperative_loop() -> asyncio.AbstractEventLoop:
 
 
 def noted_in_this_greenlet_only() -> Callable[[], None]:
-    """From now on no other greenlet sees what asyncio notes about the running loop of this one.
+    """Hide from other greenlets which loop asyncio runs in this one.
 
-    Returns what ends that.
+    Returns a callable that ends that.
     """
     greenlet = import_module("greenlet")
     own: object = greenlet.getcurrent()
-    away: Any = None  # this greenlet's notes while another runs, the others' while this one does
+    # The records of this greenlet while another runs, of the others while this one does.
+    swapped_out: Any = None
 
     def swap() -> None:
-        nonlocal away
-        there = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
-        loop, hooks = away or (None, (None, None))
+        nonlocal swapped_out
+        current = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+        loop, hooks = swapped_out or (None, (None, None))
         asyncio._set_running_loop(loop)
         sys.set_asyncgen_hooks(*hooks)
-        away = there
+        swapped_out = current
 
     def on_switch(event: str, args: Any) -> None:
         if event in ("switch", "throw") and (args[0] is own) is not (args[1] is own):
@@ -67,7 +68,7 @@ def noted_in_this_greenlet_only() -> Callable[[], None]:
     def end() -> None:
         nonlocal own
         swap()
-        own = None  # whoever traces since then may go on calling on_switch
+        own = None  # a later trace function may go on calling on_switch
         if greenlet.gettrace() is on_switch:
             greenlet.settrace(before)
 
@@ -77,7 +78,7 @@ def noted_in_this_greenlet_only() -> Callable[[], None]:
 
 
 def unpatched_poll() -> Any:
-    """`select.poll` as Python has it: the libraries' own does not know POLLRDHUP, or is missing."""
+    """Python's `select.poll`: the libraries' own lacks POLLRDHUP, or is missing."""
     if (gevent := sys.modules.get("gevent.monkey")) is not None:
         return gevent.get_original("select", "poll")
     if (eventlet := sys.modules.get("eventlet.patcher")) is not None:

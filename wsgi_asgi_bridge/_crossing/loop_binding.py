@@ -1,12 +1,12 @@
-"""What asgiref and anyio look for in the thread they are called from.
+"""The thread-locals by which asgiref and anyio find the loop that a thread works for.
 
-`asgiref.sync.async_to_sync` asks a thread-local for the loop that this thread works for,
-`anyio.from_thread.run` asks another. Both set them in threads of their own pools only and offer no
-call for it to others; a job that went through those pools would cost several hand-offs. So the two
-are set here, and nowhere else, with a test each that the packages still read them.
+`asgiref.sync.async_to_sync` reads one, `anyio.from_thread.run` another. Both set them in threads of
+their own pools only and offer no call for it to others; a job that went through those pools would
+cost several hand-offs. So the two are set here, and nowhere else, with a test each that the
+packages still read them.
 
-Both are also the doors by which a thread's code gets into the loop. What has to be done in the
-thread before is done there (`before_entering`): in the loop nobody may wait for what it brings.
+Through both a thread's code enters the loop, where nothing may wait. `before_entering` runs in the
+thread before that, and does what would otherwise have to wait there.
 """
 
 import os
@@ -23,8 +23,9 @@ __all__ = ["LoopBinding"]
 
 
 class _BackendFromAnyThread:
-    """An anyio backend whose calls from a thread always name the loop: trio looks for it in its own
-    threads otherwise.
+    """An anyio backend whose calls from a thread always name the loop.
+
+    Without it, trio finds the loop in threads of its own only.
     """
 
     def __init__(self, token: EventLoopToken, before_entering: Callable[[], None]) -> None:
@@ -52,9 +53,7 @@ class _BackendFromAnyThread:
 
 
 class _LoopFromThread:
-    """An asyncio loop for `async_to_sync`, which enters it by `call_soon_threadsafe` in the calling
-    thread; the rest is the loop's own.
-    """
+    """An asyncio loop for `async_to_sync`, which enters it by `call_soon_threadsafe`."""
 
     def __init__(self, loop: Any, before_entering: Callable[[], None]) -> None:
         self._loop = loop
@@ -80,11 +79,11 @@ class LoopBinding:
         self._pid = os.getpid() if self._asyncio_loop is not None else None
 
     def bind_thread(self, before_entering: Callable[[], None] | None = None) -> None:
-        """From now on this thread works for the loop, as asgiref and anyio see it.
+        """Make asgiref and anyio take this thread for one that works for the loop.
 
-        `before_entering` is called, in this thread, each time that they take code of it into the
-        loop, until the thread is bound again. asgiref itself puts the loop back in its place once
-        that code has called `sync_to_async`; so the first call has to do all.
+        `before_entering` is called, in this thread, before they run code of it in the loop, until
+        the thread is bound again. asgiref restores the loop itself once that code has called
+        `sync_to_async`, so the first call has to do everything.
         """
         token, loop = self._token, self._asyncio_loop
         if before_entering is not None:

@@ -1,4 +1,4 @@
-"""What the crossing needs of an event loop, for asyncio (and uvloop) and for trio.
+"""One interface to an event loop, for asyncio (and uvloop) and for trio.
 
 An event is awaited once in the loop and set once, from the loop. A background task runs beside the
 task that spawned it. A cancel scope ends one block of a task without cancelling the task itself.
@@ -37,20 +37,19 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class BackgroundTask(Protocol):
-    """A task beside the one that spawned it; its owner cancels it, nobody awaits it.
+    """A task beside the one that spawned it; its owner cancels it and never awaits it.
 
-    asyncio's own tasks are such.
+    asyncio's own tasks fit.
     """
 
     def cancel(self) -> object: ...
 
 
 class CancelScope(ABC):
-    """`with handle.cancel_scope() as cut:` a block that `cut.cancel(reason)` ends early; then
-    `cut.reason` is set.
+    """`with handle.cancel_scope() as scope:` a block that `scope.cancel(reason)` ends early.
 
-    Only what the block awaits is cancelled. A cancellation by somebody else passes through
-    untouched. Firing it after the block is over does nothing.
+    Then `scope.reason` is set. Only what the block awaits is cancelled. A cancellation from outside
+    passes through. To cancel it after the block does nothing.
     """
 
     reason: BaseException | None = None
@@ -76,14 +75,12 @@ class LoopHandle(ABC):
 
     backend: ClassVar[str]
     loop: Any
-    """asyncio's loop object or trio's token: what identifies the loop."""
+    """asyncio's loop object or trio's token; identifies the loop."""
     thread_id: int
     """`threading.get_ident()` of the thread that ran the loop when the handle was made."""
     cancelled: type[BaseException]
     post: Callable[[Callable[[], None]], bool]
-    """Run a callback in this loop, from any thread; False when the loop is closed (see
-    CallbackQueue.post).
-    """
+    """`CallbackQueue.post`: run a callback in this loop, from any thread; False if it is closed."""
     post_at_any_moment: Callable[[Callable[[], None]], bool]
     """The same for a signal's handler that waits for the callback."""
     is_closed: Callable[[], bool]
@@ -101,8 +98,7 @@ class LoopHandle(ABC):
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> BackgroundTask:
         """Run `work` as a task in `context`, a copy of the current one if None.
 
-        `work` lets nothing escape but its own cancellation. The caller keeps the background task as
-        long as the work matters.
+        `work` raises nothing but its own cancellation. The caller keeps a reference to the task.
         """
 
     @abstractmethod
@@ -110,8 +106,8 @@ class LoopHandle(ABC):
 
     def refuse_wait_in_loop(self, call: str) -> None:
         """Raise WaitInLoop in the loop's own thread. Any thread, before `call` begins to wait."""
-        # By both: gevent shows the running loop to every greenlet, which has a number of its own;
-        # and the number of a thread that has ended is given to another.
+        # Both are compared: gevent shows the running loop to every greenlet, each with a number of
+        # its own, and the number of a thread that has ended is given to another.
         if threading.get_ident() != self.thread_id:
             return
         try:
@@ -141,8 +137,8 @@ class _AsyncioCancelScope(CancelScope):
         self.reason = None
 
     def cancel(self, reason: BaseException) -> None:
-        # Runs between two steps of the task, since both run in the loop's thread: the task is
-        # inside the block for certain or outside for certain, and cancel() reaches its next step.
+        # Runs in the loop's thread, so between two steps of the task: the task is either inside the
+        # block or outside, and cancel() takes effect at its next step.
         if self._inside and self.reason is None:
             self.reason = reason
             self._task.cancel()
@@ -157,8 +153,7 @@ class _AsyncioCancelScope(CancelScope):
         self._inside = False
         if self.reason is None:
             return False
-        # The same count that asyncio.timeout keeps: what is left over is somebody else's
-        # cancellation.
+        # As asyncio.timeout counts: what is left over are cancellations from outside.
         others = self._task.uncancel() > self._before
         return kind is asyncio.CancelledError and not others
 
@@ -169,8 +164,7 @@ class _AsyncioHandle(LoopHandle):
 
     def __init__(self, wakeup: EventfdWakeup | None = None) -> None:
         loop = asyncio.get_running_loop()
-        # An empty context: nothing of the poster's contextvars leaks into the loop, and nothing is
-        # copied.
+        # An empty context: no contextvar of the poster leaks into the loop, and none is copied.
         wake = partial(loop.call_soon_threadsafe, context=contextvars.Context())
         self.loop: asyncio.AbstractEventLoop = loop
         self.thread_id = threading.get_ident()
@@ -192,8 +186,8 @@ class _AsyncioHandle(LoopHandle):
             event.set_result(None)
 
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> BackgroundTask:
-        # Not by create_task: a task factory may run the first step at once, inside the step of the
-        # task that spawns.
+        # Without create_task, whose task factory may run the first step at once, inside the step of
+        # the task that spawns.
         return asyncio.Task(work(), loop=self.loop, context=context)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
@@ -267,8 +261,7 @@ class _TrioHandle(LoopHandle):
     def spawn(self, work: Work, context: contextvars.Context | None = None) -> BackgroundTask:
         import trio
 
-        # A system task: no nursery is open when a background task starts. The run ends by
-        # cancelling it.
+        # A system task, since no nursery is open; trio cancels it at the end of its run.
         scope = trio.CancelScope()
 
         async def scoped() -> None:
@@ -295,9 +288,7 @@ def _never() -> bool:
 
 
 def running_loop() -> Any:
-    """asyncio's running loop, else trio's token: the identity of the loop that this thread runs
-    now.
-    """
+    """asyncio's running loop, else trio's token: identifies the loop that this thread runs."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -308,9 +299,7 @@ def running_loop() -> Any:
 
 
 def running_loop_handle(wakeup: EventfdWakeup | None = None) -> LoopHandle:
-    """A new handle of the loop that this thread runs now; posts to asyncio's ring `wakeup`, if
-    given.
-    """
+    """A new handle of the loop that this thread runs; an asyncio loop is woken by `wakeup`."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,6 +1,4 @@
-"""Whether the peer of a connected socket is still there, asked without reading what it may have
-sent.
-"""
+"""Checks whether the peer of a socket has closed it, without reading what it has sent."""
 
 import select
 import socket
@@ -20,7 +18,7 @@ def peer_has_closed(connection: socket.socket) -> bool:
         descriptor = connection.fileno()
         if descriptor < 0:
             return True
-        # Only Linux tells it apart from data that waits unread.
+        # Only Linux shows it while data waits unread.
         if sys.platform == "linux" and hasattr(select, "POLLRDHUP"):
             poll = unpatched_poll()()
             poll.register(descriptor, select.POLLRDHUP)
@@ -28,12 +26,12 @@ def peer_has_closed(connection: socket.socket) -> bool:
         readable, _, _ = select.select([descriptor], [], [], 0)
         if not readable:
             return False
-        # Past the methods of a socket that speaks TLS: those refuse to peek. The data is there, so
-        # it does not block.
+        # By the plain socket's method, since TLS sockets refuse to peek. It is readable, so this
+        # does not block.
         return socket.socket.recv(connection, 1, socket.MSG_PEEK) == b""
     except OSError:
         return True
     except (TypeError, ValueError):
-        # Not a socket of Python's, or a descriptor above 1023, which select() does not know: the
-        # next write will tell.
+        # Not a Python socket, or a descriptor above 1023, which select() does not take: the next
+        # write fails if the peer has gone.
         return False

@@ -1,4 +1,4 @@
-"""Every exception of this package, split by who is to blame.
+"""Every exception of this package, split by who is to blame, and what both directions say.
 
     BridgeError
     ├── AppError (RuntimeError)             the app broke its spec, or ended in a way no server
@@ -15,6 +15,8 @@
 expected to raise. Beside these there are the app's own exceptions, TypeError, ValueError and
 ImportError for a constructor's arguments, and RuntimeError for a call in a thread where it may not
 be made. Any other exception out of this package is a bug in it.
+
+The functions below make the errors whose message is the same in both directions.
 """
 
 __all__ = [
@@ -62,11 +64,43 @@ class BadRequest(BridgeError, ValueError):
 
 
 def presentable(error: BaseException) -> BaseException:
-    """An app's very exception, unless raising it in a loop or a server would mean something else
-    there (W-CALL-3, A-OUT-4).
+    """The app's exception itself, or an AppError if a loop or server would misread that.
+
+    As KeyboardInterrupt and StopIteration are (W-CALL-3, A-OUT-4).
     """
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
     wrapper = AppError(f"the app raised {type(error).__name__}: {error}")
     wrapper.__cause__ = error
     return wrapper
+
+
+def client_disconnected(*errno: int) -> ClientDisconnected:
+    return ClientDisconnected(*errno, "the client disconnected before the exchange was over")
+
+
+def bridge_shut_down() -> BridgeClosed:
+    return BridgeClosed("the bridge was shut down while this request was in flight")
+
+
+# In these, `call` is what the app called: `start_response` or `http.response.start`.
+
+
+def header_name_error(call: str, name: object) -> AppError:
+    return AppError(f"{call}: header name {name!r} is not a token (RFC 9110 5.1)")
+
+
+def control_character_error(call: str, name: object, value: object) -> AppError:
+    return AppError(
+        f"{call}: header {name!r} has the value {value!r:.200}, which holds a control character"
+    )
+
+
+def content_length_error(call: str, value: object) -> AppError:
+    return AppError(
+        f"{call}: Content-Length is {value!r:.200}, expected decimal digits (RFC 9110 8.6)"
+    )
+
+
+def content_lengths_differ(call: str, first: int, second: int) -> AppError:
+    return AppError(f"{call}: Content-Length is {first} and {second} (RFC 9112 6.3)")

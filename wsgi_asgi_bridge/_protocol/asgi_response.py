@@ -1,11 +1,10 @@
-"""What an ASGI app has sent of its response so far, and which message is legal when (ASGI HTTP 2.5,
-section A-OUT).
+"""The response of an ASGI app, and which message is legal when (ASGI HTTP 2.5, A-OUT).
 
     EXPECTED --start--> STARTED --body, the last--> ENDED
-                                 or, where the start announced trailers:
+                                 or, if the start announced trailers:
                                  --> TRAILERS --trailers, the last--> ENDED
 
-A message that is not on the way above raises AppError out of `send()`, and changes nothing.
+A message that is not drawn above raises AppError out of `send()`, and changes nothing.
 """
 
 import re
@@ -14,15 +13,28 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
-from ..errors import AppError
-from .headers import BODYLESS_STATUSES, HOP_BY_HOP, LEAST_FINAL_STATUS, TranslationCache
+from ..errors import (
+    AppError,
+    content_length_error,
+    content_lengths_differ,
+    control_character_error,
+    header_name_error,
+)
+from .headers import (
+    BODYLESS_STATUSES,
+    HOP_BY_HOP,
+    LEAST_FINAL_STATUS,
+    MAX_LENGTH_DIGITS,
+    TOKEN,
+    TranslationCache,
+)
 
 __all__ = ["ASGIResponse", "ASGIResponseState"]
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""A tab is legal inside a value (RFC 9110 5.5); it is made a space, since PEP 3333 allows none."""
+"""A tab is legal inside a value (RFC 9110 5.5); it becomes a space, since PEP 3333 allows none."""
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_START = "http.response.start"
 
 
 class ASGIResponseState(Enum):
@@ -33,7 +45,7 @@ class ASGIResponseState(Enum):
 
 
 LEAST_PART_BYTES = 512
-"""What even an empty part counts for where parts are passed over."""
+"""What even an empty part adds to `passed_over`."""
 
 _EXPECTED, _STARTED, _TRAILERS, _ENDED = ASGIResponseState
 
@@ -71,8 +83,8 @@ class ASGIResponse:
         self._trailers = False
 
     def set_reason(self, line: str) -> None:
-        """Take the status line of the WSGI app behind both bridges, if it still is of this status
-        (D-1).
+        """Take the status line of the WSGI app behind both bridges, if the status is still the
+        same (D-1).
         """
         if self.state is _STARTED and line[:3] == self.status[:3] and line[3:4] == " ":
             self.status = line
@@ -80,7 +92,7 @@ class ASGIResponse:
     def add_length(self, length: int) -> None:
         """Add the Content-Length of a body that came in one message, as servers do for a list.
 
-        Before the head is handed over.
+        Called before the head goes to the server.
         """
         if self._declared is None and not (self.in_parts or self.bodyless):
             self.headers.append(("Content-Length", str(length)))
@@ -88,8 +100,8 @@ class ASGIResponse:
     def accept(self, message: Mapping[str, Any]) -> tuple[bytes, bool] | None:
         """Take the app's next message.
 
-        For a body part: the bytes that go out and whether they are the last. None for all others.
-        Raises AppError for a message that is illegal here.
+        Returns, for a body part, the bytes to send and whether they are the last; for all others
+        None. Raises AppError for a message that is illegal in this state.
         """
         try:
             kind = message["type"]
@@ -101,11 +113,11 @@ class ASGIResponse:
             ) from None
         if self.state is _STARTED and kind == "http.response.body":
             return self._body(message)
-        if self.state is _EXPECTED and kind == "http.response.start":
+        if self.state is _EXPECTED and kind == _START:
             self._start(message)
             return None
         if self.state is _TRAILERS and kind == "http.response.trailers":
-            # WSGI has no trailers to send them by; they are accepted and dropped (A-OUT-6).
+            # WSGI has no trailers: they are accepted and dropped (A-OUT-6).
             if not message.get("more_trailers", False):
                 self.state = _ENDED
             return None
@@ -115,7 +127,7 @@ class ASGIResponse:
 
     def _start(self, message: Mapping[str, Any]) -> None:
         status = message.get("status")
-        if type(status) is not int:  # 200.0 would be found where 200 is remembered
+        if type(status) is not int:  # 200.0 would match the cached 200
             status = _plain_status(status)
         line = _STATUS_LINES[status]
         self.headers, self._declared = _native_headers(message.get("headers") or ())
@@ -167,7 +179,7 @@ def _wrong_length(sent: int, declared: int) -> AppError:
 
 
 def _plain_status(status: Any) -> int:
-    """Of an IntEnum, for one."""
+    """`status` as a plain int: that of an IntEnum, for one."""
     if isinstance(status, int) and not isinstance(status, bool):
         return int(status)
     raise _wrong_status(status)
@@ -184,8 +196,8 @@ def _status_line(status: int) -> str:
 
 def _wrong_status(status: Any) -> AppError:
     return AppError(
-        f"http.response.start: the status is {status!r}, expected an int from "
-        f"{LEAST_FINAL_STATUS} to 999: that of the response, not what precedes it (RFC 9110 15.2)"
+        f"{_START}: the status is {status!r}, expected an int from {LEAST_FINAL_STATUS} to 999: "
+        "that of the response, not what precedes it (RFC 9110 15.2)"
     )
 
 
@@ -193,13 +205,12 @@ _STATUS_LINES = TranslationCache(_status_line)
 
 
 def _native_name(name: bytes) -> str | None:
-    """A header's name as WSGI servers and their middleware expect it, in title case; None for one
-    that the app may not set.
+    """A header name in title case, as WSGI servers expect it; None for one an app may not set.
 
-    Each word alike, `Etag` and `Www-Authenticate` too: names are compared without regard to case.
+    `Etag` and `Www-Authenticate` too: names are compared without regard to case.
     """
-    if _TOKEN.fullmatch(name) is None:
-        raise AppError(f"http.response.start: header name {name!r} is not a token (RFC 9110 5.1)")
+    if TOKEN.fullmatch(name) is None:
+        raise header_name_error(_START, name)
     lower = name.lower()
     if lower in HOP_BY_HOP:
         return None
@@ -213,7 +224,7 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
     """WSGI's headers and the Content-Length among them (A-OUT-1)."""
     if type(headers) is not list and not isinstance(headers, Iterable):
         raise AppError(
-            f"http.response.start: the headers are {headers!r:.200}, "
+            f"{_START}: the headers are {headers!r:.200}, "
             "expected an iterable of pairs of byte strings"
         )
     native: list[tuple[str, str]] = []
@@ -225,43 +236,33 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
             value = raw_value if type(raw_value) is bytes else _as_bytes(raw_value)
         except (TypeError, ValueError):
             raise AppError(
-                f"http.response.start: a header is {pair!r:.200}, expected two byte strings"
+                f"{_START}: a header is {pair!r:.200}, expected two byte strings"
             ) from None
         if name is None:
             continue
         text = value.decode("latin-1")
-        # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
-        # What is around a value is no part of it (RFC 9110 5.5), and of what is printable a space
-        # is all that strip() removes.
+        # isprintable() is quick and true for nearly every value; only the others are searched. Of
+        # what is printable, strip() removes only spaces, no part of a value (RFC 9110 5.5).
         if text.isprintable():
             text = text.strip()
         elif _CONTROL.search(value) is not None:
-            raise AppError(
-                f"http.response.start: header {raw_name!r} has the value {value!r:.200}, "
-                "which holds a control character"
-            )
+            raise control_character_error(_START, raw_name, value)
         else:
             text = text.strip(" \t").replace("\t", " ")
         if name == "Content-Length":
-            if not (text.isdecimal() and text.isascii()) or len(text) > 18:
-                raise AppError(
-                    f"http.response.start: Content-Length is {value!r:.200}, "
-                    "expected digits (RFC 9110 8.6)"
-                )
+            if not (text.isdecimal() and text.isascii()) or len(text) > MAX_LENGTH_DIGITS:
+                raise content_length_error(_START, value)
             before, declared = declared, int(text)
             if before is not None:
                 if before != declared:
-                    raise AppError(
-                        "http.response.start: "
-                        f"Content-Length is {before} and {declared} (RFC 9112 6.3)"
-                    )
+                    raise content_lengths_differ(_START, before, declared)
                 continue
         native.append((name, text))
     return native, declared
 
 
 def _as_bytes(value: Any) -> bytes:
-    """Exactly bytes, of which every method gives what it should."""
+    """`value` as plain bytes. Raises TypeError unless it is bytes-like."""
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise TypeError

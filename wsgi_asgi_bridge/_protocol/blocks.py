@@ -1,28 +1,23 @@
-"""Chunks as an app makes them, blocks as a server likes them."""
+"""Joins an app's small chunks and splits its large ones into blocks for a server."""
 
 from collections.abc import Iterator
 
 __all__ = ["JOIN_BYTES", "SPLIT_BYTES", "blocks"]
 
 JOIN_BYTES = 65536
-"""Chunks that wait together are joined up to this size: a message costs more than copying it.
-
-A larger one goes as it is.
-"""
+"""Chunks that wait together are joined up to this size, since a message costs more than a copy."""
 
 SPLIT_BYTES = 262144
-"""A longer chunk is sent in pieces of this size, so that a slow client is seen to make progress
-within `stall_timeout`.
-"""
+"""A longer chunk is sent in pieces of this size, so that `stall_timeout` applies to each."""
 
 
 def blocks(chunks: list[bytes]) -> Iterator[bytes]:
     """The same bytes in the same order, in fewer and bounded pieces, none of them empty.
 
-    Each is made when it is asked for: whoever has other work than this body, an event loop above
-    all, is kept for one block at a time, and has no second copy of a long chunk.
+    Each is made on demand, so that it keeps a loop from its other tasks for one block only, and no
+    second copy of a long chunk is made.
     """
-    first = size = 0  # where the block begins that is being made, and how long it is
+    first = size = 0  # index of the first chunk of the block being made, and its bytes so far
     for place, chunk in enumerate(chunks):
         size += len(chunk)
         if size <= JOIN_BYTES:
@@ -44,7 +39,7 @@ def blocks(chunks: list[bytes]) -> Iterator[bytes]:
 
 
 def _joined(chunks: list[bytes]) -> bytes:
-    """Of one chunk that is not empty, that very object."""
+    """The chunks joined; of a single one that is not empty, that object itself."""
     if not all(chunks):
         chunks = [chunk for chunk in chunks if chunk]
     return b"".join(chunks)

@@ -1,17 +1,16 @@
-"""What survives a change of protocol beside the message, where both bridges are in one process.
+"""Carries what stands beside the message through both bridges of one process.
 
-The message is translated; nothing of it is ever copied past the translation, but for how often a
-header was sent, where its value is still the same. Whatever stands between the two bridges may have
-changed it, and a header that a client sent must not come back by another way. What a server or a
-middleware put beside the message is copied, for the translation has no word for it. So the
-functions here name what stays behind, and carry the rest:
+The message is translated, never copied: a middleware between the bridges may have changed it, and a
+header that it removed must not come back. Only the repeats of a header are restored, if its value
+is still the same. What a server or a middleware put beside the message has no translation and is
+copied. So the functions here list what is not carried:
 
 - the message: the request line, headers, body, peers, and what another framework has read from it;
-- the protocol: what each bridge says for itself (`wsgi.*`, `asgi`, `extensions`);
-- what would work no longer: it belongs to one loop, or to how the other side routed.
+- the protocol: what each bridge sets itself (`wsgi.*`, `asgi`, `extensions`);
+- what would not work: it belongs to one loop, or to the routing of the other side.
 
-What the translation has already said stands. What is carried is the very object, so a session that
-the app changes has changed for the middleware outside.
+What the translation has set wins. What is carried is the same object, so a session that the app
+changes has changed for the middleware outside.
 """
 
 from collections.abc import Iterable, Mapping
@@ -63,7 +62,7 @@ _REQUEST_PREFIXES = (
     "CONTENT_",
     "REDIRECT_",  # Apache's copies of all the above, headers included
     "wsgi.",
-    "x-wsgiorg.fdevent.",  # uWSGI's words for an app that it iterates itself
+    "x-wsgiorg.fdevent.",  # uWSGI's, for an app that it iterates itself
     "asgi.",
     "wsgi_asgi_bridge.",
     "webob._",
@@ -78,19 +77,18 @@ server's log is the same at any depth.
 """
 
 _FOUND_ABOUT_CLIENT = ("REMOTE_HOST", "REMOTE_IDENT")
-"""What a server found out about REMOTE_ADDR; it says nothing of another address."""
+"""What a server found out about REMOTE_ADDR; wrong for another address."""
 
 
 def environ_beside_the_message(outer: Mapping[str, Any], environ: Environ) -> Environ:
-    """What of `outer`, the environ that the outer bridge was called with, belongs into `environ`,
-    which was made of the scope.
+    """The part of `outer`, the outer bridge's environ, that belongs into `environ`.
 
     REMOTE_USER and AUTH_TYPE, SSL_* unless the scope has a `tls` of its own, `wsgi.errors`, the
     keys of servers (`mod_wsgi.*`, `werkzeug.*`, `gunicorn.socket`, `waitress.client_disconnected`),
     of middleware and of the deployer.
     """
     own_tls = "SSL_PROTOCOL" in environ
-    # Servers say "" of a Unix socket; a WSGIToASGI leaves out what is unknown.
+    # Servers set "" for a Unix socket; a WSGIToASGI leaves out what is unknown.
     same_client = (outer.get("REMOTE_ADDR") or None) == environ.get("REMOTE_ADDR")
     return {
         key: value
@@ -135,8 +133,8 @@ _CONNECTION_KEYS = frozenset(
         # What a framework has read from the headers, or has still to route.
         "cookies",
         "path_remaining",
-        # How the outer app routed: an inner one that took these for its own would build its URLs by
-        # the outer one's routes, and run its error handlers in the wrong loop.
+        # The outer app's routing: an inner app would build its URLs by the outer one's routes, and
+        # run its error handlers in the wrong loop.
         "app",
         "app_root_path",
         "router",
@@ -149,17 +147,14 @@ _CONNECTION_KEYS = frozenset(
 )
 
 _FRAMEWORK_PREFIXES = ("starlette.", "fastapi", "litestar", "_ls_")
-"""A framework's private notes, among them stacks of contexts that belong to the outer loop."""
+"""A framework's private keys, among them context managers that belong to the outer loop."""
 
 _TRUE_IN_BOTH = ("tls",)
-"""Extensions that only tell something. All others promise that a message will be understood, and
-the inner bridge understands none of them.
-"""
+"""Extensions that are mere data. All others allow a message that the inner bridge does not take."""
 
 
 def scope_beside_the_message(outer: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `outer`, the scope that the outer bridge was called with, belongs into the scope made
-    of its environ.
+    """The part of `outer`, the outer bridge's scope, that belongs into the new scope.
 
     `session`, `user`, `auth`, `path_params`, the keys of middleware and of the deployer, and of
     `extensions` those that still hold. For `state` see `state_of_both`.
@@ -173,11 +168,10 @@ def scope_beside_the_message(outer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headers_as_sent(outer: Iterable[tuple[bytes, bytes]], headers: Headers) -> Headers:
-    """`headers`, which were made of an environ, with the repeats of `outer`, the headers of the
-    scope that the environ was made of (D-1).
+    """`headers`, with repeats restored from `outer`, the outer scope's headers (D-1).
 
-    Only a value that is still what the repeats were joined to is taken apart: what a middleware has
-    changed is a message of its own.
+    A value is split only if it is still what the repeats were joined to: a middleware's change
+    wins.
     """
     sent: dict[bytes, list[bytes]] = {}
     repeated = False
@@ -199,12 +193,11 @@ def headers_as_sent(outer: Iterable[tuple[bytes, bytes]], headers: Headers) -> H
 
 
 def state_of_both(outer: dict[str, Any] | None, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The `state` of a request that came through both bridges: `outer`, which its own server and
-    middleware made for this request, with `own`, which the inner app's lifespan made.
+    """The `state` of a request that came through both bridges.
 
-    It is `outer` itself, so that what the app puts there is seen outside. Only where both have a
-    name with another value it is a copy, in which `own` wins: a pool that the app made in its own
-    loop works there, a namesake made in the outer loop would not.
+    `outer` is the server's and middleware's, `own` that of the inner app's lifespan. The result is
+    `outer` itself, updated, so that the outer side sees what the app puts there. If the two differ
+    in a name it is a copy, in which `own` wins: only a pool made in the app's own loop works there.
     """
     if outer is None:
         return dict(own)

@@ -1,4 +1,4 @@
-"""scope -> environ (PEP 3333 and CGI names), section W-ENV of the contract.
+"""scope -> environ (PEP 3333 and CGI names; W-ENV in the contract).
 
 Nothing here is quadratic in what a client sends: repeated headers are collected in lists and joined
 once.
@@ -26,7 +26,7 @@ TLS_VERSIONS = {0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "
 
 
 def environ_template(*, multithread: bool, file_wrapper: object) -> Environ:
-    """What is the same in every request of one bridge; copied for each."""
+    """The pairs that are the same in every request of one bridge; copied for each."""
     return {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
@@ -38,8 +38,7 @@ def environ_template(*, multithread: bool, file_wrapper: object) -> Environ:
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.multithread": multithread,
-        # Nobody tells an ASGI app how many processes its server runs; True is the answer that is
-        # safe.
+        # ASGI does not say how many processes the server runs; True is the safe value.
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
@@ -50,11 +49,9 @@ def environ_template(*, multithread: bool, file_wrapper: object) -> Environ:
 def environ_from_scope(
     scope: Mapping[str, Any], template: Environ, *, max_header_repeats: int
 ) -> Environ:
-    """The environ of an `http` or `websocket` scope, without `wsgi.input` and `wsgi.errors`, which
-    are no data.
+    """The environ of an `http` or `websocket` scope, without `wsgi.input` and `wsgi.errors`.
 
-    Raises BadRequest for a head that the client got wrong, ServerError for a scope that the server
-    got wrong.
+    Raises BadRequest for a malformed head, ServerError for a malformed scope.
     """
     environ = template.copy()
     try:
@@ -98,7 +95,7 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
     raw_path: bytes | None = scope.get("raw_path")
     root_path: str = scope.get("root_path") or ""
     script, info = "", path
-    # What was never escaped and is ASCII is exact as it is.
+    # An ASCII path without escapes is exact as it is.
     if not path.isascii() or (raw_path is not None and b"%" in raw_path):
         info = _path_bytes(path, raw_path).decode("latin-1")
     if root_path:
@@ -107,7 +104,7 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
         if raw_path is not None and script != root_path and root_path.isascii():
             raw_path = _mounted_target(root_path, raw_path, script, environ["REQUEST_METHOD"])
     if info[:1] != "/" and (info or not script):
-        info = "/" + info  # an empty path, or `*`: PEP 3333 leaves no other form
+        info = "/" + info  # an empty path, or `*`: PEP 3333 has no other form
     environ["PATH_INFO"] = info
     if raw_path is not None:
         target = raw_path.decode("latin-1")
@@ -119,10 +116,10 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
 
 
 def _mounted(root_path: str, path: str, method: str) -> tuple[str, str]:
-    """SCRIPT_NAME, and PATH_INFO as far as there is one, of a path below `root_path`.
+    """SCRIPT_NAME and PATH_INFO, perhaps empty, of a path below `root_path`.
 
-    Some servers put root_path, as it was typed, in front of the path, even of `*` (uvicorn). Others
-    leave the path alone.
+    Some servers put root_path, as it was configured, in front of the path, even of `*` (uvicorn).
+    Others leave the path as it is.
     """
     if not root_path.isascii():
         root_path = root_path.encode("utf-8", "surrogateescape").decode("latin-1")
@@ -130,7 +127,7 @@ def _mounted(root_path: str, path: str, method: str) -> tuple[str, str]:
         root_path = "/" + root_path
         if path[:1] != "/" and path:
             path = "/" + path
-    # Never two slashes in front: a URL made of those would name another host.
+    # Never two slashes in front: a URL made of those names another host.
     script = "/" + stripped if (stripped := root_path.strip("/")) else ""
     if path.startswith(root_path):
         rest = path[len(root_path) :]
@@ -144,7 +141,7 @@ def _mounted(root_path: str, path: str, method: str) -> tuple[str, str]:
 
 
 def _mounted_target(root_path: str, target: bytes, script: str, method: str) -> bytes:
-    """The target below `script` where the server put root_path, as it was typed, in front of it."""
+    """The target below `script`, if the server put root_path, as configured, in front of it."""
     prefix = root_path.encode()
     rest = target[len(prefix) :]
     if target.startswith(prefix) and (rest[:1] == b"/" or (rest == b"*" and method == "OPTIONS")):
@@ -153,9 +150,7 @@ def _mounted_target(root_path: str, target: bytes, script: str, method: str) -> 
 
 
 def _path_bytes(path: str, raw_path: bytes | None) -> bytes:
-    """The bytes that the client sent, if `raw_path` still says so; where a middleware rewrote
-    `path`, that wins.
-    """
+    """The path's bytes by `raw_path`, unless a middleware has rewritten `path`: then by `path`."""
     if raw_path is not None:
         exact = unquote_to_bytes(raw_path.partition(b"?")[0])
         for errors in ("replace", "surrogateescape", "ignore"):
@@ -172,8 +167,9 @@ def _path_bytes(path: str, raw_path: bytes | None) -> bytes:
 def _set_headers(
     environ: Environ, headers: Iterable[tuple[bytes, bytes]], max_repeats: int
 ) -> None:
-    """CONTENT_* and HTTP_* (W-ENV-5, W-ENV-6); the template holds neither, so a key that is there
-    is a repeat.
+    """Set CONTENT_* and HTTP_* (W-ENV-5, W-ENV-6).
+
+    The template holds none, so a key that is set already is a repeat.
     """
     repeated: dict[str, list[str]] = {}
     for name, value in headers:
@@ -198,11 +194,11 @@ def _set_headers(
     if declared is not None:
         environ["CONTENT_LENGTH"] = _one_length(declared)
         if "HTTP_TRANSFER_ENCODING" in environ:
-            del environ["CONTENT_LENGTH"]  # it is not the length then (RFC 9112 6.3)
+            del environ["CONTENT_LENGTH"]  # overridden (RFC 9112 6.3)
 
 
 def _one_length(declared: str) -> str:
-    """Content-Length, alone; repeats of the same value are one (RFC 9110 8.6)."""
+    """One Content-Length of a list whose values are the same (RFC 9110 8.6)."""
     lengths = {content_length(part.strip(" \t")) for part in declared.split(",")}
     if len(lengths) > 1:
         raise BadRequest(
@@ -215,13 +211,10 @@ def _one_length(declared: str) -> str:
 
 
 def _set_peers(environ: Environ, scope: Mapping[str, Any], scheme: str) -> None:
-    """SERVER_NAME and SERVER_PORT always, REMOTE_ADDR and REMOTE_PORT if known (W-ENV-7,
-    W-ENV-10).
-    """
+    """Set SERVER_NAME and SERVER_PORT, and REMOTE_* if known (W-ENV-7, W-ENV-10)."""
     name, port = scope.get("server") or (None, None)
     if port is None or not name:
-        # No address, or a Unix socket (path, None): the client's Host names us as well as anything
-        # can.
+        # No address, or a Unix socket (path, None): the best name is the client's Host.
         host_name, host_port = _name_and_port(environ.get("HTTP_HOST", ""))
         name = host_name or (name if port is not None else None) or "localhost"
         port = host_port if port is None else port
@@ -235,7 +228,7 @@ def _set_peers(environ: Environ, scope: Mapping[str, Any], scheme: str) -> None:
             client = tuple(client)
         if client[0]:
             environ["REMOTE_ADDR"] = client[0]
-            # 0 is what a client without a port has in a scope, and no client of TCP.
+            # Servers set port 0 for a client without a port.
             if len(client) > 1 and client[1] not in _NO_PORT:
                 environ["REMOTE_PORT"] = str(client[1])
 
@@ -244,10 +237,10 @@ _NO_PORT = (None, 0, "", "0")
 
 
 def _name_and_port(host: str) -> tuple[str, str | None]:
-    """`name:port`, `name`, `[v6]:port` taken apart.
+    """Split `name:port`, `name` or `[v6]:port`.
 
-    What is no port of TCP is dropped: a client may send thousands of digits, on which int() in an
-    app raises.
+    A port out of TCP's range is dropped: a client may send thousands of digits, for which int() in
+    an app raises.
     """
     name, colon, port = host.rpartition(":")
     if colon and port.isascii() and port.isdigit():

@@ -1,7 +1,7 @@
 """The header rules that both directions share.
 
-Names are few and come again with every request, so their translations are remembered, unless they
-are long. Values are new each time and are only checked.
+Names are few and come again with every request, so their translations are cached, unless they are
+long. Values are new each time and are only checked.
 """
 
 import re
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import AppError, BadRequest
+from ..errors import AppError, BadRequest, control_character_error, header_name_error
 
 __all__ = [
     "APP_HEADER_NAMES",
@@ -20,6 +20,7 @@ __all__ = [
     "MAX_CACHED_NAMES",
     "MAX_CACHED_NAME_BYTES",
     "MAX_LENGTH_DIGITS",
+    "TOKEN",
     "TranslationCache",
     "cache_translation",
     "content_length",
@@ -29,12 +30,11 @@ __all__ = [
 ]
 
 MAX_CACHED_NAMES = 1024
-"""How many names are remembered; a client that invents names only makes itself slower."""
+"""How many names are cached; a client that invents names only makes itself slower."""
 
 MAX_CACHED_NAME_BYTES = 256
-"""The memory of a name that is remembered, as sys.getsizeof() tells it. The longest registered
-header names take a third of it; a client may make one as long as its server allows, and another
-with each request.
+"""The size of the longest name that is cached, by sys.getsizeof(): three times that of the longest
+registered header name. A client may send longer ones, and another with each request.
 """
 
 HOP_BY_HOP = frozenset(
@@ -51,66 +51,68 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-"""RFC 9110 7.6.1 and PEP 3333: these belong to the server's connection, not to the app."""
+"""Headers of the server's connection, which an app may not set (RFC 9110 7.6.1, PEP 3333)."""
 
 BODYLESS_STATUSES = frozenset({204, 304})
-"""RFC 9110 6.4.1: a response with one of these has no body. Nor has a 1xx, which is no response.
+"""The statuses of final responses without a body (RFC 9110 6.4.1).
 
-None of them goes out with a Content-Length, although 8.6 would allow it with a 304: 15.4.5 advises
-against it, and servers that count (uvicorn with httptools) break the connection for the bytes.
+They are sent without a Content-Length. RFC 9110 8.6 allows one with a 304, but 15.4.5 advises
+against it, and uvicorn with httptools breaks the connection for the missing bytes.
 """
 
 LEAST_FINAL_STATUS = 200
-"""RFC 9110 15.2: what is below only precedes a response. A client goes on waiting for that, and
-would take what is sent next on the connection for it.
+"""A lower status only precedes a response, for which the client goes on waiting: it would take the
+next one on the connection for it (RFC 9110 15.2).
 """
 
-_Said = TypeVar("_Said")
-_Meant = TypeVar("_Meant")
+_Name = TypeVar("_Name")
+_Translation = TypeVar("_Translation")
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DIGITS = re.compile(r"[0-9]+")
 MAX_LENGTH_DIGITS = 18
-"""More digits than any body has bytes; int() of a huge run of digits is quadratic."""
+"""More digits than the length of any body has; int() of very many digits is quadratic."""
 
 
-def cache_translation(known: dict[_Said, _Meant], name: _Said, meant: _Meant) -> None:
-    """Put `meant` into `known`, which keeps MAX_CACHED_NAMES names of MAX_CACHED_NAME_BYTES."""
+def cache_translation(
+    cache: dict[_Name, _Translation], name: _Name, translation: _Translation
+) -> None:
+    """Put `translation` into `cache`, of MAX_CACHED_NAMES names of MAX_CACHED_NAME_BYTES each."""
     if sys.getsizeof(name) > MAX_CACHED_NAME_BYTES:
         return
-    if len(known) >= MAX_CACHED_NAMES:
-        known.clear()  # of names that nobody uses twice; the others are soon back
-    known[name] = meant
+    if len(cache) >= MAX_CACHED_NAMES:
+        cache.clear()  # of names that come once; the others are soon back
+    cache[name] = translation
 
 
-class TranslationCache(dict[_Said, _Meant]):
-    """`remembered[name]` is `translate(name)`, remembered for up to MAX_CACHED_NAMES short names.
+class TranslationCache(dict[_Name, _Translation]):
+    """`cache[name]` is `translate(name)`, kept for up to MAX_CACHED_NAMES short names.
 
-    A subscript of a dict costs half of what a call of functools.lru_cache costs. Any thread: each
-    step of a dict is atomic by itself (Python's "thread safety guarantees"), and two threads that
-    miss one name at once find the same translation. What raises is not remembered.
+    A subscript of a dict costs half as much as a call of functools.lru_cache. Any thread: each step
+    of a dict is atomic by itself (Python's "thread safety guarantees"), and two threads that miss
+    one name at once find the same translation. What raises is not kept.
     """
 
     __slots__ = ("_translate",)
 
-    def __init__(self, translate: Callable[[_Said], _Meant]) -> None:
+    def __init__(self, translate: Callable[[_Name], _Translation]) -> None:
         super().__init__()
         self._translate = translate
 
-    def __missing__(self, name: _Said) -> _Meant:
-        meant = self._translate(name)
-        cache_translation(self, name, meant)
-        return meant
+    def __missing__(self, name: _Name) -> _Translation:
+        translation = self._translate(name)
+        cache_translation(self, name, translation)
+        return translation
 
 
 def environ_key(name: bytes) -> str | None:
     """`b"x-name"` as `"HTTP_X_NAME"`; None for a name that must not reach a WSGI app (W-ENV-6).
 
-    A name with `_` would be taken for its twin with `-`; `Proxy` would become HTTP_PROXY, which
-    HTTP clients obey.
+    A name with `_` would pass for the one with `-`. `Proxy` would become HTTP_PROXY, which HTTP
+    clients in the app obey.
     """
-    upper = name.upper()  # of bytes: ASCII letters only, so no other letter becomes one
+    upper = name.upper()  # of bytes, so of ASCII letters only
     if b"_" in upper or upper == b"PROXY":
         return None
     key = upper.replace(b"-", b"_").decode("latin-1")
@@ -123,10 +125,7 @@ ENVIRON_KEYS = TranslationCache(environ_key)
 
 
 def content_length(value: str) -> int:
-    """The bytes that a Content-Length declares.
-
-    Raises BadRequest unless it is plain digits (RFC 9110 8.6).
-    """
+    """A Content-Length in bytes. Raises BadRequest unless it is decimal digits (RFC 9110 8.6)."""
     if _DIGITS.fullmatch(value) is None or len(value) > MAX_LENGTH_DIGITS:
         raise BadRequest(
             f"Content-Length is {value[:80]!r}, expected decimal digits (RFC 9110 8.6)"
@@ -135,11 +134,9 @@ def content_length(value: str) -> int:
 
 
 def header_name_from_app(name: str) -> bytes | None:
-    """A WSGI app's header name as ASGI wants it: lower-case bytes.
+    """A WSGI app's header name as lower-case bytes; None for one that an app may not set.
 
-    None for one that is not the app's to set.
-
-    Raises TypeError unless it is a str, AppError unless it is an RFC 9110 token.
+    Raises TypeError unless it is a str, AppError unless it is a token (RFC 9110 5.1).
     """
     if not isinstance(name, str):
         raise TypeError
@@ -147,8 +144,8 @@ def header_name_from_app(name: str) -> bytes | None:
         encoded = name.encode("latin-1")
     except UnicodeEncodeError:
         encoded = b""
-    if _TOKEN.fullmatch(encoded) is None:
-        raise AppError(f"start_response: header name {name!r} is not a token (RFC 9110 5.1)")
+    if TOKEN.fullmatch(encoded) is None:
+        raise header_name_error("start_response", name)
     lower = encoded.lower()
     return None if lower in HOP_BY_HOP else lower
 
@@ -163,12 +160,9 @@ def header_value_from_app(name: str, value: str) -> bytes:
     """
     try:
         stripped = str.strip(value, " \t")
-        # isprintable() is the quick answer for nearly every value; only what it doubts is searched.
+        # isprintable() is quick and true for nearly every value; only the others are searched.
         if not stripped.isprintable() and _CONTROL.search(stripped) is not None:
-            raise AppError(
-                f"start_response: header {name!r} has the value {value!r}, "
-                "which holds a control character (PEP 3333)"
-            )
+            raise control_character_error("start_response", name, value)
         return stripped.encode("latin-1")
     except TypeError:
         expected = "a str"

@@ -1,4 +1,4 @@
-"""The lifespan protocol (2.0) as a server speaks it: what each message of the app means when."""
+"""The lifespan protocol (2.0), a server's side: the states and the messages of the app."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -17,7 +17,7 @@ class LifespanState(Enum):
     """lifespan.shutdown was given, or will be."""
     STOPPED = "stopped"
     UNSUPPORTED = "unsupported"
-    """The app ended without a word, or by raising before it said that it had started."""
+    """The app returned without a message, or raised, before its startup was complete."""
     FAILED = "failed"
 
 
@@ -32,7 +32,7 @@ class Lifespan:
         self.failure: str | BaseException = ""
 
     def accept(self, message: Mapping[str, Any]) -> None:
-        """The app's message. Raises AppError where it is illegal."""
+        """Take the app's message. Raises AppError if it is illegal in this state."""
         kind = message.get("type")
         if self.state is LifespanState.STARTING and kind == "lifespan.startup.complete":
             self.state = LifespanState.RUNNING
@@ -46,7 +46,7 @@ class Lifespan:
             raise AppError(f"the app sent {kind!r} while its lifespan was {self.state.value}")
 
     def stop(self) -> None:
-        """lifespan.shutdown is given now."""
+        """The app gets lifespan.shutdown now."""
         if self.state is LifespanState.RUNNING:
             self.state = LifespanState.STOPPING
 

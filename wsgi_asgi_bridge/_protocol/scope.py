@@ -1,6 +1,6 @@
-"""environ -> scope (ASGI HTTP 2.5), section A-SCOPE of the contract.
+"""environ -> scope (ASGI HTTP 2.5; A-SCOPE in the contract).
 
-Servers differ in what they put into an environ; whatever one really puts there is accepted.
+Servers differ in what they put into an environ; what any of them really puts there is accepted.
 """
 
 import re
@@ -17,10 +17,10 @@ __all__ = ["LengthRequired", "declared_length", "is_websocket", "scope_from_envi
 
 HTTP_VERSIONS = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2": "2", "HTTP/2.0": "2"}
 PATH_SAFE = "/:@!$&'()*+,;=-._~"
-"""What stays as it is in the path of a URL (RFC 3986 3.3)."""
+"""The characters that are not escaped in the path of a URL (RFC 3986 3.3)."""
 
 _PLAIN_PATH = re.compile(rb"[A-Za-z0-9/:@!$&'()*+,;=._~-]*")
-"""What quoting would not change."""
+"""A path that quoting would not change."""
 
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
@@ -34,12 +34,11 @@ class LengthRequired(BadRequest):
 
 
 def declared_length(environ: Environ) -> int | None:
-    """CONTENT_LENGTH, None where there is none, or where a Transfer-Encoding overrides it (RFC 9112
-    6.3).
+    """CONTENT_LENGTH; None if it is missing or overridden by Transfer-Encoding (RFC 9112 6.3).
 
-    Raises BadRequest unless it is plain digits (A-SCOPE-2), and where nothing tells the body's end
-    (A-IN-4): its last transfer coding is not chunked, or the server has not decoded it; that
-    without CONTENT_LENGTH is LengthRequired.
+    Raises BadRequest unless it is decimal digits (A-SCOPE-2), and if the body's end is unknown
+    (A-IN-4): its last transfer coding is not chunked, or the server has not decoded it; if so, and
+    without CONTENT_LENGTH, LengthRequired.
     """
     value = environ.get("CONTENT_LENGTH")
     if coding := environ.get("HTTP_TRANSFER_ENCODING"):
@@ -48,7 +47,7 @@ def declared_length(environ: Environ) -> int | None:
                 return None
             raise BadRequest(
                 f"Transfer-Encoding is {coding!r}, expected one that ends in chunked, which "
-                "alone tells the end of a body (RFC 9112 6.3); "
+                "alone marks the end of a body (RFC 9112 6.3); "
                 "send the body in chunks, or with a Content-Length alone"
             )
         if value:
@@ -66,9 +65,7 @@ def declared_length(environ: Environ) -> int | None:
 
 
 def is_websocket(environ: Environ) -> bool:
-    """Whether the client asks to speak RFC 6455 over this connection, which a GET does only
-    (4.1).
-    """
+    """Whether the request is a WebSocket handshake, which is a GET (RFC 6455 4.1)."""
     return (
         "HTTP_UPGRADE" in environ
         and environ.get("REQUEST_METHOD", "GET") == "GET"
@@ -82,9 +79,8 @@ def scope_from_environ(
 ) -> dict[str, Any]:
     """The `http` scope of a request.
 
-    Raises ServerError for an environ that PEP 3333 does not allow.
-
-    `root_path` comes before SCRIPT_NAME. `state` is copied, not deeply (lifespan 2.0).
+    `root_path` comes before SCRIPT_NAME. `state` is copied, not deeply (lifespan 2.0). Raises
+    ServerError for an environ that PEP 3333 does not allow.
     """
     try:
         path = _octets(environ.get("PATH_INFO", ""))
@@ -96,7 +92,7 @@ def scope_from_environ(
             if path != b"*":
                 path = mount + (path or b"/" if script[-1] == "/" else path)
             root += mount.decode("utf-8", "replace")
-        if path == b"*":  # OPTIONS of the server as a whole, which no prefix is a part of
+        if path == b"*":  # OPTIONS of the whole server, which has no prefix
             root_path = ""
         raw_path = _raw_path(environ, path)
         scope: dict[str, Any] = {
@@ -135,9 +131,7 @@ def _mount(script: str) -> bytes:
 
 
 def _octets(text: str) -> bytes:
-    """The bytes behind a native string (PEP 3333); a server that decoded them as UTF-8 is
-    forgiven.
-    """
+    """The bytes behind a native string (PEP 3333), also one that a server decoded as UTF-8."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -145,8 +139,8 @@ def _octets(text: str) -> bytes:
 
 
 def _raw_path(environ: Environ, path: bytes) -> bytes:
-    """The path as the client sent it, if the server tells and it still is the path; else quoted
-    anew (A-SCOPE-1).
+    """The path as the client sent it, if the environ has it and it still is `path`; else `path`
+    quoted anew (A-SCOPE-1).
     """
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if target:
@@ -168,14 +162,14 @@ def _headers(environ: Environ) -> Headers:
             name = names[key]
             if name is not None:
                 headers.append((name, environ[key].encode("latin-1")))
-    except (KeyError, UnicodeEncodeError):  # a name that is new here, or what _octets forgives
+    except (KeyError, UnicodeEncodeError):  # a name not in the cache, or what _octets accepts
         headers = [
             (name, _octets(value))
             for key, value in environ.items()
-            # A key of another type is none of CGI's; remembered, it would be kept for good.
+            # A key of another type is none of CGI's; the cache would keep it for good.
             if isinstance(key, str) and (name := _cached_name(key)) is not None
         ]
-    # Servers write these where there is none, and a few write a number.
+    # Servers set these to "" if there is none, and a few set a number.
     if kind := environ.get("CONTENT_TYPE"):
         headers.append((b"content-type", _octets(str(kind))))
     if (length := environ.get("CONTENT_LENGTH")) and not environ.get("HTTP_TRANSFER_ENCODING"):
@@ -184,8 +178,8 @@ def _headers(environ: Environ) -> Headers:
 
 
 def _header_name(key: str) -> bytes | None:
-    """`"HTTP_X_NAME"` as `b"x-name"`; None for what is no header, and for the twins of CONTENT_TYPE
-    and CONTENT_LENGTH, which a few servers add.
+    """`"HTTP_X_NAME"` as `b"x-name"`; None for other keys and for HTTP_CONTENT_*, which a few
+    servers add.
     """
     if not key.startswith("HTTP_") or key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
         return None
@@ -202,10 +196,9 @@ def _cached_name(key: str) -> bytes | None:
 
 
 _header_names: dict[str, bytes | None] = {}
-"""What `_header_name` said, for any thread and bounded as in headers.TranslationCache.
+"""A cache of `_header_name`, for any thread and bounded as headers.TranslationCache.
 
-A plain dict, since each key of each environ is looked up here, and in a subclass that costs a third
-more.
+A plain dict, since a lookup of each key in a subclass costs a third more.
 """
 
 

@@ -7,13 +7,13 @@ __all__ = ["ScopeView", "sketch"]
 
 
 class ScopeView:
-    """The scope itself: reads and writes go through to it.
+    """A view of the scope: reads and writes go through to it.
 
     Neither a dict nor a `collections.abc.Mapping`, since error reports print those entry by entry
     (Django's and Sentry's do), and a scope's headers hold cookies and passwords. `dict(view)` is a
     dict. Any thread, as far as the scope allows that.
 
-    Whoever makes one sets `_scope` itself: an `__init__` would be a call more for each request.
+    The maker sets `_scope`: an `__init__` would be one more call for each request.
     """
 
     __slots__ = ("_scope",)
@@ -66,7 +66,7 @@ class ScopeView:
         self._scope.update(*args, **kwargs)
 
     def copy(self) -> "ScopeView":
-        """A view of a copy, not a deep one, which hides the headers as well."""
+        """A view of a shallow copy, which hides the headers as well."""
         view = ScopeView()
         view._scope = dict(self._scope)
         return view
@@ -75,6 +75,6 @@ class ScopeView:
 
 
 def sketch(scope: Mapping[str, Any]) -> str:
-    """What a report may show of a scope: no header, since those carry cookies and passwords."""
+    """The part of a scope that a report may show: no headers, which hold cookies and passwords."""
     shown = ("type", "http_version", "method", "scheme", "path", "root_path", "server", "client")
     return repr({key: scope[key] for key in shown if key in scope})[:1000]

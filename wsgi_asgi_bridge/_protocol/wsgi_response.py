@@ -1,5 +1,4 @@
-"""What a WSGI app has said of its response so far, and which step is legal when (PEP 3333, section
-W-OUT).
+"""The response of a WSGI app, and which step is legal when (PEP 3333, W-OUT).
 
     EXPECTED --start_response--> HELD --first chunk, write() or end--> SEALED
 
@@ -8,7 +7,7 @@ W-OUT).
     HELD       error                 -> HELD, replaced               -> SEALED       -> SEALED
     SEALED     error                 raises exc_info                 stays           stays
 
-Once SEALED the head is what the server gets, and Content-Length is the law for the body.
+Once SEALED, the head is what the server gets, and the body obeys its Content-Length.
 """
 
 import re
@@ -17,7 +16,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any
 
-from ..errors import AppError
+from ..errors import AppError, content_length_error, content_lengths_differ
 from ..typing import Headers
 from .headers import (
     APP_HEADER_NAMES,
@@ -36,7 +35,7 @@ _STATUS = re.compile(r"[1-9][0-9]{2}(?: [\x20-\x7e\x80-\xff]*)?")
 
 
 FEW_CHUNKS = 64
-"""Empty chunks among no more than these are not worth a look."""
+"""Empty chunks are dropped from a whole body of more chunks than these."""
 
 Head = tuple[int, Headers]
 """A response without its body: status and headers."""
@@ -50,7 +49,7 @@ class ResponseState(Enum):
 
 _EXPECTED, _HELD, _SEALED = ResponseState
 _NONE_YET: Headers = []
-"""Never added to: `start` brings a list of its own."""
+"""Never changed: `start` sets a new list."""
 
 
 class WSGIResponse:
@@ -67,15 +66,14 @@ class WSGIResponse:
         self.declared: int | None = None
         """Content-Length."""
         self.bodyless = False
-        """Whether no byte of a body may go out; known once SEALED."""
+        """Whether no byte of a body may be sent; set once SEALED."""
 
     # ------------------------------------------------------------ the head
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None) -> None:
         """`start_response`.
 
-        Raises AppError for what PEP 3333 does not allow, and the app's own error where it asks for
-        that.
+        Raises AppError for what PEP 3333 does not allow, and the error of `exc_info` once SEALED.
         """
         if exc_info is not None and exc_info[1] is not None:
             try:
@@ -99,10 +97,7 @@ class WSGIResponse:
         self.state = _HELD
 
     def seal(self, length: int | None = None) -> Head:
-        """The head, which stands from here on.
-
-        `length`: of the body, where all of it is known already.
-        """
+        """The head, which is final from here on. `length`: of the body, if that is known."""
         if self.state is _EXPECTED:
             raise AppError("the app gave its response without calling start_response (PEP 3333)")
         self.state = _SEALED
@@ -128,7 +123,7 @@ class WSGIResponse:
     # ------------------------------------------------------------ the body
 
     def whole(self, chunks: Sequence[bytes]) -> tuple[Head, Sequence[bytes]]:
-        """The head of a response whose body is `chunks`, and what of them may go out.
+        """The head of a response whose body is `chunks`, and the chunks that may be sent.
 
         Raises AppError for a body short of Content-Length.
         """
@@ -138,7 +133,7 @@ class WSGIResponse:
                 checked_chunk(chunk)
             length += len(chunk)
         if len(chunks) > FEW_CHUNKS:
-            chunks = [chunk for chunk in chunks if chunk]  # here, and not in the server's loop
+            chunks = [chunk for chunk in chunks if chunk]  # here rather than in the server's loop
         head = self.seal(length)
         if self.bodyless:
             return head, ()
@@ -151,9 +146,7 @@ class WSGIResponse:
         return head, [chunk for chunk in admitted if chunk]
 
     def admitted(self, chunk: bytes) -> bytes:
-        """What of the next chunk may go out: all, nothing of a bodyless response, or up to
-        Content-Length.
-        """
+        """The part of the next chunk that may be sent: up to Content-Length, none if bodyless."""
         if self.bodyless:
             return b""
         self._sent += len(chunk)
@@ -209,9 +202,7 @@ _STATUS_CODES = TranslationCache(_status_code)
 
 
 def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
-    """ASGI's headers and the Content-Length among them; hop-by-hop headers are dropped
-    (W-OUT-7).
-    """
+    """ASGI's headers, without hop-by-hop ones, and the Content-Length among them (W-OUT-7)."""
     if not isinstance(headers, list):
         raise AppError(
             f"start_response: the headers are {headers!r:.200}, expected a list (PEP 3333)"
@@ -228,8 +219,8 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
             raise AppError(
                 f"start_response: a header name is {name!r:.200}, expected a str (PEP 3333)"
             ) from None
-        # The usual value, without a call; every other one is checked in full. A space is the only
-        # printable ASCII that strip() removes; of bytes, it costs next to nothing.
+        # The usual value is checked without a call. Of printable ASCII, strip() removes spaces
+        # only; of bytes, it costs little.
         if type(value) is str and value.isascii() and value.isprintable():
             raw_value = value.encode().strip()
         else:
@@ -240,9 +231,7 @@ def _translated_headers(headers: Any) -> tuple[Headers, int | None]:
             before, declared = declared, _length_from_app(raw_value)
             if before is not None:
                 if before != declared:
-                    raise AppError(
-                        f"start_response: Content-Length is {before} and {declared} (RFC 9112 6.3)"
-                    )
+                    raise content_lengths_differ("start_response", before, declared)
                 continue
         translated.append((raw_name, raw_value))
     return translated, declared
@@ -259,8 +248,5 @@ def _checked_pair(pair: Any) -> Sequence[Any]:
 
 def _length_from_app(value: bytes) -> int:
     if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
-        raise AppError(
-            f"start_response: Content-Length is {value!r:.200}, "
-            "expected decimal digits (RFC 9110 8.6)"
-        )
+        raise content_length_error("start_response", value)
     return int(value)

@@ -24,7 +24,14 @@ from .._crossing.contexts import Changes, changes, notes_on, own_context, unchan
 from .._crossing.loops import BackgroundTask
 from .._protocol.asgi_response import ASGIResponse, ASGIResponseState
 from .._protocol.scope import scope_from_environ
-from ..errors import AppError, BridgeClosed, BridgeError, ClientDisconnected, presentable
+from ..errors import (
+    AppError,
+    BridgeClosed,
+    BridgeError,
+    ClientDisconnected,
+    bridge_shut_down,
+    presentable,
+)
 from ..typing import Environ, Message
 from .disconnects import client_disconnected, is_consequence
 from .request_body import ReceivedBody, request_body
@@ -368,9 +375,7 @@ class AppTask:
         """
         if self._held is not None:
             self._held.release()
-        self.caller.fail_in_loop(
-            BridgeClosed("the bridge was shut down while this request was in flight")
-        )
+        self.caller.fail_in_loop(bridge_shut_down())
         if self._task is not None:
             self._task.cancel()  # before _finish: a receive() of this task is cancelled first
         self._finish(_CLOSED)

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable
 from functools import partial
 
+from .. import errors
 from .._crossing.sockets import peer_has_closed
 from ..errors import ClientDisconnected
 from ..typing import Environ
@@ -29,7 +30,7 @@ def disconnect_probe(environ: Environ) -> Callable[[], bool]:
 
 def client_disconnected() -> ClientDisconnected:
     """With the errno of a write to a closed connection, which servers recognise and do not log."""
-    return ClientDisconnected(errno.EPIPE, "the client disconnected before the exchange was over")
+    return errors.client_disconnected(errno.EPIPE)
 
 
 def is_consequence(error: BaseException, causes: tuple[type[BaseException], ...]) -> bool:

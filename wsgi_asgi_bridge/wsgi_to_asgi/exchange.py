@@ -37,6 +37,8 @@ from ..errors import (
     ClientDisconnected,
     ClientStalled,
     ServerError,
+    bridge_shut_down,
+    client_disconnected,
     presentable,
 )
 from ..typing import Environ
@@ -343,7 +345,7 @@ class Exchange:
             self._cancel_scope.cancel(reason())  # nothing, if this task calls: it is outside
 
     def shut_down(self) -> None:
-        self.finish(CLOSED, _shut_down)
+        self.finish(CLOSED, bridge_shut_down)
 
     def _stall_from_thread(self) -> None:
         self._runtime.handle.post(partial(self.finish, STALLED, self._reads_nothing))
@@ -381,16 +383,8 @@ def _status_of(error: BaseException | None, body: RequestBody) -> int | None:
     return 408 if isinstance(error, ClientStalled) else None
 
 
-def client_disconnected() -> ClientDisconnected:
-    return ClientDisconnected("the client disconnected before the exchange was over")
-
-
 def _given_up() -> ClientDisconnected:
     return ClientDisconnected("the server gave this request up")
-
-
-def _shut_down() -> BridgeClosed:
-    return BridgeClosed("the bridge was shut down while this request was in flight")
 
 
 async def _nobody(*_: object) -> Any:

@@ -96,7 +96,7 @@ def test_contenders_take_turns_and_who_fails_is_named() -> None:
     }
 
 
-def test_contenders_that_disturb_each_other_come_one_after_the_other() -> None:
+def test_contenders_that_disturb_each_other_come_one_after_other() -> None:
     there: list[str] = []
 
     @contextmanager
@@ -231,7 +231,7 @@ def test_the_stress_compares_each_byte() -> None:
         received(stress.Call(head("GET", "/"), None), whole + b"right")
 
 
-def test_the_stress_finds_what_is_left_behind_and_what_is_not_counted() -> None:
+def test_the_stress_finds_what_is_left_and_what_is_not_counted() -> None:
     stats = {"in_flight": 0, "completed": 3, "failed": 1}
     before = {"here": {"tasks": 3, "descriptors": 9}, "stats": stats, "begun": 4}
     assert stress.leftovers(before, {**before, "here": dict(before["here"])}) == []

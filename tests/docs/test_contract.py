@@ -30,7 +30,7 @@ def test_each_rule_has_one_entry() -> None:
     assert sorted(rules) == sorted(set(rules))
 
 
-def test_each_id_in_the_code_and_in_the_tests_stands_in_the_contract() -> None:
+def test_each_id_in_code_and_in_the_tests_stands_in_the_contract() -> None:
     named = {**ids_in("wsgi_asgi_bridge"), **ids_in("tests")}
     assert {rule: files for rule, files in named.items() if rule not in KEPT} == {}
 

@@ -361,7 +361,7 @@ def test_an_upload_does_not_pass_through_memory(site: Site, half: str) -> None:
         assert site.server.peak_rss_bytes() - before < UPLOAD_GROWTH_BYTES
 
 
-def test_an_upload_is_on_disk_while_it_is_sent_and_gone_when_it_is_cut(site: Site) -> None:
+def test_an_upload_is_on_disk_while_it_is_sent_and_gone_when_cut(site: Site) -> None:
     """A-IN-1: the new half writes what has come; what never came whole is taken away."""
     with site.client() as client:
         log_in(client)

@@ -103,7 +103,7 @@ async def test_fastapi_in_any_loop_below_any_loop(
 
 
 @on_every_backend
-def test_an_error_that_travels_through_both_is_recorded_once_in_each_span(
+def test_an_error_through_both_is_recorded_once_in_each_span(
     traces: Traces, backend: dict[str, Any]
 ) -> None:
     """W-CALL-3, A-OUT-4: the exception itself passes every layer."""

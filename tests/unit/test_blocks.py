@@ -94,7 +94,7 @@ def test_joining_stops_at_the_bound() -> None:
     assert [len(block) for block in blocks([half, half, half])] == [JOIN_BYTES, JOIN_BYTES // 2]
 
 
-def test_a_huge_chunk_is_split_and_its_neighbours_keep_their_places() -> None:
+def test_a_huge_chunk_is_split_and_its_neighbours_stay() -> None:
     huge = bytes(2 * SPLIT_BYTES + 5)
     lengths = [len(block) for block in blocks([b"x", huge, b"y"])]
     assert lengths == [1, SPLIT_BYTES, SPLIT_BYTES, 5, 1]

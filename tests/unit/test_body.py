@@ -95,7 +95,7 @@ def outcome(file: Any, method: str, size: int | None) -> object:
     reads=st.lists(READS, max_size=12),
     buffer_size=st.integers(1, 20),
 )
-def test_any_reads_of_any_chunking_equal_those_of_a_file_in_memory(
+def test_any_reads_of_any_chunking_equal_those_of_file_in_memory(
     chunks: list[bytes], reads: list[tuple[str, int | None]], buffer_size: int
 ) -> None:
     """W-IN-1."""
@@ -128,12 +128,12 @@ def test_it_is_readable_and_nothing_else() -> None:
     assert not body.seekable()
 
 
-def test_a_short_read_gives_what_is_there_and_does_not_wait_for_more() -> None:
+def test_a_short_read_gives_what_is_there_without_waiting() -> None:
     reader = reader_of(channel_of(b"abc", ended=False))
     assert reader.read(10) == b"abc"
 
 
-def test_one_read_gathers_the_chunks_that_wait_and_keeps_the_rest() -> None:
+def test_one_read_gathers_chunks_that_wait_and_keeps_the_rest() -> None:
     reader = reader_of(channel_of(b"ab", b"cd", b"ef"))
     assert reader.read(3) == b"abc"
     assert reader.read(2) == b"de"
@@ -162,7 +162,7 @@ def test_a_buffered_read_of_nothing_waits_for_nothing() -> None:
     assert reader.readline(0) == b""
 
 
-def test_room_is_made_as_the_app_reads_and_not_as_the_reader_fetches() -> None:
+def test_room_is_made_as_app_reads_and_not_as_the_reader_fetches() -> None:
     """W-IN-4: a chunk of which the app has read a byte is in memory as a whole."""
     loop = HandTurnedLoop()
     channel = LoopToThread(loop, 10)  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ def test_the_body_is_asked_for_before_it_is_waited_for() -> None:
     assert ended(reader_of(channel, begin=begin, timeout=WAIT_SECONDS).readall) == b"sent at last"
 
 
-def test_every_sleep_for_the_client_is_announced_and_nothing_else() -> None:
+def test_every_sleep_for_client_is_announced_and_nothing_else() -> None:
     """W-FLOW-8: a thread that waits for its upload does not count."""
     channel = channel_of(b"here already", ended=False)
     steps: list[str] = []
@@ -247,7 +247,7 @@ def test_every_sleep_for_the_client_is_announced_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("read", ["read", "readline", "readlines", "__next__"])
-def test_a_client_that_sends_nothing_in_time_is_an_error_of_every_read(read: str) -> None:
+def test_a_client_that_sends_nothing_in_time_fails_every_read(read: str) -> None:
     """W-IN-7."""
     body = io.BufferedReader(reader_of(channel_of(ended=False)))
     with pytest.raises(StalledError):

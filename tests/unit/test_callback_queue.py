@@ -126,7 +126,7 @@ def test_a_failure_that_is_not_a_closed_loop_is_not_hidden() -> None:
         CallbackQueue(broken).post(lambda: None)
 
 
-def test_an_interrupt_in_the_middle_of_a_drain_leaves_no_later_post_behind(
+def test_an_interrupt_in_a_drain_leaves_no_later_post_behind(
     mailbox: CallbackQueue, wakes: ScheduledWakes
 ) -> None:
     """A callback raises nothing, but a signal may; no later post is one wake-up late for it."""
@@ -287,7 +287,7 @@ def test_a_post_to_a_trio_loop_that_is_over_says_so() -> None:
 
 
 @on_asyncio_loops
-def test_a_post_to_a_loop_that_closed_with_a_wake_up_pending_says_so(
+def test_post_to_loop_that_closed_with_a_wake_up_pending_says_so(
     new_event_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     """The wake-up before it was taken by the loop and never run: no later post may trust in it."""

@@ -127,7 +127,7 @@ def test_what_a_job_raises_comes_out(caller: CallingThread) -> None:
         ended(lambda: caller.run_jobs_from_thread(WAIT_SECONDS))
 
 
-def test_where_the_app_is_over_first_the_thread_leaves_with_the_end() -> None:
+def test_where_app_is_over_first_the_thread_leaves_with_the_end() -> None:
     caller = CallingThread(HandTurnedLoop(), BUDGET, True)  # type: ignore[arg-type]
     caller.put_in_loop(b"all", last=True)
     caller.release_in_loop()

@@ -189,7 +189,7 @@ def test_there_may_be_room_at_once(caller: CallingThread) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, LEAST_CHUNK_BYTES, 3 * LEAST_CHUNK_BYTES])
-def test_a_thread_that_takes_at_once_does_not_let_the_app_keep_the_loop(
+def test_thread_that_takes_at_once_does_not_let_app_keep_loop(
     loop: HandTurnedLoop, size: int
 ) -> None:
     """A-LOOP-1: once a budget of bytes the others have a turn; an empty message costs as well."""
@@ -274,7 +274,7 @@ def test_put_says_that_the_thread_has_left(caller: CallingThread) -> None:
     assert caller.put_in_loop(b"", last=True) is None
 
 
-def test_a_thread_that_another_one_left_for_is_woken_with_nothing(caller: CallingThread) -> None:
+def test_thread_that_another_one_left_for_is_woken_with_nothing(caller: CallingThread) -> None:
     """A-CALL-3: a server may close in one thread what it iterates in another. That is not the end:
     whoever took it for one would not tell the loop that the client has left.
     """

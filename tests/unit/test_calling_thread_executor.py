@@ -142,7 +142,7 @@ def test_what_one_request_enters_no_other_task_sees(
 
 
 @on_asyncio_loops
-def test_a_caller_inside_asgirefs_machinery_gets_a_door_of_its_own(
+def test_a_caller_inside_asgirefs_code_gets_its_own_executor(
     executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
     """A-LOOP-4: what the caller's context holds would otherwise win over the shared executor."""
@@ -158,7 +158,7 @@ def test_a_caller_inside_asgirefs_machinery_gets_a_door_of_its_own(
 
 
 @on_asyncio_loops
-def test_a_caller_below_async_to_sync_does_not_send_the_code_to_the_thread_above(
+def test_a_caller_below_async_to_sync_keeps_its_code_from_above(
     executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
     """A-LOOP-4: the thread above waits for something else, perhaps for this very request."""
@@ -198,7 +198,7 @@ def test_results_and_errors_come_back(
 
 
 @on_asyncio_loops
-def test_once_the_caller_has_left_one_thread_of_the_door_takes_its_place(
+def test_once_the_caller_has_left_a_thread_takes_its_place(
     executor: CallingThreadExecutor, run: Callable[[Work], Any]
 ) -> None:
     """A-LOOP-4, A-OUT-5: background work goes on, and still one piece at a time."""

@@ -84,7 +84,7 @@ def test_chunks_go_before_the_jobs_that_follow_them(caller: CallingThread) -> No
     assert ran == []
 
 
-def test_a_job_lets_one_taking_of_chunks_go_before_it_and_no_more(caller: CallingThread) -> None:
+def test_job_lets_one_taking_of_chunks_go_before_it_and_no_more(caller: CallingThread) -> None:
     """A-LOOP-4: an app that streams without a pause must not keep its own sync code waiting."""
     ran: list[str] = []
     caller.put_in_loop(b"one", last=False)
@@ -169,7 +169,7 @@ def test_a_job_that_comes_after_the_thread_has_left_is_refused(caller: CallingTh
 
 
 @pytest.mark.parametrize("ending", ["last", "failed"])
-def test_a_job_that_comes_between_the_end_and_the_leaving_is_given_back(
+def test_job_that_comes_between_end_and_leaving_is_given_back(
     caller: CallingThread, ending: str
 ) -> None:
     """A-LOOP-4: one that ran elsewhere already now could run beside one that still runs here."""
@@ -185,7 +185,7 @@ def test_a_job_that_comes_between_the_end_and_the_leaving_is_given_back(
     assert caller.finish_from_thread() == [job]
 
 
-def test_the_thread_that_leaves_gives_back_the_jobs_that_it_has_not_run(
+def test_thread_that_leaves_gives_back_jobs_that_it_has_not_run(
     caller: CallingThread,
 ) -> None:
     """A-LOOP-4: accepted once, they are run by somebody else."""

@@ -211,7 +211,7 @@ async def test_both_at_once_and_the_servers_cancellation_is_not_lost(order: str)
     assert cancellations_of_this_task() == 0
 
 
-async def test_an_interrupt_inside_a_task_that_is_being_cancelled_already() -> None:
+async def test_a_cut_inside_a_task_that_is_being_cancelled_already() -> None:
     """A shielded clean-up may use one: the cancellation that is older than the block is not taken
     for it.
     """

@@ -35,7 +35,7 @@ def body(loop: HandTurnedLoop) -> LoopToThread:
 BODY = [bytes([number % 251]) * (number % 23 + 1) for number in range(400)]
 
 
-async def test_a_thread_and_a_loop_exchange_a_body_through_a_small_budget() -> None:
+async def test_thread_and_loop_exchange_a_body_through_a_small_budget() -> None:
     """W-FLOW-1: chunks larger than half the budget among them."""
     handle = running_loop_handle()
     out = ThreadToLoop(handle, 30)
@@ -60,7 +60,7 @@ async def test_a_thread_and_a_loop_exchange_a_body_through_a_small_budget() -> N
     assert taken == BODY
 
 
-async def test_a_loop_and_a_thread_exchange_a_body_through_a_small_budget() -> None:
+async def test_loop_and_thread_exchange_a_body_through_a_small_budget() -> None:
     """W-IN-4."""
     body = LoopToThread(running_loop_handle(), 30)
 
@@ -81,7 +81,7 @@ async def test_a_loop_and_a_thread_exchange_a_body_through_a_small_budget() -> N
     assert await thread.result_in_loop() == b"".join(BODY)
 
 
-async def test_the_loop_never_waits_for_a_thread_that_sleeps_in_the_channel() -> None:
+async def test_loop_never_waits_for_thread_that_sleeps_in_the_channel() -> None:
     """W-FLOW-7: the lock is free while the other side waits."""
     out = ThreadToLoop(running_loop_handle(), BUDGET)
     out.put_from_thread(b"x" * BUDGET)

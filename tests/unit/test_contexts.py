@@ -43,7 +43,7 @@ def test_two_snapshots_without_a_change_are_the_same() -> None:
     assert not unchanged(made, context())
 
 
-def test_values_that_cannot_be_compared_are_a_change_only_where_they_are_new() -> None:
+def test_values_that_cannot_be_compared_are_a_change_where_new() -> None:
     made = context(first=Incomparable())
     assert unchanged(made, made.copy())
     assert not unchanged(made, context(first=Incomparable()))
@@ -126,7 +126,7 @@ def test_the_echo_of_a_request_is_gone_for_the_next() -> None:
 
 
 @run_in_empty_context
-def test_the_echo_in_a_tasks_context_is_gone_for_the_next_request_at_least() -> None:
+def test_the_mirror_in_a_task_is_gone_for_the_next_request() -> None:
     first.set("mine")
     ContextMirror().apply({first: 1, second: 2})
     assert first.get() == 1
@@ -153,7 +153,7 @@ def test_echoes_in_one_context_are_all_gone_for_the_next_request() -> None:
 
 
 @run_in_empty_context
-def test_what_another_echo_had_set_is_what_a_later_one_goes_back_to() -> None:
+def test_a_later_mirror_goes_back_to_what_another_had_set() -> None:
     ContextMirror().apply({first: "earlier"})
     later = ContextMirror()
     later.apply({first: "later"})
@@ -163,7 +163,7 @@ def test_what_another_echo_had_set_is_what_a_later_one_goes_back_to() -> None:
 
 
 @run_in_empty_context
-def test_a_request_in_a_copy_of_the_context_takes_nothing_from_the_original() -> None:
+def test_request_in_copy_of_context_takes_nothing_from_original() -> None:
     """As of a task: neither sees the echo, whoever comes first."""
     ContextMirror(context_lasts=True).apply({first: 1})
     copy = copy_context()

@@ -371,7 +371,7 @@ def test_any_other_content_length_is_a_bad_request(values: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("length_first", [True, False])
-def test_beside_transfer_encoding_a_content_length_is_not_the_length(length_first: bool) -> None:
+def test_beside_transfer_encoding_content_length_is_not_length(length_first: bool) -> None:
     """W-IN-2: RFC 9112 6.3."""
     headers = [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")]
     environ = environ_with(headers=headers if length_first else headers[::-1])
@@ -511,7 +511,7 @@ def test_without_the_tls_extension_there_are_no_ssl_names(extensions: Any) -> No
     query=st.binary(max_size=6),
     headers=st.lists(st.tuples(st.binary(max_size=6), st.binary(max_size=6)), max_size=6),
 )
-def test_every_cgi_value_is_a_native_str_of_latin_1_or_the_scope_is_refused(
+def test_cgi_values_are_latin_1_or_the_scope_is_refused(
     path: str, raw_path: bytes | None, root_path: str, query: bytes, headers: Headers
 ) -> None:
     """W-ENV-1."""
@@ -549,7 +549,7 @@ def test_every_cgi_value_is_a_native_str_of_latin_1_or_the_scope_is_refused(
     ],
     ids=repr,
 )
-def test_a_scope_that_makes_no_sense_is_the_servers_error_and_is_shown(overrides: Scope) -> None:
+def test_scope_that_makes_no_sense_is_servers_error_and_is_shown(overrides: Scope) -> None:
     """Split by blame: never the client's 400, never a KeyError from the inside."""
     with pytest.raises(ServerError, match="the server's scope cannot be translated") as raised:
         environ_with(**overrides)
@@ -558,7 +558,7 @@ def test_a_scope_that_makes_no_sense_is_the_servers_error_and_is_shown(overrides
 
 
 @pytest.mark.parametrize("missing", ["path", "headers"])
-def test_a_scope_without_what_the_spec_requires_is_the_servers_error(missing: str) -> None:
+def test_scope_without_what_spec_requires_is_the_servers_error(missing: str) -> None:
     scope = scope_with()
     del scope[missing]
     with pytest.raises(ServerError, match=repr(missing)):

@@ -85,7 +85,7 @@ def test_an_apps_exception_travels_as_the_very_object(error: Exception) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_exception_that_means_something_to_a_loop_or_a_server_is_wrapped(
+def test_an_exception_that_a_loop_or_a_server_acts_on_is_wrapped(
     error: BaseException,
 ) -> None:
     """W-CALL-3, A-OUT-4: SystemExit would end the server, StopIteration its iteration."""

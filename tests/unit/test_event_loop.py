@@ -242,7 +242,7 @@ def test_a_stop_in_the_same_step_as_a_system_exit_still_stops(private: PrivateLo
 
 
 @on_asyncio_loops
-def test_a_task_that_tries_to_end_the_process_as_the_loop_stops_ends_the_loop(
+def test_task_that_tries_to_end_process_as_loop_stops_ends_loop(
     private: PrivateLoop, logged: "Logged"
 ) -> None:
     """A-LOOP-5: it is reported, and the thread ends all the same."""

@@ -121,7 +121,7 @@ def test_close_gives_the_descriptor_back_once(loop: asyncio.AbstractEventLoop) -
         assert is_open(another.fileno())
 
 
-def test_a_ring_meets_the_bell_before_its_end_or_after_never_amid(wakeup: EventfdWakeup) -> None:
+def test_a_wake_up_comes_before_the_end_or_after_never_amid(wakeup: EventfdWakeup) -> None:
     """The number of a closed descriptor may be another file's: it is never written to."""
     wakeup._lock = lock = LyingLock()  # type: ignore[assignment]
     lock.before("wake", wakeup.close)

@@ -34,7 +34,7 @@ def registrations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     return calls
 
 
-def test_the_interpreter_is_asked_once_and_by_the_first_object_only(
+def test_interpreter_is_asked_once_and_by_the_first_object_only(
     registrations: list[dict[str, object]],
 ) -> None:
     """A-CALL-2: `os.register_at_fork` cannot be undone."""
@@ -117,7 +117,7 @@ print(os.waitstatus_to_exitcode(status), first.resets)
 """
 
 
-def test_a_real_child_and_its_own_child_are_reset_and_the_parent_is_not() -> None:
+def test_a_child_and_its_child_are_reset_and_the_parent_is_not() -> None:
     """A-CALL-2."""
     ran = subprocess.run(
         [sys.executable, "-c", FORKING_SCRIPT],

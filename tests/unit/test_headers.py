@@ -65,9 +65,7 @@ def test_two_names_share_a_key_only_if_they_are_the_same_name(one: bytes, other:
 @given(st.binary(min_size=1, max_size=10), st.binary(min_size=1, max_size=10))
 @example(b"x-acce\xdf", b"x-access")
 @example(b"x-\xb5", b"x-\xff")
-def test_names_that_no_server_should_let_through_spoof_nothing_either(
-    one: bytes, other: bytes
-) -> None:
+def test_names_that_no_server_should_let_through_spoof_nothing(one: bytes, other: bytes) -> None:
     """W-ENV-6: bytes above 127 are no part of a name, and some become letters when they are raised
     to upper case.
     """
@@ -92,7 +90,7 @@ def test_a_client_that_invents_names_does_not_fill_the_memory(length: int) -> No
     [(b"host", b"x" * 10_000), ("Host", "X" * 10_000), (200, 1 << 100_000)],
     ids=["bytes", "str", "int"],
 )
-def test_a_short_name_is_translated_once_and_a_long_one_each_time(short: Any, long: Any) -> None:
+def test_short_name_is_translated_once_and_a_long_one_each_time(short: Any, long: Any) -> None:
     """W-ENV-5: whatever type the names have."""
     translated: list[Any] = []
 

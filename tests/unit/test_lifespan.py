@@ -58,7 +58,7 @@ def test_a_legal_message_moves_the_lifespan(state: LifespanState, kind: str) -> 
     [row for row in itertools.product(LifespanState, MESSAGES) if row not in LEGAL],
     ids=str,
 )
-def test_every_other_message_is_an_error_that_names_it_and_changes_nothing(
+def test_every_other_message_is_an_error_that_changes_nothing(
     state: LifespanState, kind: str | None
 ) -> None:
     """A-LOOP-2."""
@@ -105,7 +105,7 @@ def test_what_the_end_of_the_app_means(state: LifespanState) -> None:
             assert lifespan.failure is error
 
 
-def test_an_app_that_returns_without_a_word_is_not_failed_even_where_required() -> None:
+def test_an_app_that_returns_without_a_word_is_never_failed() -> None:
     """A-LOOP-2."""
     lifespan = Lifespan(required=True)
     lifespan.app_ended(None)

@@ -36,7 +36,7 @@ async def in_bound_thread(call: Callable[[], T]) -> T:
     return await Blocking(bound).result_in_loop()
 
 
-async def test_anyio_from_thread_runs_in_the_loop_that_the_thread_works_for() -> None:
+async def test_anyio_from_thread_runs_in_loop_that_thread_works_for() -> None:
     """W-CALL-2: `anyio.from_thread.run` of a WSGI app, as in a thread of anyio's own."""
     here = running_loop(), threading.current_thread()
     assert await in_bound_thread(lambda: from_thread.run(where)) == here
@@ -64,7 +64,7 @@ async def test_anyio_check_cancelled_says_that_it_cannot_tell() -> None:
     await in_bound_thread(call)
 
 
-async def test_asgiref_async_to_sync_runs_in_the_loop_that_the_thread_works_for() -> None:
+async def test_async_to_sync_runs_in_the_loop_of_the_thread() -> None:
     """W-CALL-2: Django's `async_to_sync` finds the server's loop; under trio it makes one of its
     own.
     """

@@ -102,7 +102,7 @@ def test_there_is_room_while_the_budget_is_not_spent(body: LoopToThread) -> None
         assert not waiting.step()
 
 
-def test_what_arrived_before_a_break_is_given_then_the_reason_for_ever(body: LoopToThread) -> None:
+def test_what_arrived_before_break_is_given_then_reason_for_ever(body: LoopToThread) -> None:
     """W-IN-3: never a short read that looks like the end."""
     body.put_in_loop(b"x")
     body.break_in_loop(GoneError)
@@ -160,7 +160,7 @@ def test_news_at_any_moment_of_the_read_is_noticed(
     assert lock.told
 
 
-def test_the_thread_is_elsewhere_for_the_sleep_and_back_before_it_looks(
+def test_thread_is_elsewhere_for_sleep_and_back_before_it_looks(
     body: LoopToThread,
 ) -> None:
     """W-FLOW-8: the lock is not held while `waiting` is entered and left, since that takes the

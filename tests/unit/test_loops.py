@@ -83,7 +83,7 @@ async def test_nothing_of_the_posters_context_leaks_into_the_loop() -> None:
     assert seen == ["untouched"]
 
 
-async def test_call_later_calls_once_in_the_loop_and_in_no_ones_context() -> None:
+async def test_call_later_calls_once_in_loop_and_in_no_ones_context() -> None:
     handle = running_loop_handle()
     gate = handle.create_event()
     calls: list[tuple[threading.Thread, str]] = []
@@ -150,7 +150,7 @@ async def test_opening_a_gate_whose_waiter_was_cancelled_is_harmless() -> None:
 # --- companions
 
 
-async def test_a_companion_runs_beside_its_owner_in_a_copy_of_its_context() -> None:
+async def test_a_background_task_runs_in_a_copy_of_its_owners_context() -> None:
     handle = running_loop_handle()
     gate = handle.create_event()
     seen: list[str] = []
@@ -219,7 +219,7 @@ async def test_cancelling_a_companion_ends_it_and_nobody_else() -> None:
     assert endings == ["cancelled"]
 
 
-async def test_a_companion_cancelled_before_its_first_step_gets_nowhere() -> None:
+async def test_a_background_task_cancelled_before_its_start_is_nothing() -> None:
     handle = running_loop_handle()
     got: list[str] = []
 
@@ -276,7 +276,7 @@ async def test_a_wait_is_refused_in_the_loops_thread_and_in_no_other() -> None:
     await Blocking(lambda: handle.refuse_wait_in_loop("read()")).result_in_loop()
 
 
-async def test_a_thread_that_got_the_number_of_the_loops_former_one_may_wait() -> None:
+async def test_thread_that_got_number_of_the_loops_former_one_may_wait() -> None:
     """W-CALL-4: a loop that goes on in another thread; systems give the numbers out again."""
     handle = running_loop_handle()
 

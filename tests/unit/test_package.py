@@ -103,7 +103,7 @@ def test_the_package_says_that_it_is_typed() -> None:
 
 
 @pytest.mark.parametrize("adapter", [WSGIToASGI, ASGIToWSGI])
-def test_the_annotations_of_what_is_public_can_be_read_at_run_time(adapter: type[Any]) -> None:
+def test_annotations_of_what_is_public_can_be_read_at_run_time(adapter: type[Any]) -> None:
     """None of them is known to type checkers only: programs read them too."""
     public = [
         function
@@ -183,7 +183,7 @@ def rooms(room: str) -> list[str]:
 
 
 @pytest.mark.parametrize("module", rooms("_protocol"))
-def test_the_pure_room_takes_from_itself_the_errors_and_the_types(module: str) -> None:
+def test_pure_room_takes_from_itself_the_errors_and_the_types(module: str) -> None:
     allowed = {f"{NAME}.errors", f"{NAME}.typing", *rooms("_protocol")}
     assert ours(module) <= allowed
 
@@ -248,7 +248,7 @@ def test_no_import_cycle() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_only_the_runtime_dependencies_are_imported_at_import_time(module: str) -> None:
+def test_only_runtime_dependencies_are_imported_at_import_time(module: str) -> None:
     roots = {name.partition(".")[0] for name in modules_used(module, at_import_time=True)}
     assert roots - set(sys.stdlib_module_names) - {NAME} <= RUNTIME_DEPENDENCIES
 

@@ -151,7 +151,7 @@ def test_no_input_is_no_body() -> None:
     )
 
 
-def test_without_a_method_it_is_a_get_which_has_no_undeclared_body() -> None:
+def test_without_method_it_is_a_get_which_has_no_undeclared_body() -> None:
     """A-SCOPE-2."""
     environ = {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(b"of the next request")}
     assert request_body(environ, None, 10).empty

@@ -56,7 +56,7 @@ def test_a_peer_that_closed_is_gone(pair: Pair) -> None:
     assert peer_has_closed(pair[0]) is True
 
 
-def test_a_peer_that_shut_its_sending_side_down_is_taken_for_gone(pair: Pair) -> None:
+def test_peer_that_shut_its_sending_side_down_is_taken_for_gone(pair: Pair) -> None:
     """A-IN-3: as servers take it."""
     pair[1].shutdown(socket.SHUT_WR)
     must_close(pair[0])
@@ -134,7 +134,7 @@ def test_asking_does_not_make_the_servers_socket_non_blocking(pair: Pair) -> Non
     assert os.get_blocking(ours.fileno())
 
 
-def test_a_descriptor_that_select_cannot_take_is_not_taken_for_gone(
+def test_a_descriptor_that_select_cannot_take_is_not_gone(
     pair: Pair, system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A-IN-3: nothing is known; the next write will tell."""

@@ -58,7 +58,7 @@ def test_a_chunk_is_handed_over_as_the_same_object(out: ThreadToLoop) -> None:
     assert chunks[0] is chunk
 
 
-def test_the_task_sleeps_until_there_is_a_chunk_and_one_post_wakes_it(
+def test_task_sleeps_until_there_is_chunk_and_one_post_wakes_it(
     out: ThreadToLoop, loop: HandTurnedLoop
 ) -> None:
     with HandTask(out.take_in_loop()) as taking:
@@ -202,7 +202,7 @@ def test_the_task_waits_for_the_thread_to_leave(out: ThreadToLoop, loop: HandTur
 # --- the budget
 
 
-def test_a_chunk_beyond_the_budget_is_refused_and_nothing_is_done(out: ThreadToLoop) -> None:
+def test_chunk_beyond_the_budget_is_refused_and_nothing_is_done(out: ThreadToLoop) -> None:
     """W-FLOW-1."""
     assert out.put_from_thread(b"x" * BUDGET)
     assert not out.put_from_thread(b"y")
@@ -228,7 +228,7 @@ def test_a_chunk_larger_than_the_budget_goes_alone(out: ThreadToLoop) -> None:
     assert not out.put_from_thread(b"y")
 
 
-def test_a_thread_that_sleeps_is_woken_at_half_the_budget_so_that_the_two_meet_seldom(
+def test_a_thread_that_sleeps_is_woken_at_half_the_budget(
     out: ThreadToLoop,
 ) -> None:
     lock = lying(out)
@@ -268,7 +268,7 @@ def test_a_client_that_takes_nothing_is_told_from_a_slow_one(out: ThreadToLoop) 
         pytest.param(1, 3 * BUDGET, id="a chunk larger than the budget"),
     ],
 )
-def test_a_thread_with_a_large_chunk_sleeps_until_there_is_room_for_it(
+def test_a_thread_with_a_large_chunk_sleeps_until_there_is_room(
     out: ThreadToLoop, held: int, size: int
 ) -> None:
     """W-FLOW-1, W-FLOW-5: told of room for a chunk that is then refused, it would never sleep."""
@@ -309,7 +309,7 @@ def test_a_thread_that_was_told_of_room_has_room(
 # --- breaking off
 
 
-def test_after_a_break_the_threads_next_step_raises_the_reason_anew(out: ThreadToLoop) -> None:
+def test_after_break_threads_next_step_raises_the_reason_anew(out: ThreadToLoop) -> None:
     """W-FLOW-3."""
     assert not out.broken()
     out.break_in_loop(GoneError)
@@ -359,13 +359,13 @@ def test_a_break_drops_what_waits(out: ThreadToLoop) -> None:
         stepped(out.take_in_loop())
 
 
-def test_a_thread_that_leaves_after_a_break_learns_that_nobody_heard(out: ThreadToLoop) -> None:
+def test_thread_that_leaves_after_break_learns_that_nobody_heard(out: ThreadToLoop) -> None:
     out.break_in_loop(GoneError)
     out.end_from_thread([b"rest"], finished=False)
     assert out.finish_from_thread() is False
 
 
-def test_a_cancelled_taker_is_forgotten_and_the_next_one_gets_the_chunks(
+def test_cancelled_taker_is_forgotten_and_next_one_gets_chunks(
     out: ThreadToLoop, loop: HandTurnedLoop
 ) -> None:
     with HandTask(out.take_in_loop()) as cancelled:

@@ -99,9 +99,7 @@ def test_a_job_that_a_thread_has_taken_cannot_be_withdrawn(pools: Pools) -> None
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_withdrawal_as_the_thread_takes_the_job_is_told_the_truth(
-    pools: Pools, place: str
-) -> None:
+def test_withdrawal_as_thread_takes_the_job_is_told_the_truth(pools: Pools, place: str) -> None:
     pool, lock = pools()
     job = QuickJob()
     withdrawn: list[bool] = []
@@ -129,7 +127,7 @@ def test_a_job_is_freed_before_its_thread_sleeps(pools: Pools) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_a_job_that_lets_an_exception_escape_does_not_end_its_thread(
+def test_job_that_lets_exception_escape_does_not_end_its_thread(
     pools: Pools, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     """W-CALL-3."""
@@ -190,9 +188,7 @@ def test_submit_tells_how_long_the_job_has_to_wait(pools: Pools) -> None:
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_job_that_comes_between_two_jobs_of_a_thread_starts_no_thread_beyond_the_limit(
-    pools: Pools, place: str
-) -> None:
+def test_a_job_between_two_of_a_thread_starts_no_other_thread(pools: Pools, place: str) -> None:
     """W-FLOW-4: `workers` threads at most; between two jobs of its own a thread is one as well."""
     pool, lock = pools(limit=1)
     second = QuickJob()
@@ -303,7 +299,7 @@ def test_the_thread_that_slept_last_is_woken_first(pools: Pools) -> None:
     assert [job.thread for job in jobs] == threads[::-1]
 
 
-def test_a_thread_that_finishes_takes_the_next_job_without_sleeping(
+def test_thread_that_finishes_takes_next_job_without_sleeping(
     pools: Pools, slow_gates: "SlowGates"
 ) -> None:
     pool, _ = pools(limit=1)
@@ -408,7 +404,7 @@ def test_a_busy_thread_may_take_the_job_that_a_wake_up_was_for(
     after.must_run()
 
 
-def test_a_thread_that_takes_the_job_itself_leaves_the_wake_up_in_flight(
+def test_thread_that_takes_job_itself_leaves_wake_up_in_flight(
     pools: Pools, slow_gates: SlowGates
 ) -> None:
     """What comes meanwhile is for the thread that is being woken, and wakes no second one."""
@@ -429,7 +425,7 @@ def test_a_thread_that_takes_the_job_itself_leaves_the_wake_up_in_flight(
 # --- idle threads end
 
 
-def test_the_idle_time_is_long_against_what_starting_a_thread_costs() -> None:
+def test_idle_time_is_long_against_what_starting_a_thread_costs() -> None:
     assert IDLE_SECONDS >= 1
 
 
@@ -463,9 +459,7 @@ def test_a_job_that_meets_the_end_of_an_idle_thread_runs_once(pools: Pools, plac
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_drain_that_meets_the_end_of_an_idle_thread_is_told_once(
-    pools: Pools, place: str
-) -> None:
+def test_drain_that_meets_the_end_of_an_idle_thread_is_told_once(pools: Pools, place: str) -> None:
     pool, lock = pools(idle_seconds=TINY_SECONDS)
     drained = threading.Event()
     calls: list[int] = []

@@ -91,7 +91,7 @@ def test_no_more_than_max_detached_threads_are_detached(pools: Pools) -> None:
     fourth.must_start()
 
 
-def test_an_error_during_the_wait_brings_the_thread_back_into_the_count(pools: Pools) -> None:
+def test_error_during_wait_brings_the_thread_back_into_the_count(pools: Pools) -> None:
     pool, _ = pools(limit=2)
     (held,) = pools.running(pool, 1)
 
@@ -104,7 +104,7 @@ def test_an_error_during_the_wait_brings_the_thread_back_into_the_count(pools: P
     assert pool._counted == 1
 
 
-def test_an_apps_own_thread_that_wakes_up_too_late_changes_no_count(pools: Pools) -> None:
+def test_apps_own_thread_that_wakes_up_too_late_changes_no_count(pools: Pools) -> None:
     """W-FLOW-8: it waited for the client, in a thread of the app, for a job that is over since."""
     pool, lock = pools(limit=2)
     first, _ = pools.running(pool, 2)
@@ -122,7 +122,7 @@ def test_an_apps_own_thread_that_wakes_up_too_late_changes_no_count(pools: Pools
     assert (pool.counts().detached, pool._counted) == (0, 2)
 
 
-def test_an_apps_own_thread_that_wakes_up_in_the_next_job_changes_no_count(pools: Pools) -> None:
+def test_an_apps_thread_that_wakes_a_job_later_changes_no_count(pools: Pools) -> None:
     """W-FLOW-8."""
     pool, lock = pools(limit=2)
     (first,) = pools.running(pool, 1)
@@ -178,7 +178,7 @@ def test_a_job_that_does_not_stream_counts_however_long_it_takes(pools: Pools) -
     assert (pool.counts().detached, pool._counted) == (0, 2)
 
 
-def test_a_long_stream_does_not_count_again_when_its_client_has_read(pools: Pools) -> None:
+def test_a_long_stream_does_not_count_again_after_a_read(pools: Pools) -> None:
     """W-FLOW-8: before and after the wait it streams."""
     pool, clock, stream, _ = streaming(pools)
     clock.now += 2
@@ -189,7 +189,7 @@ def test_a_long_stream_does_not_count_again_when_its_client_has_read(pools: Pool
     assert (pool.counts().detached, pool._counted) == (1, 1)
 
 
-def test_a_stream_that_becomes_long_while_its_client_reads_does_not_count_again(
+def test_a_stream_that_becomes_long_then_does_not_count_again(
     pools: Pools,
 ) -> None:
     """W-FLOW-8."""
@@ -202,7 +202,7 @@ def test_a_stream_that_becomes_long_while_its_client_reads_does_not_count_again(
     assert (pool.counts().detached, pool._counted) == (1, 1)
 
 
-def test_a_long_stream_beyond_max_detached_counts_until_there_is_room(pools: Pools) -> None:
+def test_a_stream_beyond_max_detached_counts_until_there_is_room(pools: Pools) -> None:
     """W-FLOW-8."""
     pool, clock, stream, other = streaming(pools, max_detached=1)
     other.do(lambda worker: worker.mark_streaming())
@@ -232,7 +232,7 @@ def test_a_stream_that_is_long_by_its_nature_is_detached_at_once(pools: Pools) -
     other.let_go()
 
 
-def test_an_event_stream_beyond_max_detached_is_detached_as_soon_as_it_may(pools: Pools) -> None:
+def test_an_event_stream_is_detached_as_soon_as_there_is_room(pools: Pools) -> None:
     """W-FLOW-8, `max_streams`: with the next round after another has ended."""
     pool, _, stream, other = streaming(pools, max_detached=1, stream_after=1000.0)
     stream.do(lambda worker: worker.mark_streaming(detach=True))
@@ -330,7 +330,7 @@ def test_all_books_are_closed_when_everything_is_over(pools: Pools, how: str) ->
     assert (counts.busy, counts.detached, counts.queued, pool._counted) == (0, 0, 0, 0)
 
 
-def test_fifty_streams_leave_a_pool_of_two_two_threads_for_requests(pools: Pools) -> None:
+def test_fifty_streams_leave_a_pool_of_two_its_two_threads(pools: Pools) -> None:
     """W-FLOW-8."""
     clock = Clock()
     pool, _ = pools(limit=2, clock=clock)

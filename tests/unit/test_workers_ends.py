@@ -21,7 +21,7 @@ from wsgi_asgi_bridge.errors import BridgeClosed
 # --- the end of the pool
 
 
-def test_a_drain_runs_what_is_queued_ends_the_threads_and_says_so_once(pools: Pools) -> None:
+def test_drain_runs_what_is_queued_ends_threads_and_says_so_once(pools: Pools) -> None:
     """W-LIFE-1."""
     pool, lock = pools(limit=2)
     pools.with_idle(pool, lock, 1)
@@ -172,7 +172,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     return Refusal(monkeypatch, *request.param)
 
 
-def test_without_any_thread_the_submitter_is_told_and_nothing_is_queued(
+def test_without_any_thread_submit_raises_and_nothing_is_queued(
     pools: Pools, refusal: Refusal
 ) -> None:
     pool, _ = pools()
@@ -219,7 +219,7 @@ def test_the_next_job_asks_for_a_thread_again(pools: Pools, refusal: Refusal) ->
     second.must_run()
 
 
-def test_a_refusal_to_a_worker_that_wants_the_next_thread_is_no_failure_of_its_job(
+def test_a_refused_next_thread_is_no_failure_of_the_workers_job(
     pools: Pools, refusal: Refusal, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool, lock = pools(limit=2)
@@ -300,7 +300,7 @@ def test_ctrl_c_in_a_submit_leaves_the_lock_free(pools: Pools) -> None:
     assert not lock.locked()
 
 
-def test_the_lock_is_free_while_a_job_runs_and_while_a_thread_sleeps(pools: Pools) -> None:
+def test_lock_is_free_while_a_job_runs_and_while_a_thread_sleeps(pools: Pools) -> None:
     """W-FLOW-7: the loop may take it."""
     pool, lock = pools()
     pools.running(pool, 1)

@@ -97,7 +97,7 @@ def test_the_table_is_the_docstrings() -> None:
 # --- the head
 
 
-def test_a_second_start_response_with_exc_info_replaces_the_head_that_is_held() -> None:
+def test_a_second_call_with_exc_info_replaces_the_held_head() -> None:
     """W-OUT-2."""
     response = response_in(HELD)
     response.start("500 Oops", [("X-Second", "2"), ("Content-Length", "2")], exc_info())
@@ -127,13 +127,13 @@ def test_a_refused_replacement_leaves_the_head_as_it_was() -> None:
     assert (head[0], head[1]) == (200, [(b"x-first", b"1")])
 
 
-def test_the_second_call_is_told_what_came_and_what_the_first_said() -> None:
+def test_second_call_is_told_what_came_and_what_the_first_said() -> None:
     """W-OUT-2."""
     with pytest.raises(AppError, match=r"'404 Not Found'.*without exc_info.*200"):
         response_in(HELD).start("404 Not Found", [], None)
 
 
-def test_once_sealed_the_apps_error_comes_out_with_its_own_traceback() -> None:
+def test_once_sealed_apps_error_comes_out_with_its_own_traceback() -> None:
     """W-OUT-2."""
     response = response_in(SEALED)
     info = exc_info()
@@ -359,7 +359,7 @@ def test_the_apps_own_length_wins_over_the_known_one() -> None:
 
 
 @given(length=st.integers(0, 20), chunks=st.lists(st.binary(max_size=8), max_size=8))
-def test_no_byte_beyond_the_length_is_admitted_and_all_are_counted(
+def test_no_byte_beyond_length_is_admitted_and_all_are_counted(
     length: int, chunks: list[bytes]
 ) -> None:
     """W-OUT-6."""
@@ -450,7 +450,7 @@ def test_a_bodyless_response_gets_no_length_that_nobody_gave(method: str, status
 # --- chunks
 
 
-def test_a_chunk_of_a_whole_body_that_is_no_bytes_leaves_the_head_unsealed() -> None:
+def test_a_chunk_that_is_no_bytes_leaves_the_head_unsealed() -> None:
     """W-OUT-8, W-OUT-2: the app may still replace the head by an error page."""
     response = started("GET", "200 OK", None)
     with pytest.raises(AppError, match="type str, expected bytes"):

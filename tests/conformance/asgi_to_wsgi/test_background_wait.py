@@ -185,7 +185,7 @@ def test_sync_code_goes_on_elsewhere_when_the_wait_is_over(backend: Backend) -> 
 
 
 @on_every_backend
-def test_a_read_that_had_not_begun_is_not_made_after_the_response(backend: Backend) -> None:
+def test_read_that_had_not_begun_is_not_made_after_the_response(backend: Backend) -> None:
     """A-IN-1, A-OUT-9: it would wait for a client that may send no more."""
     go_on = threading.Event()
 

@@ -108,7 +108,7 @@ def test_each_servers_environ_of_a_chunked_body(server: str) -> None:
 
 
 @pytest.mark.parametrize("framed", ["length", "chunked"])
-def test_a_body_that_is_held_back_is_not_read_before_the_app_asks(framed: str) -> None:
+def test_body_that_is_held_back_is_not_read_before_the_app_asks(framed: str) -> None:
     """A-IN-1: the first read makes the server ask for it, and the app may refuse it."""
     body = BodyInput(BODY)
 

@@ -226,7 +226,7 @@ def test_a_server_that_closes_early_gets_it_or_it_is_logged(
 
 @on_every_backend
 @pytest.mark.parametrize("parts", [(b"sorry",), (b"so", b"rry")], ids=len)
-def test_a_response_that_is_held_back_is_whole_when_the_bridge_closes(
+def test_response_that_is_held_back_is_whole_when_bridge_closes(
     backend: Backend, parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A-OUT-5, A-OUT-8: the app goes on, no turn has come, and it is cancelled."""

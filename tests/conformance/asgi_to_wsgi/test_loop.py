@@ -193,7 +193,7 @@ USES: dict[str, Callable[[ASGIToWSGI], object]] = {
 @on_every_backend
 @pytest.mark.parametrize("where", ["startup", "a request", "shutdown"])
 @pytest.mark.parametrize("use", USES)
-def test_the_loops_own_thread_is_told_that_it_would_wait_for_itself(
+def test_loops_own_thread_is_told_that_it_would_wait_for_itself(
     backend: dict[str, Any], use: str, where: str
 ) -> None:
     """A-LOOP-1: an app that uses its own bridge in the loop gets an error, and the loop goes on."""

@@ -246,7 +246,7 @@ def test_a_loop_that_has_ended_by_itself_is_followed_by_another(backend: dict[st
 
 
 @pytest.mark.parametrize("disconnect_poll", [0.01, None])
-def test_a_loop_that_ends_before_it_has_begun_a_request_is_noticed(
+def test_loop_that_ends_before_it_has_begun_a_request_is_noticed(
     disconnect_poll: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A-LOOP-5: its task never runs a step, so nobody but the waiting thread can find out. Of the

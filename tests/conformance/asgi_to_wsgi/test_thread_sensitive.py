@@ -181,7 +181,7 @@ def test_exit_of_sync_code_is_the_requests_own(backend: dict[str, Any], kind: An
 
 
 @pytest.mark.parametrize("phase", ["before the headers", "in mid-stream"])
-def test_ctrl_c_in_sync_code_of_the_main_thread_reaches_the_server(
+def test_ctrl_c_in_sync_code_of_main_thread_reaches_the_server(
     backend: dict[str, Any], phase: str
 ) -> None:
     """A-LOOP-4, A-LOOP-5: a server that runs its app in the main thread stops; the app has got the

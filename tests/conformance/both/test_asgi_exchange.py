@@ -59,7 +59,7 @@ async def test_each_part_arrives_before_the_next_is_made(anyio_backend: Any) -> 
     assert client.complete
 
 
-async def test_an_asgi_app_answers_each_part_of_the_request_as_it_comes(
+async def test_asgi_app_answers_each_part_of_the_request_as_it_comes(
     anyio_backend: Any,
 ) -> None:
     """W-IN-4, A-IN-1, A-OUT-2."""
@@ -85,7 +85,7 @@ async def test_an_asgi_app_answers_each_part_of_the_request_as_it_comes(
 # --- an ASGI app: how it ends
 
 
-async def test_an_asgi_apps_very_exception_comes_out_before_the_response(
+async def test_asgi_apps_very_exception_comes_out_before_the_response(
     anyio_backend: Any,
 ) -> None:
     """A-OUT-4, W-CALL-3."""
@@ -141,7 +141,7 @@ async def test_an_asgi_app_learns_in_receive_that_its_client_left(anyio_backend:
     assert client.error is None
 
 
-async def test_an_asgi_app_learns_before_its_response_that_its_client_left(
+async def test_an_asgi_app_learns_early_that_its_client_left(
     anyio_backend: Any,
 ) -> None:
     """A-IN-3: a long computation that nobody waits for any more."""
@@ -192,7 +192,7 @@ async def test_send_raises_in_an_asgi_app_whose_client_left(anyio_backend: Any) 
     assert isinstance(raised[0], OSError) or "ancel" in type(raised[0]).__name__
 
 
-async def test_background_work_of_an_asgi_app_goes_on_after_its_response(
+async def test_background_work_of_asgi_app_goes_on_after_its_response(
     anyio_backend: Any,
 ) -> None:
     """A-OUT-5: the response does not wait for it."""
@@ -212,7 +212,7 @@ async def test_background_work_of_an_asgi_app_goes_on_after_its_response(
 # --- an ASGI app: beside the message
 
 
-async def test_what_server_and_middleware_put_into_scope_reaches_the_app(
+async def test_what_server_and_middleware_put_into_scope_reaches_app(
     anyio_backend: Any,
 ) -> None:
     """A-SCOPE-3, W-ENV-8: and what the middle put into environ; a session changed inside has

@@ -166,7 +166,7 @@ async def test_what_the_caller_sets_meanwhile_is_not_overwritten() -> None:
         assert (await answered(middleware)).body == b"12"
 
 
-async def test_the_next_request_of_the_same_task_sees_nothing_of_the_last() -> None:
+async def test_next_request_of_the_same_task_sees_nothing_of_the_last() -> None:
     """W-CALL-2: also where a client, as tests use them, makes all its requests in one task."""
     seen: list[str] = []
 
@@ -293,7 +293,7 @@ def test_an_app_that_raised_behind_both_tells_its_caller(backend: Backend) -> No
 
 
 @on_every_backend
-def test_middleware_in_the_middle_sees_it_too_whichever_task_it_calls_from(
+def test_middleware_in_the_middle_sees_it_from_whichever_task(
     backend: Backend,
 ) -> None:
     """A middleware that runs the app in a task of its own sees nothing itself, as natively; the
@@ -319,7 +319,7 @@ def test_middleware_in_the_middle_sees_it_too_whichever_task_it_calls_from(
 
 
 @on_every_backend
-def test_a_servers_thread_takes_nothing_from_one_request_to_the_next(backend: Backend) -> None:
+def test_servers_thread_takes_nothing_from_one_request_to_next(backend: Backend) -> None:
     """W-CALL-2."""
     seen: list[str] = []
 
@@ -339,7 +339,7 @@ def test_a_servers_thread_takes_nothing_from_one_request_to_the_next(backend: Ba
 
 
 @on_every_backend
-def test_what_async_middleware_in_the_middle_sets_stays_in_the_loop(backend: Backend) -> None:
+def test_what_async_middleware_in_middle_sets_stays_in_the_loop(backend: Backend) -> None:
     """It is an async app's, and the server's thread goes on to the next request."""
 
     def middle(inner: Any) -> Any:
@@ -376,7 +376,7 @@ async def asgi_app_in_steps(scope: Any, receive: Any, send: Any) -> None:
     await finish(send, b"2")
 
 
-async def test_middleware_around_an_asgi_app_sees_what_it_set_behind_both(
+async def test_middleware_around_asgi_app_sees_what_it_set_behind_both(
     anyio_backend: Any,
 ) -> None:
     seen: list[tuple[str, str]] = []
@@ -433,7 +433,7 @@ async def test_what_a_task_of_the_asgi_app_sets_is_its_own(anyio_backend: Any) -
         assert user.get() == "nobody"
 
 
-async def test_the_next_request_of_the_same_task_sees_nothing_through_both(
+async def test_next_request_of_the_same_task_sees_nothing_through_both(
     anyio_backend: Any,
 ) -> None:
     seen: list[str] = []
@@ -454,7 +454,7 @@ async def test_the_next_request_of_the_same_task_sees_nothing_through_both(
 
 
 @on_every_backend
-def test_a_servers_thread_keeps_nothing_of_an_async_app_behind_three(backend: Backend) -> None:
+def test_servers_thread_keeps_nothing_of_async_app_behind_three(backend: Backend) -> None:
     """A-LOOP-3: its caller is a worker, but who hears it in the end is the server's thread, which
     would hear nothing without both bridges around.
     """
@@ -470,7 +470,7 @@ def test_a_servers_thread_keeps_nothing_of_an_async_app_behind_three(backend: Ba
     assert native[-1][0] == "set outside"
 
 
-async def test_three_bridges_tell_it_from_the_innermost_to_the_outermost(
+async def test_three_bridges_tell_it_from_innermost_to_the_outermost(
     anyio_backend: Any,
 ) -> None:
     """A WSGI app behind three, whose outermost caller is a task."""

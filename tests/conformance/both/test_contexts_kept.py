@@ -57,7 +57,7 @@ def naming_itself(seen: list[str]) -> Any:
 
 
 @on_every_backend
-def test_a_request_within_another_of_the_same_thread_leaves_nothing(backend: Backend) -> None:
+def test_request_within_another_of_same_thread_leaves_nothing(backend: Backend) -> None:
     """W-CALL-2: as a WSGI middleware makes it, for an error page. Who is closed last is not all
     that there is to forget.
     """
@@ -79,9 +79,7 @@ def test_a_request_within_another_of_the_same_thread_leaves_nothing(backend: Bac
 
 @on_every_backend
 @pytest.mark.parametrize("who", ["the server", "the middle"])
-def test_a_servers_thread_keeps_nothing_of_an_app_that_was_given_up(
-    backend: Backend, who: str
-) -> None:
+def test_servers_thread_keeps_nothing_of_app_that_was_given_up(backend: Backend, who: str) -> None:
     """W-CALL-2: as of Flask's `stream_with_context`, which holds its request while it streams, and
     lets go of it when it is closed; but nobody waits for that.
     """
@@ -133,7 +131,7 @@ def test_a_servers_thread_keeps_nothing_of_an_app_that_was_given_up(
 
 
 @on_every_backend
-def test_a_response_that_is_closed_in_another_thread_leaves_nothing_there(
+def test_a_response_closed_in_another_thread_leaves_nothing(
     backend: Backend,
 ) -> None:
     """W-CALL-2: some servers do, and that thread's next request may be anybody's."""
@@ -244,7 +242,7 @@ def test_what_an_async_app_set_is_free_with_its_request(backend: Backend, ending
 
 
 @frees_at_once
-async def test_what_an_async_app_set_behind_both_is_free_with_the_context_of_its_request(
+async def test_what_an_async_app_set_behind_both_goes_with_its_request(
     anyio_backend: Any,
 ) -> None:
     values: list[weakref.ref[Kept]] = []
@@ -267,7 +265,7 @@ async def test_what_an_async_app_set_behind_both_is_free_with_the_context_of_its
 @frees_at_once
 @on_every_backend
 @pytest.mark.parametrize("ending", ["answers", "raises", "raises late"])
-def test_what_an_app_set_behind_both_is_free_after_the_next_request(
+def test_what_app_set_behind_both_is_free_after_the_next_request(
     backend: Backend, ending: str
 ) -> None:
     values: list[weakref.ref[Kept]] = []

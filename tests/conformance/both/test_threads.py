@@ -160,7 +160,7 @@ async def test_thread_sensitive_code_runs_on_the_outer_bridges_worker(
     assert len(set(threads)) == 1
 
 
-async def test_a_worker_still_belongs_to_its_own_loop_after_an_async_app_used_it(
+async def test_a_worker_belongs_to_its_own_loop_after_an_async_app(
     anyio_backend_name: str,
 ) -> None:
     """A-LOOP-4: what asgiref notes of the private loop in the calling thread is gone with the call

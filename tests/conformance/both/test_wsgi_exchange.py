@@ -250,9 +250,7 @@ def test_a_server_that_closes_early_does_not_wait_for_the_app(backend: Backend) 
 
 @on_every_backend
 @pytest.mark.parametrize("how", ["cancels it", "tells it that the client left"])
-def test_a_server_does_not_wait_for_an_app_that_the_middle_has_given_up(
-    backend: Backend, how: str
-) -> None:
+def test_server_does_not_wait_for_app_that_middle_has_given_up(backend: Backend, how: str) -> None:
     """W-FLOW-6, W-OUT-5: as by a time limit, whose answer is whole while the app still hangs."""
     begun, go_on, closed = fake_asgi_server.Gate(), threading.Event(), threading.Event()
 
@@ -298,7 +296,7 @@ def test_a_server_does_not_wait_for_an_app_that_the_middle_has_given_up(
 
 @on_every_backend
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_server_does_not_wait_for_an_app_that_the_answer_did_not_wait_for(
+def test_a_server_waits_no_longer_for_an_app_than_the_answer_did(
     backend: Backend, method: str
 ) -> None:
     """W-OUT-5: as Starlette's BaseHTTPMiddleware answers in the place of an app that it lets go on,
@@ -396,7 +394,7 @@ def test_a_body_that_breaks_off_raises_in_the_app(backend: Backend) -> None:
 
 
 @on_every_backend
-def test_what_server_and_middleware_put_into_environ_reaches_the_app(backend: Backend) -> None:
+def test_what_server_and_middleware_put_into_environ_reaches_app(backend: Backend) -> None:
     """A-SCOPE-3, W-ENV-8: and what the middle put into the scope."""
     seen: dict[str, Any] = {}
     socket, user = object(), object()

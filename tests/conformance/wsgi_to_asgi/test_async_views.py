@@ -110,7 +110,7 @@ async def test_a_small_body_of_a_client_that_waits_is_asked_for(enter: Any) -> N
 
 
 @every_door
-async def test_what_the_thread_has_read_and_what_it_reads_later_fit_together(enter: Any) -> None:
+async def test_what_the_thread_read_before_and_later_fits_together(enter: Any) -> None:
     """W-CALL-4, W-IN-3: before, within and after the loop, also of what is buffered between."""
 
     def view(body: Any) -> list[bytes]:
@@ -138,7 +138,7 @@ async def test_a_thread_that_the_view_asks_reads_it_as_well() -> None:
     assert page.result == WHOLE
 
 
-async def test_a_view_that_came_back_to_its_thread_leaves_the_door_as_it_was() -> None:
+async def test_a_view_that_came_back_leaves_the_door_as_it_was() -> None:
     """W-CALL-4: asgiref puts the loop itself in the thread's place when `sync_to_async` has run
     there. The next request of that thread has a body of its own.
     """

@@ -93,7 +93,7 @@ HELD_BACK = post_scope(5, headers=[(b"expect", b"100-continue")])
 LARGE_HELD_BACK = post_scope(100, headers=[(b"expect", b"100-continue")])
 
 
-async def test_client_that_left_while_its_body_was_held_back_is_noticed() -> None:
+async def test_client_that_left_while_its_body_was_held_is_noticed() -> None:
     """W-OUT-11, W-FLOW-3: asking whether it is there asks it for its body, so not before
     `stall_timeout`.
     """
@@ -116,7 +116,7 @@ async def test_client_that_left_while_its_body_was_held_back_is_noticed() -> Non
 
 
 @pytest.mark.parametrize("scope", [post_scope(100), LARGE_HELD_BACK], ids=["sent", "held back"])
-async def test_client_that_left_behind_a_body_that_nobody_reads_is_noticed(scope: Any) -> None:
+async def test_client_that_left_a_body_that_nobody_reads_is_noticed(scope: Any) -> None:
     """W-OUT-11, W-FLOW-3: as behind one of an app that streams its response."""
     polls = Polls()
     body = body_of([], polls)

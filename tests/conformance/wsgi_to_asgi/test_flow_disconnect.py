@@ -276,7 +276,7 @@ async def test_body_that_was_thrown_away_is_never_taken_for_whole() -> None:
     assert (client.body, client.complete, client.error) == (b"first", True, None)
 
 
-async def test_app_that_sleeps_for_its_client_has_not_left_its_body_alone() -> None:
+async def test_app_that_sleeps_for_its_client_has_not_left_its_body() -> None:
     """W-FLOW-3, W-IN-1: it reads when the client has taken what comes before, however slowly."""
     results: list[int] = []
 

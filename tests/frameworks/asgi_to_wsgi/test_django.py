@@ -86,7 +86,7 @@ def test_a_session_in_the_database(client: httpx.Client) -> None:
     assert [client.get("/visits").text for _ in range(3)] == ["1", "2", "3"]
 
 
-def test_the_thread_that_waits_for_django_has_its_connection_closed(
+def test_thread_that_waits_for_django_has_its_connection_closed(
     gates: Gates, download: Path, django_database: Path
 ) -> None:
     """A-LOOP-4, A-OUT-9: `request_finished` comes after the response, and to that thread."""

@@ -141,7 +141,7 @@ def test_websocket_upgrade_is_refused(site: RunningSite) -> None:
     assert site.answers_hello()
 
 
-def test_head_that_asks_for_a_websocket_keeps_the_connection_in_step(
+def test_head_that_asks_for_websocket_keeps_connection_in_step(
     keep_alive_site: RunningSite,
 ) -> None:
     """A-OUT-1: what follows the head of one response is the head of the next."""

@@ -194,6 +194,53 @@ def test_the_crossing_takes_from_itself_and_the_errors(module: str) -> None:
     assert ours(module) <= allowed
 
 
+WINGS = {
+    "wsgi_to_asgi": [
+        "bridge",
+        "exchange",
+        "runtime",
+        "client_watch",
+        "response",
+        "request_body",
+        "app_call",
+        "settings",
+        "stats",
+    ],
+    "asgi_to_wsgi": [
+        "bridge",
+        "app_task",
+        "runtime",
+        "response",
+        "request_body",
+        "lifespan",
+        "disconnects",
+        "settings",
+    ],
+}
+"""The modules of each wing. Each may import those that follow it, and none before it."""
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_takes_nothing_from_the_other_wing(wing: str) -> None:
+    shared = {f"{NAME}.{name}" for name in ("errors", "typing", "_options")}
+    allowed = {*shared, *rooms("_protocol"), *rooms("_crossing"), *rooms(wing)}
+    taken = {used for module in rooms(wing) for used in ours(module)}
+    assert taken <= allowed
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_imports_inside_a_wing_run_one_way(wing: str) -> None:
+    order = [f"{NAME}.{wing}.{module}" for module in WINGS[wing]]
+    assert sorted(order) == rooms(wing), "a module has no place in the order"
+    backward = [
+        (module, used)
+        for place, module in enumerate(order)
+        for used in ours(module)
+        if used in order[:place] or used == f"{NAME}.{wing}"
+    ]
+    assert backward == []
+
+
 def test_both_rooms_were_looked_into() -> None:
     assert len(rooms("_protocol")) >= 5
     assert len(rooms("_crossing")) >= 8

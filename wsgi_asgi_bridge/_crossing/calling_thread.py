@@ -200,11 +200,7 @@ class CallingThread(_DelegatedWork):
             parked.set()
 
     def follow_with_error_in_loop(self, error: BaseException) -> bool:
-        """Set `late_error`, before the end is put. False: the thread has finished already.
-
-        A thread that finishes later, by the end or without it, finds it in
-        `late_error_from_thread`.
-        """
+        """Set `late_error`, before the end is put. False: the thread has finished already."""
         with self._lock:
             if self._finished:
                 return False
@@ -357,9 +353,7 @@ class CallingThread(_DelegatedWork):
         return chunks, last
 
     def _run_jobs_that_waited(self) -> None:
-        """Run the jobs that the last taking of chunks passed over, so that an app that streams
-        without a pause does not keep them waiting.
-        """
+        """Run the jobs that the last taking of chunks passed over: an app may stream for ever."""
         while True:
             with self._lock:
                 if not self._passed_over or self._ending:
@@ -372,11 +366,7 @@ class CallingThread(_DelegatedWork):
     def _wake_putters(self) -> None:
         """Holding the lock."""
         putters, self._putters = self._putters, []
-        self.loop.post(partial(self._set_all, putters))
-
-    def _set_all(self, events: list[LoopEvent]) -> None:
-        for event in events:
-            self.loop.set_event(event)
+        self.loop.post(partial(_set_all, self.loop, putters))
 
     def _retract(self, event: ThreadEvent) -> bool:
         """Take `event` back after a time-out. False if it is set just now."""
@@ -386,6 +376,11 @@ class CallingThread(_DelegatedWork):
                 return True
         event.wait()  # taken out just now, so it is set in a moment
         return False
+
+
+def _set_all(loop: LoopHandle, events: list[LoopEvent]) -> None:
+    for event in events:
+        loop.set_event(event)
 
 
 current_calling_thread: ContextVar[CallingThread] = ContextVar("wsgi_asgi_bridge_calling_thread")

@@ -15,9 +15,9 @@ work; `_app_ended` ends the task.
 
 import contextvars
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from .._crossing.calling_thread import CallingThread, current_calling_thread
 from .._crossing.contexts import Changes, changes, notes_on, own_context, unchanged
@@ -49,6 +49,10 @@ TURNS_FOR_THE_APP = 16
 """Turns of the loop that an app has to end after its response, if it matters how it ends. A
 framework's error page raises in the same turn; each `BaseHTTPMiddleware` around it takes three.
 """
+
+
+App = Callable[..., Awaitable[None]]
+"""An ASGI 3 callable."""
 
 
 class End(Enum):
@@ -86,6 +90,7 @@ class AppTask:
         "_end",
         "_held",
         "_mirrors_changes",
+        "_received",
         "_runtime",
         "_scope",
         "_seen",
@@ -98,12 +103,7 @@ class AppTask:
     )
 
     def __init__(
-        self,
-        app: Callable[..., Any],
-        runtime: Runtime,
-        environ: Environ,
-        length: int | None,
-        bridge: object,
+        self, app: App, runtime: Runtime, environ: Environ, length: int | None, bridge: object
     ) -> None:
         settings = runtime.settings
         self._app = app
@@ -114,11 +114,8 @@ class AppTask:
         )
         self._scope = scope_from_environ(environ, settings.root_path, runtime.state)
         self.response = ASGIResponse(self._scope["method"])
-        self.body = ReceivedBody(
-            self.caller,
-            request_body(environ, length, settings.request_buffer),
-            self._lost_client_in_loop,
-        )
+        self.body = request_body(environ, length, settings.request_buffer)
+        """The calling thread's."""
         self.changes: Changes | None = None
         """What the app's task has set in its context, to be repeated in the caller's."""
         self._mirrors_changes = "asgi.scope" in environ and _is_below_a_task(environ)
@@ -129,17 +126,17 @@ class AppTask:
         self._task: BackgroundTask | None = None
         self._end: End = _RUNNING
         self._held: HeldEnd | None = None
+        self._received: ReceivedBody | None = None
+        """Made when the app first calls `receive()`, which few apps do without a body."""
         self._sending = 0  # tasks of the app that wait in send()
 
     # ------------------------------------------------------------ the calling thread
 
     def read_small_body_from_thread(self) -> None:
-        """Before the task begins.
-
-        Raises ClientDisconnected, and what a bridge around this one raises.
-        """
+        """Before the task begins. Raises what `RequestBody.read` raises."""
+        self._received = self._make_received()
         try:
-            self.body.read_all_from_thread()
+            self._received.add_in_loop(*self.body.read_all())
         except BaseException:
             self.caller.loop.post(self.caller_left_in_loop)
             raise
@@ -147,7 +144,7 @@ class AppTask:
     def run_elsewhere_from_thread(self, jobs: list[Callable[[], None]]) -> None:
         """Run the jobs of a thread that has left. Nobody waits for the request's body any more."""
         for job in jobs:
-            if job != self.body.read_from_thread:
+            if self._received is None or job != self._received.read_from_thread:
                 self._runtime.executor.run_in_fallback(job)
 
     def check_loop_from_thread(self) -> None:
@@ -160,9 +157,8 @@ class AppTask:
         runtime = self._runtime
         if not runtime.takes_requests:
             self._finish(_REJECTED)
-            self.caller.fail_in_loop(
-                BridgeClosed("the bridge is being closed and takes no new requests")
-            )
+            reason = "the bridge is being closed and takes no new requests"
+            self.caller.fail_in_loop(BridgeClosed(reason))
             return
         runtime.in_flight.add(self)
         self._task = runtime.handle.spawn(self.run, self._context)
@@ -181,16 +177,12 @@ class AppTask:
             else:
                 current_calling_thread.set(self.caller)
             self._before = self._seen = contextvars.copy_context()
-            await self._app(self._scope, self.body.receive, self._send)
+            await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
         try:
             self._app_ended(error)
-            if (
-                error is not None
-                and runtime.handle.backend == "trio"
-                and isinstance(error, runtime.handle.cancelled)
-            ):
+            if runtime.handle.backend == "trio" and isinstance(error, runtime.handle.cancelled):
                 raise error
         finally:
             # Break the cycles: the error's traceback leads to this frame, and the context to this
@@ -199,7 +191,17 @@ class AppTask:
             self._task = None
             self._context = self._before = self._seen = _NO_CONTEXT
 
-    # ------------------------------------------------------------ send
+    # ------------------------------------------------------------ receive and send
+
+    def _receive(self) -> Awaitable[Message]:
+        if self._received is None:
+            self._received = self._make_received()
+            if self._end is not _RUNNING:
+                self._received.close_in_loop()
+        return self._received.receive()
+
+    def _make_received(self) -> ReceivedBody:
+        return ReceivedBody(self.caller, self.body, self._lost_client_in_loop)
 
     async def _send(self, message: Message) -> None:
         if self._end is not _RUNNING and self._end is not _COMPLETED:
@@ -252,18 +254,14 @@ class AppTask:
                 raise client_disconnected()
 
     def _hold_end(self, body: bytes) -> None:
-        """Put `body`, the last part, when the app has ended: only then it is known what the app
-        raises after a 5xx (A-OUT-8), and which context variables it has reset (D-2).
-
-        An app that goes on, with background work, has `TURNS_FOR_THE_APP`.
+        """Put `body`, the last part, when it is known what the app raises after a 5xx (A-OUT-8),
+        and which context variables it has reset (D-2).
         """
         if not self.caller.hold_end_in_loop():
             raise self._found_left()
         self._finish(_COMPLETED)
         self._held = HeldEnd(self, body)
         self._held.count_turns()
-
-    # ------------------------------------------------------------ context changes
 
     def _note_changes(self) -> None:
         """Note what the app's first task has set, as its caller would see it in one context; its
@@ -301,7 +299,8 @@ class AppTask:
             counts.closed += 1
         else:
             counts.rejected += 1
-        self.body.close_in_loop()
+        if self._received is not None:
+            self._received.close_in_loop()
 
     def _app_ended(self, error: BaseException | None) -> None:
         if self._held is not None:
@@ -324,25 +323,23 @@ class AppTask:
 
     def _end_unanswered(self, error: BaseException | None) -> None:
         """The app has ended, by `error`, before its response had."""
-        if self.body.has_delivered_break():
+        if self._received is not None and self._received.has_delivered_break():
             # It received a disconnect and ends without an answer, as the spec asks.
             self._finish(_DISCONNECTED)
             self.caller.fail_in_loop(client_disconnected())
             return
         self._finish(_FAILED)
         self.note_last_changes(error)
-        self.caller.fail_in_loop(
-            AppError(f"the app returned {self.response.state.value}, without ending its response")
-            if error is None
-            else presentable(error)
-        )
+        if error is None:
+            returned = f"the app returned {self.response.state.value}"
+            error = AppError(f"{returned}, without ending its response")
+        self.caller.fail_in_loop(presentable(error))
 
     def _lost_client_in_loop(self, error: BridgeError) -> None:
-        """The thread found its client gone as it read, and raises `error` once it has taken what
-        waits.
+        """The thread found its client gone as it read; it raises `error` after what waits.
 
-        In the loop and not in the thread, so that nothing comes between: the app neither sends to
-        nobody nor ends as one that never got a disconnect. A response that has ended stays whole.
+        In the loop, so that nothing comes between: the app neither sends to nobody nor ends as one
+        that never got a disconnect. A response that has ended stays whole.
         """
         if self._held is not None:
             self._held.release()
@@ -358,7 +355,7 @@ class AppTask:
         """
         if self._end is not _RUNNING:
             return
-        waits = self.body.receivers or self._sending
+        waits = self._sending or (self._received is not None and self._received.receivers)
         self._finish(_DISCONNECTED)
         is_silent = not waits and self.response.state is ASGIResponseState.STARTED
         if is_silent and self._task is not None:
@@ -370,9 +367,7 @@ class AppTask:
         return client_disconnected()
 
     def shut_down_in_loop(self) -> None:
-        """The bridge is closed: the thread waits no longer for the app, nor the app for its
-        background work.
-        """
+        """The bridge is closed: end the thread's wait, and the app with its background work."""
         if self._held is not None:
             self._held.release()
         self.caller.fail_in_loop(bridge_shut_down())

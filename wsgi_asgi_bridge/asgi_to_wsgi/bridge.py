@@ -199,12 +199,13 @@ class ASGIToWSGI:
         except ServerError:
             self._count_rejected()
             raise
-        if task.body.is_small():
+        if task.body.small:
             task.read_small_body_from_thread()
+        response = Response(task, environ, runtime.settings)
         if not runtime.handle.post(task.begin_in_loop):
             self._count_rejected()
             raise BridgeClosed("the private event loop has ended")
-        return Response(task, environ, runtime.settings).respond(start_response)
+        return response.respond(start_response)
 
     # ------------------------------------------------------------ the private loop
 

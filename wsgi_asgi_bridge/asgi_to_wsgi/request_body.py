@@ -154,18 +154,6 @@ class ReceivedBody:
         self.receivers: list[LoopEvent] = []
         """Tasks of the app that wait in `receive()`."""
 
-    def is_small(self) -> bool:
-        """Whether `read_all_from_thread` comes before the app."""
-        return self._reader.small
-
-    def read_all_from_thread(self) -> None:
-        """Before the loop has this request, so the calling thread may fill what is the loop's
-        later.
-
-        Raises what `RequestBody.read` raises.
-        """
-        self.add_in_loop(*self._reader.read_all())
-
     def read_from_thread(self) -> None:
         """A job of the calling thread: read one part, and post what came of it."""
         if self._caller.is_over():

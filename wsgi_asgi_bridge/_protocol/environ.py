@@ -224,16 +224,13 @@ def _set_peers(environ: Environ, scope: Mapping[str, Any], scheme: str) -> None:
     )
     client = scope.get("client")
     if client:
-        if not isinstance(client, list | tuple):
+        if type(client) is not tuple:  # isinstance() with two types costs ten times as much
             client = tuple(client)
         if client[0]:
             environ["REMOTE_ADDR"] = client[0]
             # Servers set port 0 for a client without a port.
-            if len(client) > 1 and client[1] not in _NO_PORT:
-                environ["REMOTE_PORT"] = str(client[1])
-
-
-_NO_PORT = (None, 0, "", "0")
+            if len(client) > 1 and (port := client[1]) and port != "0":
+                environ["REMOTE_PORT"] = str(port)
 
 
 def _name_and_port(host: str) -> tuple[str, str | None]:

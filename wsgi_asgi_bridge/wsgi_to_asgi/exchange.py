@@ -13,7 +13,8 @@
 Every road ends in `finish(outcome, reason)`, and the first call decides: the watch that received
 the disconnect, a send() or receive() of this task that failed, a cancellation by the server, a
 stall that the tick found, `shut_down`, and the good end. That a request is over is kept beside its
-phase: trio may let this task take one more step after another task has called `finish`.
+phase: trio may let this task take one more step after another task has called `finish`. A request
+that is broken off is counted there, one that is completed when its task ends.
 """
 
 import io
@@ -83,6 +84,7 @@ class Exchange:
         "_body",
         "_call",
         "_cancel_scope",
+        "_is_counted",
         "_is_over",
         "_is_polled",
         "_job",
@@ -101,7 +103,8 @@ class Exchange:
         self._receive = receive
         self._cancel_scope: CancelScope | None = None
         self._outcome: str | None = None
-        """The counter that this request will be in."""
+        """The counter of this request."""
+        self._is_counted = False
         self._is_over = False
         self._body = NO_BODY
         self._response = Response(
@@ -161,7 +164,7 @@ class Exchange:
             runtime.exchanges.discard(self)
             if self._outcome is COMPLETED:
                 runtime.counts.completed += 1
-            else:
+            elif not self._is_counted:
                 runtime.counts.add(self._outcome or FAILED)
             self._let_go()
 
@@ -177,11 +180,15 @@ class Exchange:
                     settings, self._runtime.handle, self.begin_watching, self._waiting_worker
                 )
                 environ["wsgi.input"] = await self._body.open(environ, self._receive)
+                if self._is_over:
+                    return None  # trio's one more step takes no thread (W-FLOW-4)
             else:
                 environ.pop("HTTP_TRANSFER_ENCODING", None)
                 environ["wsgi.input"] = io.BytesIO()
             return self._submit(environ)
         except _REFUSALS as exc:
+            if self._is_over:
+                return None
             await self._answer(_ANSWERS[type(exc)], str(exc) or "Too many requests are waiting.")
             return None
         except ServerError:
@@ -336,6 +343,10 @@ class Exchange:
             self._outcome = COMPLETED if self._response.phase == BODY_SENT else outcome
         if reason is None:
             return
+        if self._outcome is not COMPLETED:  # that may still turn to FAILED
+            # Now: the server's send() may hold this task until the client has left.
+            self._is_counted = True
+            self._runtime.counts.add(self._outcome)
         if self._job is not None:
             self._runtime.withdraw(self._job)
         # First what tells the app that its client has left: whoever wakes up in read() may ask.

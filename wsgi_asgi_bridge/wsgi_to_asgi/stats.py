@@ -57,7 +57,8 @@ class WSGIToASGIStats:
     """A snapshot of one bridge in this process.
 
     The first six say what is now, the others count since construction. Each request that is over is
-    in exactly one of those.
+    in exactly one of those. One that is broken off is counted at once, and in flight until the
+    server ends its task.
     """
 
     threads: int

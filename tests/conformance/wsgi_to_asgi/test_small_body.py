@@ -248,6 +248,24 @@ async def test_undeclared_body_whose_client_leaves_takes_no_thread() -> None:
     assert client.error is None
 
 
+async def test_leaving_with_an_undeclared_body_takes_no_thread() -> None:
+    """W-FLOW-4: the server gives the end and the disconnect in one step of the loop."""
+    told: list[Any] = []
+    client = Client(post_scope(None), [b"something"])
+    client.leave()
+    messages = client._inbox
+
+    async def receive() -> Any:
+        return messages.popleft() if messages else {"type": "http.disconnect"}
+
+    client.receive = receive  # type: ignore[method-assign]
+    async with serving(app_that_tells(told)) as bridge:
+        await client.run(bridge)
+        stats = bridge.stats()
+    assert (stats.threads, stats.disconnected, stats.failed, told) == (0, 1, 0, [])
+    assert client.error is None
+
+
 async def test_websocket_handshake_has_no_transfer_encoding() -> None:
     """W-IN-2: nor has it a body."""
     told: list[Any] = []

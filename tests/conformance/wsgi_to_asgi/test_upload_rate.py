@@ -54,6 +54,24 @@ async def test_client_that_trickles_has_stalled(scope: Any) -> None:
         await answered(bridge, Client(http_scope()))
 
 
+async def test_client_that_pauses_as_it_stalls() -> None:
+    """W-IN-7, W-FLOW-4: one tick sees both, as after a blocked loop; no thread is taken."""
+    calls: list[Environ] = []
+    client = Client(post_scope(None), [b"a"], body_ends=False)
+    async with (
+        serving(app_returning(lambda environ: calls.append(environ) or [])) as bridge,
+        calling(bridge, client),
+    ):
+        await client.until(lambda client: client.receive_calls == 2)
+        ((runtime,), _) = bridge._known
+        (exchange,) = runtime.exchanges
+        exchange.tick(0.0)
+        exchange.tick(bridge._settings.stall_timeout)
+        await client.until_ended()
+    assert client.status == 408
+    assert calls == []
+
+
 async def test_app_that_reads_from_a_trickling_client_gets_the_error() -> None:
     """W-IN-7, W-IN-3: as from one that sends nothing; reading on raises as well."""
     errors: list[BaseException] = []

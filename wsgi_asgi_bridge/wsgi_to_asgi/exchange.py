@@ -166,7 +166,14 @@ class Exchange:
                 runtime.counts.completed += 1
             elif not self._is_counted:
                 runtime.counts.add(self._outcome or FAILED)
-            self._let_go()
+            if self._watch is not None:
+                self._watch.stop()
+            # Break the cycles by way of environ, body and context: all is freed without a gc.
+            self._call = self._job = self._cancel_scope = response.mirror_of_app = None
+            self._receive = response.send_message = _nobody
+            if self._body is not NO_BODY:
+                self._body.break_off(exchange_over)  # for a thread of the app's own that reads on
+                self._body = NO_BODY
 
     async def _begin(self) -> AppCall | None:
         """Give the app's call to the pool, with its environ and the request's body; or answer."""
@@ -175,7 +182,10 @@ class Exchange:
             environ = environ_from_scope(
                 self._scope, settings.template, max_header_repeats=settings.max_header_repeats
             )
-            if self._scope["type"] == "http" and may_have_body(environ):
+            if self._scope["type"] != "http":  # a websocket that is refused
+                environ.pop("HTTP_TRANSFER_ENCODING", None)
+                environ["wsgi.input"] = io.BytesIO()
+            elif may_have_body(environ):
                 self._body = RequestBody(
                     settings, self._runtime.handle, self.begin_watching, self._waiting_worker
                 )
@@ -183,7 +193,6 @@ class Exchange:
                 if self._is_over:
                     return None  # trio's one more step takes no thread (W-FLOW-4)
             else:
-                environ.pop("HTTP_TRANSFER_ENCODING", None)
                 environ["wsgi.input"] = io.BytesIO()
             return self._submit(environ)
         except _REFUSALS as exc:
@@ -364,18 +373,6 @@ class Exchange:
     def _reads_nothing(self) -> ClientStalled:
         timeout = self._runtime.settings.stall_timeout
         return ClientStalled(f"the client read nothing for stall_timeout={timeout} s")
-
-    def _let_go(self) -> None:
-        """Break the cycles call -> environ -> exchange, body -> exchange and those by way of this
-        task's context, so that reference counting frees them all.
-        """
-        if self._watch is not None:
-            self._watch.stop()
-        self._call = self._job = self._cancel_scope = self._response.mirror_of_app = None
-        self._receive = self._response.send_message = _nobody
-        if self._body is not NO_BODY:
-            self._body.break_off(exchange_over)  # for a thread of the app's own that reads on
-            self._body = NO_BODY
 
     def _log_unraised_error(self) -> None:
         """Log an app error that can no longer be raised, because the client left while the worker

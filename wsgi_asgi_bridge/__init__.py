@@ -1,6 +1,4 @@
-"""A bridge between Python's two web worlds: WSGI apps on ASGI servers, ASGI apps on WSGI
-servers.
-"""
+"""Adapters that run WSGI apps on ASGI servers and ASGI apps on WSGI servers."""
 
 from .asgi_to_wsgi import ASGIToWSGI
 from .errors import (

@@ -1,6 +1,4 @@
-"""The constructors' arguments: wrong ones are refused at once, with what came and what was
-expected.
-"""
+"""Checks the constructors' arguments; an error names what came and what was expected."""
 
 import importlib
 import threading
@@ -12,8 +10,8 @@ __all__ = ["count", "imported_app", "seconds"]
 def imported_app(app: Any, *, kind: str) -> Any:
     """`app` itself, or what the import string `"pkg.module:attribute"` names.
 
-    Raises TypeError for what cannot be called, ValueError for a malformed import string,
-    ImportError for one that leads nowhere.
+    Raises TypeError if it is not callable, ValueError for a malformed import string, ImportError if
+    nothing has that name.
     """
     found = _attribute(app) if isinstance(app, str) else app
     if not callable(found):
@@ -40,7 +38,7 @@ def _attribute(path: str) -> Any:
 
 
 def count(name: str, value: Any, *, least: int) -> int:
-    """An int of at least `least`."""
+    """`value`, if it is an int of at least `least`. Raises TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is {value!r}, expected an int")
     if value < least:
@@ -49,7 +47,10 @@ def count(name: str, value: Any, *, least: int) -> int:
 
 
 def seconds(name: str, value: Any, *, zero: bool = False) -> float:
-    """A number of seconds above zero that a thread can wait for; or zero, if that is allowed."""
+    """`value` as a float, if it is a number of seconds above zero that a thread can wait for.
+
+    `zero`: zero is allowed too. Raises TypeError or ValueError.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}, expected a number of seconds")
     if not (0 < value <= threading.TIMEOUT_MAX or (zero and value == 0)):

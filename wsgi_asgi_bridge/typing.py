@@ -1,10 +1,10 @@
-"""The types on both sides, as the two adapters take and give them.
+"""The types of the apps that the two adapters take and are.
 
-WSGI's are the standard library's own. ASGI's are wider than asgiref's, because the frameworks
-disagree: a scope is a TypedDict in asgiref, another one in Litestar, a `MutableMapping` in
-Starlette, a `dict` in Django and Falcon, and none of these stands for another. So an app that we
-take may name what it likes for scope and messages; its shape is checked, which is what tells an
-ASGI app from a WSGI app. What we are as an app takes all of those.
+WSGI's are those of the standard library. ASGI's are wider than asgiref's, because the frameworks
+differ: a scope is a TypedDict in asgiref, another one in Litestar, a `MutableMapping` in Starlette,
+a `dict` in Django and Falcon, and none of these is assignable to another. So an app may annotate
+scope and messages as it likes, and only the shape of its call is checked, by which a type checker
+distinguishes ASGI from WSGI apps. As an app, an adapter takes all of those scopes.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,7 +33,7 @@ WSGIApp = WSGIApplication
 ASGI3App = Callable[[Any, Any, Any], Awaitable[None]]
 """Called with scope, receive and send."""
 ASGI2App = Callable[[Any], Callable[[Any, Any], Awaitable[None]]]
-"""Called with the scope; what comes back is called with receive and send."""
+"""Called with the scope; the result is called with receive and send."""
 ASGIApp = ASGI3App | ASGI2App
 
 Scope = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Every exception of this package, split by who is to blame, and what both directions say.
+"""Every exception of this package, split by who is to blame, and the messages used twice.
 
     BridgeError
     ├── AppError (RuntimeError)             the app broke its spec, or ended in a way no server
@@ -16,7 +16,7 @@ expected to raise. Beside these there are the app's own exceptions, TypeError, V
 ImportError for a constructor's arguments, and RuntimeError for a call in a thread where it may not
 be made. Any other exception out of this package is a bug in it.
 
-The functions below make the errors whose message is the same in both directions.
+The functions below make the errors that are raised in several places, with one message.
 """
 
 __all__ = [
@@ -77,6 +77,10 @@ def presentable(error: BaseException) -> BaseException:
 
 def client_disconnected(*errno: int) -> ClientDisconnected:
     return ClientDisconnected(*errno, "the client disconnected before the exchange was over")
+
+
+def client_reads_nothing(stall_timeout: float) -> ClientStalled:
+    return ClientStalled(f"the client read nothing for stall_timeout={stall_timeout} s")
 
 
 def bridge_shut_down() -> BridgeClosed:

@@ -40,6 +40,7 @@ from ..errors import (
     ServerError,
     bridge_shut_down,
     client_disconnected,
+    client_reads_nothing,
     presentable,
 )
 from ..typing import Environ
@@ -76,9 +77,7 @@ _ANSWERS: dict[type[Exception], int] = {
 
 
 class Exchange:
-    """One request in flight, in its loop; its body, its response and the watch over its client keep
-    their own state.
-    """
+    """One request in flight, in its loop; body, response and watch keep their own state."""
 
     __slots__ = (
         "_body",
@@ -296,8 +295,7 @@ class Exchange:
             self.finish(DISCONNECTED, client_disconnected)
 
     def _client_disconnected(self) -> bool:
-        """`environ["wsgi_asgi_bridge.client_disconnected"]`: whether the client is known to have
-        left. Any thread (W-FLOW-3).
+        """Whether the client has left, for the app's environ (W-FLOW-3). Any thread.
 
         The first call begins to watch, so it may be the second that returns True.
         """
@@ -371,13 +369,10 @@ class Exchange:
         self._runtime.handle.post(partial(self.finish, STALLED, self._reads_nothing))
 
     def _reads_nothing(self) -> ClientStalled:
-        timeout = self._runtime.settings.stall_timeout
-        return ClientStalled(f"the client read nothing for stall_timeout={timeout} s")
+        return client_reads_nothing(self._runtime.settings.stall_timeout)
 
     def _log_unraised_error(self) -> None:
-        """Log an app error that can no longer be raised, because the client left while the worker
-        finished.
-        """
+        """Log an app error that can no longer be raised: the client left as the worker finished."""
         if self._call is not None and self._response.out.finished_before_break():
             self._call.log_unraised_error()
 

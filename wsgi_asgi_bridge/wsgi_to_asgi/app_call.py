@@ -26,7 +26,7 @@ __all__ = ["AppBinding", "AppCall", "exchange_over"]
 logger = logging.getLogger("wsgi_asgi_bridge")
 
 _WHOLE = (list.__iter__, tuple.__iter__)
-"""Whoever iterates like this has the whole body already."""
+"""An iterable with one of these as its `__iter__` holds the whole body already."""
 
 
 class AppBinding(NamedTuple):
@@ -42,20 +42,20 @@ class AppCall:
 
     `before` is the context that it starts in, `caller` the thread that waits for this very exchange
     where that came out of an ASGIToWSGI. `on_stall` is called, in the worker, when the client has
-    read nothing for the setting's `stall_timeout` seconds.
+    read nothing for `stall_timeout` seconds.
     """
 
     __slots__ = (
+        "_binding",
         "_ended",
         "_environ",
         "_on_stall",
         "_out",
         "_response",
         "_seen",
-        "_setting",
-        "_slot",
         "_streaming",
         "_unlimited",
+        "_worker",
         "before",
         "caller",
         "changes",
@@ -67,21 +67,21 @@ class AppCall:
 
     def __init__(
         self,
-        setting: AppBinding,
+        binding: AppBinding,
         environ: Environ,
         out: ThreadToLoop,
         before: Context,
         caller: CallingThread | None,
         on_stall: Callable[[], None],
     ) -> None:
-        self._setting = setting
+        self._binding = binding
         self._environ = environ
         self._out = out
         self.before = self._seen = before
         self.caller = caller
         self._on_stall = on_stall
         self._response: WSGIResponse
-        self._slot: Worker
+        self._worker: Worker
         self._streaming = False
         self._unlimited = False  # no Content-Length to keep to
         self._ended = False  # the loop has the whole body
@@ -100,7 +100,7 @@ class AppCall:
         """A context manager: this thread sleeps for its client and does not count meanwhile
         (W-FLOW-8).
         """
-        return self._slot.detached()
+        return self._worker.detached()
 
     def has_begun_to_give(self) -> bool:
         """Whether the app has given a chunk, be it empty, of a body made on the way.
@@ -109,23 +109,23 @@ class AppCall:
         """
         return self._streaming
 
-    def run_for_caller(self, slot: Worker) -> None:
-        """`run`, for a caller whose `close()` returns when it is over, as without bridges."""
+    def run_for_caller(self, worker: Worker) -> None:
+        """`run` for a caller whose `close()` waits until it is over, as without bridges."""
         assert self.caller is not None
         done = self.caller.begin_work(self._out.ended)
         try:
-            self.run(slot)
+            self.run(worker)
         finally:
             self.caller.last_changes = self.last_changes
             done.set()
 
     def run_with_body(
-        self, body: ChannelReader, run: Callable[[Worker], None], slot: Worker
+        self, body: ChannelReader, run: Callable[[Worker], None], worker: Worker
     ) -> None:
         """`run`, for a request whose body still streams: what of the app's code enters the loop
         finds the body whole there, where nobody may wait for it (W-CALL-4).
         """
-        binding = self._setting.binding
+        binding = self._binding.binding
         brought = False
 
         def bring_in() -> None:
@@ -136,25 +136,25 @@ class AppCall:
                 body.buffer_rest()
 
         binding.bind_thread(bring_in)
-        slot.bound_to = binding
+        worker.bound_to = binding
         try:
-            run(slot)
+            run(worker)
         finally:
             binding.bind_thread()
             if brought:
                 body.discard(exchange_over)
 
-    def run(self, slot: Worker) -> None:
+    def run(self, worker: Worker) -> None:
         """All of the app's work.
 
         Lets nothing escape: whatever an app raises ends its request, never this thread (W-CALL-3).
         """
-        app, binding, _ = self._setting
+        app, binding, _ = self._binding
         environ = self._environ
-        self._slot = slot
-        if slot.bound_to is not binding:
+        self._worker = worker
+        if worker.bound_to is not binding:
             binding.bind_thread()
-            slot.bound_to = binding
+            worker.bound_to = binding
         self._response = WSGIResponse(environ["REQUEST_METHOD"])
         error: BaseException | None = None
         try:
@@ -178,7 +178,7 @@ class AppCall:
         except BaseException as exc:
             error = exc
         self._leave(error)
-        # Its traceback leads to this frame: together they would wait for the garbage collector.
+        # Break the cycle error -> traceback -> this frame.
         del error
 
     def _leave(self, error: BaseException | None) -> None:
@@ -222,11 +222,11 @@ class AppCall:
         finally:
             del exc_info  # an error raised anew leads to this frame (W-OUT-2)
         if self.caller is not None and type(status) is str:
-            self.caller.remark = status  # ASGI has no word for its reason (D-1)
+            self.caller.remark = status  # ASGI carries no reason phrase (D-1)
         return self._write
 
     def _write(self, chunk: bytes) -> None:
-        """PEP 3333's imperative way; what it gives precedes what is yielded."""
+        """PEP 3333's `write()`: its bytes precede those that are yielded."""
         if not checked_chunk(chunk) and self.head is not None:
             self._pass_empty()
             return
@@ -309,21 +309,20 @@ class AppCall:
 
     def _begin_streaming(self) -> None:
         self._streaming = True
-        self._slot.mark_streaming(detach=self._response.is_event_stream())
+        self._worker.mark_streaming(detach=self._response.is_event_stream())
 
     def _wait_for_room(self, size: int) -> None:
         """Sleep while the client has enough to read (W-FLOW-1)."""
-        timeout = self._setting.stall_timeout
+        timeout = self._binding.stall_timeout
         with self.waiting():
             moved = self._out.wait_for_room_from_thread(size, timeout)
         if not moved:
-            # The loop finds that out too, unless it is itself gone; then nobody else would end this
-            # wait.
+            # The loop finds that out too, unless it has ended.
             self._on_stall()
             raise ClientStalled(f"the client read nothing for stall_timeout={timeout} s")
 
     def _warn_of_excess(self) -> None:
-        """Nothing beyond Content-Length has gone out, but somebody should know (W-OUT-6)."""
+        """Log bytes beyond Content-Length; none of them was sent (W-OUT-6)."""
         if excess := self._response.excess():
             logger.warning(
                 "the app gave %d bytes beyond Content-Length %s; they were cut (%r %r)",

@@ -38,7 +38,7 @@ class WSGIToASGI:
     threads, one request in one thread.
 
     - `workers`: threads that run the app at once; started as needed (W-FLOW-4). With 1, the app is
-      told so by `wsgi.multithread`.
+      given `wsgi.multithread` False.
     - `max_queued`: requests that may wait for a thread; the next gets 503 (W-FLOW-4).
     - `max_streams`, `stream_after`: a response that streams longer than `stream_after` seconds, and
       an event stream with its first chunk, leaves the count of `workers`, up to `max_streams` of
@@ -318,9 +318,9 @@ class WSGIToASGI:
 
 
 async def _lifespan_message(receive: Receive, expected: str) -> None:
-    """Wait for the server's message of this type, past any that nobody knows.
+    """Wait for the server's message of this type, past messages of unknown types.
 
-    Raises ServerError for one of the other type that is known.
+    Raises ServerError for the message of the other known type.
     """
     while (kind := (await receive())["type"]) != expected:
         if kind in _LIFESPAN_MESSAGES:

@@ -106,12 +106,8 @@ class Exchange:
         self._is_counted = False
         self._is_over = False
         self._body = NO_BODY
-        self._response = Response(
-            runtime.handle,
-            runtime.settings.response_buffer,
-            HTTP if scope["type"] == "http" else WEBSOCKET,
-            send,
-        )
+        types = HTTP if scope["type"] == "http" else WEBSOCKET
+        self._response = Response(runtime.handle, runtime.settings.response_buffer, types, send)
         self._watch: ClientWatch | None = None
         self._is_polled = False
         """The app has asked whether the client has left. Any thread may set it."""
@@ -272,15 +268,15 @@ class Exchange:
 
     def begin_watching(self) -> None:
         """Wait for the client's disconnect, unless that would ask the client for its body."""
-        watch = self._watch
-        if watch is None:
-            watch = self._watch = ClientWatch()
+        if self._watch is None:
+            self._watch = ClientWatch()
         if (
-            watch.task is None
+            self._watch.task is None
             and not self._is_over
             and (not self._body.holds_back or self._response.phase >= HEAD_SENT)
         ):
-            watch.begin(self._runtime.handle, self._receive, self._body, self._client_left)
+            handle = self._runtime.handle
+            self._watch.begin(handle, self._receive, self._body, self._client_left)
 
     def watch_unless_begun(self) -> None:
         """Still queued after a whole watch round: a client that leaves must be noticed."""

@@ -268,15 +268,13 @@ class Exchange:
 
     def begin_watching(self) -> None:
         """Wait for the client's disconnect, unless that would ask the client for its body."""
-        if self._watch is None:
-            self._watch = ClientWatch()
+        watch = self._watch = self._watch or ClientWatch()
         if (
-            self._watch.task is None
+            watch.task is None
             and not self._is_over
             and (not self._body.holds_back or self._response.phase >= HEAD_SENT)
         ):
-            handle = self._runtime.handle
-            self._watch.begin(handle, self._receive, self._body, self._client_left)
+            watch.begin(self._runtime.handle, self._receive, self._body, self._client_left)
 
     def watch_unless_begun(self) -> None:
         """Still queued after a whole watch round: a client that leaves must be noticed."""

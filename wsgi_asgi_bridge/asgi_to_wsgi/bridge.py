@@ -121,9 +121,7 @@ class ASGIToWSGI:
     def _begin(self) -> None:
         """The state that a forked child does not share with its parent."""
         self._lock = threading.RLock()
-        """Held for a few statements, none of which waits: neither a signal's handler that comes in
-        between nor a greenlet finds it held for long.
-        """
+        """Held for a few statements, none of which waits; a signal's handler may re-enter it."""
         self._start: RuntimeStart | None = None
         """While the loop starts: the first request starts it, the others wait for that."""
         self._runtime: Runtime | None = None
@@ -213,9 +211,8 @@ class ASGIToWSGI:
         """Raises RuntimeError in the loop's own thread, for which `waits` would wait."""
         if self._process != os.getpid():
             self._notice_fork()
-        # Without a lock. The loop's own thread sees its number, and the loop itself here, since
-        # both were written before the app's first step in it. Another thread sees what it may, but
-        # never its own number.
+        # Without a lock: both were written before the app's first step in the loop, so the loop's
+        # thread reads its own number here. Another thread never reads its own.
         if (private := self._private) is not None and private.thread_id == threading.get_ident():
             raise _in_the_loops_own_thread(waits)
         # Without the lock: a runtime is stored here only once it is started, and an attribute is

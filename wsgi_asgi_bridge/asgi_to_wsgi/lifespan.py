@@ -1,4 +1,4 @@
-"""The lifespan of an ASGI app, run as one task of the private loop and steered by threads
+"""The lifespan of an ASGI app: one task of the private loop, started and stopped by threads
 (A-LOOP-2).
 """
 
@@ -57,14 +57,13 @@ class LifespanTask:
     def startup(self, timeout: float) -> str | None:
         """Run the app's startup.
 
-        Why it failed, None when the app has started or knows no lifespan.
+        Returns why it failed; None if the app has started or does not support lifespan.
         """
         event = ThreadEvent()
         outcome: list[str | None] = []
 
         def report() -> None:
-            # Here in the loop: a moment later the lifespan may have moved on, which is not the
-            # startup's failure any more.
+            # In the loop: a later state of the lifespan would not be the startup's failure.
             failed = self._lifespan.state is LifespanState.FAILED
             outcome.append(
                 f"the app's lifespan startup failed: {self._lifespan.failure!r}" if failed else None

@@ -86,9 +86,9 @@ def in_a_lifespans_startup():
 
 def in_a_post():
     bridge.startup()
-    mailbox = bridge._runtime.handle.post.__self__
-    mailbox._on_its_way = Interrupted(mailbox._on_its_way)
-    mailbox.post(lambda: print("posted", end=" ", flush=True))
+    queue = bridge._runtime.handle.post.__self__
+    queue._pending = Interrupted(queue._pending)
+    queue.post(lambda: print("posted", end=" ", flush=True))
 
 def in_close():
     bridge.startup()

@@ -182,7 +182,7 @@ def test_an_ordinary_client_that_leaves_is_not_logged(
         result: Any = bridge(environ_for(path), lambda *_: lambda data: None)
         assert next(result).startswith(b"tick")
         if path == "/endless":
-            must_become(lambda: result._sending > 0, "the wait in send()")
+            must_become(lambda: result._task._sending > 0, "the wait in send()")
         result.close()
         must_become(lambda: bridge.stats().in_flight == 0, "the end of the exchange")
         ours = [record for record in caplog.records if record.name == "wsgi_asgi_bridge"]

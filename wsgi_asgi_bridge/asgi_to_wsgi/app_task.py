@@ -43,10 +43,12 @@ __all__ = ["AppTask"]
 logger = logging.getLogger("wsgi_asgi_bridge")
 
 PASSED_OVER_BYTES = 1048576
-"""How much of a body that may not be sent an app may make: more than a page, less than a stream."""
+"""Bytes that an app may send for a response without a body, before it gets a disconnect: more than
+a page has, less than an endless stream.
+"""
 
 TURNS_FOR_THE_APP = 16
-"""Turns of the loop that an app has to end after its response, if it matters how it ends. A
+"""Turns of the loop that an app has to end after its response, if its error or context matters. A
 framework's error page raises in the same turn; each `BaseHTTPMiddleware` around it takes three.
 """
 
@@ -76,12 +78,13 @@ _REJECTED: Final = End.REJECTED
 
 
 class AppTask:
-    """One request in the private loop. The loop's own, but for what `Response` uses of it and the
-    methods named `_from_thread`.
+    """One request in the private loop.
+
+    The loop's own, except for what `Response` uses of it and the methods named `_from_thread`.
     """
 
-    # Without slots each would get a dict of its own: instances share the names of their attributes
-    # only if the first one has set them all before there are many, and the loop sets some late.
+    # Slots, because each instance would get a full dict: instances share the keys of their dicts
+    # only if all attributes are set early, and the loop sets some late.
     __slots__ = (
         "_app",
         "_before",
@@ -108,14 +111,14 @@ class AppTask:
         settings = runtime.settings
         self._app = app
         self._runtime = runtime
-        self._bridge = bridge  # not to be collected while a request runs in its loop
+        self._bridge = bridge  # a reference: it is not collected while a request runs in its loop
         self.caller = CallingThread(
             runtime.handle, settings.response_buffer, settings.background_wait > 0
         )
         self._scope = scope_from_environ(environ, settings.root_path, runtime.state)
         self.response = ASGIResponse(self._scope["method"])
         self.body = request_body(environ, length, settings.request_buffer)
-        """The calling thread's."""
+        """Used by the calling thread only."""
         self.changes: Changes | None = None
         """What the app's task has set in its context, to be repeated in the caller's."""
         self._mirrors_changes = "asgi.scope" in environ and _is_below_a_task(environ)
@@ -127,13 +130,13 @@ class AppTask:
         self._end: End = _RUNNING
         self._held: HeldEnd | None = None
         self._received: ReceivedBody | None = None
-        """Made when the app first calls `receive()`, which few apps do without a body."""
+        """Made by the first `receive()`, since few apps call it if there is no body."""
         self._sending = 0  # tasks of the app that wait in send()
 
     # ------------------------------------------------------------ the calling thread
 
     def read_small_body_from_thread(self) -> None:
-        """Before the task begins. Raises what `RequestBody.read` raises."""
+        """Read a small body before the task begins. Raises what `RequestBody.read` raises."""
         self._received = self._make_received()
         try:
             self._received.add_in_loop(*self.body.read_all())
@@ -142,7 +145,7 @@ class AppTask:
             raise
 
     def run_elsewhere_from_thread(self, jobs: list[Callable[[], None]]) -> None:
-        """Run the jobs of a thread that has left. Nobody waits for the request's body any more."""
+        """Run the jobs of a thread that has left, except reads of the request's body."""
         for job in jobs:
             if self._received is None or job != self._received.read_from_thread:
                 self._runtime.executor.run_in_fallback(job)
@@ -185,7 +188,7 @@ class AppTask:
             if runtime.handle.backend == "trio" and isinstance(error, runtime.handle.cancelled):
                 raise error
         finally:
-            # Break the cycles: the error's traceback leads to this frame, and the context to this
+            # Break the cycles: the error's traceback refers to this frame, and the context to this
             # object if the app has put its request there.
             del error
             self._task = None
@@ -235,9 +238,9 @@ class AppTask:
                 raise self._found_left()
 
     async def _pass_over(self, last: bool) -> None:
-        """A body part of a response that has no body (HEAD, 204, 304): the client has all already.
+        """Drop a body part of a response that has no body (HEAD, 204, 304); the first one ends it.
 
-        An app that goes on for ever gets a disconnect after `PASSED_OVER_BYTES`.
+        `send()` raises a disconnect after `PASSED_OVER_BYTES`, so that no app goes on for ever.
         """
         if self._end is _RUNNING:
             if self._mirrors_changes:
@@ -254,8 +257,8 @@ class AppTask:
                 raise client_disconnected()
 
     def _hold_end(self, body: bytes) -> None:
-        """Put `body`, the last part, when it is known what the app raises after a 5xx (A-OUT-8),
-        and which context variables it has reset (D-2).
+        """Hold back `body`, the last part, until the app ends: `close()` raises its error after a
+        5xx (A-OUT-8), and the caller gets the context variables that it resets (D-2).
         """
         if not self.caller.hold_end_in_loop():
             raise self._found_left()
@@ -264,8 +267,8 @@ class AppTask:
         self._held.count_turns()
 
     def _note_changes(self) -> None:
-        """Note what the app's first task has set, as its caller would see it in one context; its
-        other tasks have contexts of their own.
+        """Note what the app's first task has set in its context. Its other tasks have contexts of
+        their own, which no caller sees.
         """
         now = self._context.copy()
         if not unchanged(self._seen, now):
@@ -273,17 +276,17 @@ class AppTask:
             self.changes = changes(self._before, now)
 
     def note_last_changes(self, error: BaseException | None) -> None:
-        """The same at the app's end, which raised `error`."""
+        """The same when the app has ended, by raising `error` or, if None, by returning."""
         self._note_changes()
         if not self._mirrors_changes and self.changes is not None:
-            # Any caller gets what a monitor around the app has noted about this exception, so that
-            # another one, around the bridge, does not report it again.
+            # Every caller gets what a monitoring tool around the app has noted about this error, so
+            # that another one, around the bridge, does not report it again.
             self.changes = None if error is None else notes_on(error, self.changes)
 
     # ------------------------------------------------------------ the end
 
     def _finish(self, end: End) -> None:
-        """End the request, if it has not ended: count it, and answer the app's `receive()`."""
+        """End the request unless it has ended: count it, and let `receive()` give a disconnect."""
         if self._end is not _RUNNING:
             return
         self._end = end
@@ -322,9 +325,9 @@ class AppTask:
             self.caller.release_in_loop()
 
     def _end_unanswered(self, error: BaseException | None) -> None:
-        """The app has ended, by `error`, before its response had."""
+        """The app has ended before its response, by raising `error` or, if None, by returning."""
         if self._received is not None and self._received.has_delivered_break():
-            # It received a disconnect and ends without an answer, as the spec asks.
+            # It received a disconnect and ended without an answer, as the ASGI spec asks.
             self._finish(_DISCONNECTED)
             self.caller.fail_in_loop(client_disconnected())
             return
@@ -336,10 +339,10 @@ class AppTask:
         self.caller.fail_in_loop(presentable(error))
 
     def _lost_client_in_loop(self, error: BridgeError) -> None:
-        """The thread found its client gone as it read; it raises `error` after what waits.
+        """End the request after a failed read; the thread raises `error` after the waiting chunks.
 
-        In the loop, so that nothing comes between: the app neither sends to nobody nor ends as one
-        that never got a disconnect. A response that has ended stays whole.
+        In one step of the loop, so that the app neither sends nor ends between. A response that has
+        ended stays whole.
         """
         if self._held is not None:
             self._held.release()
@@ -350,8 +353,8 @@ class AppTask:
         """The calling thread has left before the end, or is about to: for the app that is the
         client's disconnect (A-OUT-3).
 
-        An app that waits in `receive()` or `send()` learns of it there. One that is silent in the
-        middle of its response is cancelled, as frameworks do to their own streams.
+        An app that waits in `receive()` or `send()` gets the disconnect there. If it is silent in
+        the middle of its response, it is cancelled, as frameworks do to their own streams.
         """
         if self._end is not _RUNNING:
             return
@@ -362,12 +365,12 @@ class AppTask:
             self._task.cancel()
 
     def _found_left(self) -> ClientDisconnected:
-        """What `send()` raises once the calling thread has left before the end (A-OUT-3)."""
+        """End the request after the thread has left; return what `send()` raises (A-OUT-3)."""
         self._finish(_DISCONNECTED)
         return client_disconnected()
 
     def shut_down_in_loop(self) -> None:
-        """The bridge is closed: end the thread's wait, and the app with its background work."""
+        """End the thread's wait, and the app with its background work: the bridge is closed."""
         if self._held is not None:
             self._held.release()
         self.caller.fail_in_loop(bridge_shut_down())
@@ -377,13 +380,13 @@ class AppTask:
 
 
 class HeldEnd:
-    """The last part of a response, put when the app has ended or has had `TURNS_FOR_THE_APP`."""
+    """The last part of a response: put when the app has ended, or after `TURNS_FOR_THE_APP`."""
 
     __slots__ = ("_body", "_task", "_turns")
 
     def __init__(self, task: AppTask, body: bytes) -> None:
         self._task: AppTask | None = task
-        """None once the part is put: the task refers to this object."""
+        """None once the part is put, to break the cycle: the task refers to this object."""
         self._body = body
         self._turns = TURNS_FOR_THE_APP
 
@@ -407,9 +410,9 @@ class HeldEnd:
             task.caller.put_in_loop(self._body, last=True)
 
     def release_with(self, error: BaseException | None) -> BaseException | None:
-        """The app has ended, by `error`.
+        """Put the part when the app has ended, by raising `error` or, if None, by returning.
 
-        Returns the error that is left to be logged: None if `close()` raises it.
+        Returns the error that the caller is to log: None if `close()` raises it.
         """
         task = self._task
         if task is None:
@@ -430,8 +433,8 @@ _NO_CONTEXT = contextvars.Context()
 
 
 def _is_below_a_task(environ: Environ) -> bool:
-    """Whether the outermost bridge of this request is a WSGIToASGI, so that no context of a
-    server's thread is changed.
+    """Whether the outermost bridge of this request is a WSGIToASGI. Then its caller is a task, so
+    mirrored changes stay out of a WSGI server's thread.
     """
     scope = environ.get("asgi.scope")
     while scope is not None:

@@ -36,8 +36,8 @@ LOOP_CHECK_SECONDS = 1.0
 class ASGIToWSGIStats:
     """A snapshot of one bridge in this process.
 
-    The first three say what is now, the others count since the loop started. Each request that is
-    over is in exactly one of those.
+    The first three fields describe the present; the others are counts since the loop started. Each
+    request that has ended is in exactly one of these counts.
     """
 
     running: bool
@@ -53,8 +53,8 @@ class ASGIToWSGIStats:
     failed: int
     """Requests whose app ended without finishing its response."""
     rejected: int
-    """Requests that the app never saw: answered by the bridge itself (400, 411, 501), or refused
-    since the bridge was being closed, its startup had failed, or the environ makes no sense.
+    """Requests that did not reach the app: answered by the bridge itself (400, 411, 501), or
+    refused because the bridge was being closed, its startup had failed, or the environ was invalid.
     """
     closed: int
     """Requests that were broken off because the bridge was closed."""
@@ -68,20 +68,20 @@ class ASGIToWSGI:
     process (A-CALL-2), by `startup()` or by `with`.
 
     - `backend`: `"asyncio"` or `"trio"`. `loop_factory`: makes asyncio's loop; None takes uvloop
-      where it is installed.
+      if it is installed.
     - `lifespan`: `"auto"`, `"on"` or `"off"`, as uvicorn means them (A-LOOP-2). `startup_timeout`:
       seconds that startup may take.
-    - `shutdown_timeout`: seconds that `close()` gives to background work, and again to the
+    - `shutdown_timeout`: seconds that `close()` waits for background work, and then again for the
       lifespan's shutdown (A-OUT-5).
     - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the server,
       per request (A-IN-1, A-OUT-2).
-    - `disconnect_poll`: seconds between two looks at whether the client is still there, while the
-      app is silent. None does not look: for a proxy that shuts its sending side (A-IN-3).
-    - `background_wait`: seconds that `close()` of a whole response waits for what the app does
+    - `disconnect_poll`: seconds between two checks, while the app is silent, whether the client has
+      left. None makes no checks, for a proxy that shuts its sending side (A-IN-3).
+    - `background_wait`: seconds that a complete response's `close()` waits for what the app does
       after it; for tests and hosts that serve one request (A-OUT-9).
-    - `root_path`: comes before SCRIPT_NAME, for a proxy that strips a prefix; begins with a slash.
+    - `root_path`: put before SCRIPT_NAME, for a proxy that strips a prefix; begins with a slash.
 
-    Raises TypeError, ValueError or ImportError for arguments that make no sense.
+    Raises TypeError, ValueError or ImportError for invalid arguments.
     """
 
     def __init__(
@@ -123,10 +123,10 @@ class ASGIToWSGI:
         self._lock = threading.RLock()
         """Held for a few statements, none of which waits; a signal's handler may re-enter it."""
         self._start: RuntimeStart | None = None
-        """While the loop starts: the first request starts it, the others wait for that."""
+        """Set while the loop starts: one thread starts it, the others wait for that."""
         self._runtime: Runtime | None = None
         self._private: PrivateLoop | None = None
-        """The loop that was started last, from before its lifespan's startup on."""
+        """The loop that was started last; set before its lifespan's startup."""
         self._process = os.getpid()
         self._counting = threading.Lock()
         self._rejected = 0
@@ -143,8 +143,8 @@ class ASGIToWSGI:
         self._begin()
 
     def _notice_fork(self) -> None:
-        """Some servers fork without Python's hooks (uWSGI by default); then nobody has called
-        `reset_after_fork`.
+        """Call `reset_after_fork` in a child of a server that forks without Python's hooks, as
+        uWSGI does by default.
         """
         process = os.getpid()
         if self._process != process:
@@ -174,8 +174,8 @@ class ASGIToWSGI:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI app.
 
-        In any thread but the loop's own, where it raises RuntimeError. Raises what the app raised
-        before its response, AppError, ServerError, BridgeClosed.
+        Any thread but the loop's own, in which it raises RuntimeError. Raises what the app raised
+        before its response, AppError, ServerError, BridgeClosed, ClientDisconnected.
         """
         if is_websocket(environ):
             return self._refuse(
@@ -208,11 +208,14 @@ class ASGIToWSGI:
     # ------------------------------------------------------------ the private loop
 
     def _running_runtime(self, waits: str) -> Runtime:
-        """Raises RuntimeError in the loop's own thread, for which `waits` would wait."""
+        """Return the runtime, started if there is none.
+
+        Raises RuntimeError in the loop's own thread, whose work `waits`, a name, would wait for.
+        """
         if self._process != os.getpid():
             self._notice_fork()
-        # Without a lock: both were written before the app's first step in the loop, so the loop's
-        # thread reads its own number here. Another thread never reads its own.
+        # Without a lock: `_private` and its `thread_id` were written before the app's first step in
+        # the loop, so the loop's thread reads its own id here. No other thread reads its own id.
         if (private := self._private) is not None and private.thread_id == threading.get_ident():
             raise _in_the_loops_own_thread(waits)
         # Without the lock: a runtime is stored here only once it is started, and an attribute is
@@ -256,20 +259,21 @@ class ASGIToWSGI:
         return runtime
 
     def startup(self) -> None:
-        """Start the private loop and run the lifespan's startup now. Any thread but the loop's own,
-        where it raises RuntimeError.
+        """Start the private loop and run the lifespan's startup now.
 
-        Raises BridgeClosed when the startup failed (A-LOOP-2).
+        Any thread but the loop's own, in which it raises RuntimeError. Raises BridgeClosed if the
+        startup failed (A-LOOP-2).
         """
         self._running_runtime("startup()")
 
     def close(self) -> None:
         """End background work, the lifespan and the private loop, in that order.
 
-        Any thread but the loop's own, where it raises RuntimeError.
+        Any thread but the loop's own, in which it raises RuntimeError. Each of the three may take
+        `shutdown_timeout` seconds (A-OUT-5).
 
-        A bridge used again afterwards starts a new loop. A signal's handler may call it; a start
-        that the handler has interrupted raises BridgeClosed when the handler returns.
+        A bridge that is used again afterwards starts a new loop. A signal's handler may call it; a
+        start that the handler has interrupted raises BridgeClosed when the handler returns.
         """
         self._notice_fork()
         if (private := self._private) is not None and private.thread_id == threading.get_ident():
@@ -301,9 +305,9 @@ class ASGIToWSGI:
         self.close()
 
     def stats(self) -> ASGIToWSGIStats:
-        """What the bridge does now and has done since its loop started.
+        """Return what the bridge does now and has done since its loop started.
 
-        Any thread, also in a signal's handler; without waiting for a startup.
+        Any thread, also in a signal's handler. Does not wait for a startup.
         """
         runtime = self._runtime if self._process == os.getpid() else None
         if runtime is None:
@@ -322,7 +326,7 @@ class ASGIToWSGI:
         )
 
     def _count_rejected(self) -> None:
-        """In a calling thread, of which there are many."""
+        """Count a refused request. Any calling thread."""
         with self._counting:
             self._rejected += 1
 
@@ -341,9 +345,9 @@ def _in_the_loops_own_thread(waits: str) -> RuntimeError:
 
 
 def _single_callable(app: Any) -> Any:
-    """`app` as an ASGI 3 callable (A-CALL-4).
+    """Return `app` as an ASGI 3 callable (A-CALL-4).
 
-    One that takes three arguments is one, whatever else it looks like.
+    An app that takes three arguments is one already, whatever asgiref would guess.
     """
     try:
         inspect.signature(app).bind(None, None, None)
@@ -355,10 +359,10 @@ def _single_callable(app: Any) -> Any:
 def _plain_answer(
     environ: Environ, start_response: StartResponse, status: str, text: str
 ) -> list[bytes]:
-    """An answer of the bridge's own.
+    """Answer a request by the bridge itself.
 
-    To a HEAD without its body: most servers would send it, and the client would take it for the
-    head of the next response.
+    A HEAD gets no body: most servers would send it, and the client would take it for the head of
+    the next response.
     """
     body = text.encode() + b"\n"
     start_response(
@@ -368,4 +372,4 @@ def _plain_answer(
 
 
 _after_fork: dict[int, threading.Lock] = {}
-"""By process: who notices a fork first."""
+"""By process id: the lock under which one thread resets the bridges of a forked child."""

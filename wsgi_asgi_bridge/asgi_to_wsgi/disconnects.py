@@ -13,9 +13,9 @@ __all__ = ["client_disconnected", "disconnect_probe", "is_consequence"]
 
 
 def disconnect_probe(environ: Environ) -> Callable[[], bool]:
-    """A callable that says whether the client has left, as far as this server shows it (A-IN-3).
+    """Return a callable that returns whether the client has left, if this server shows it (A-IN-3).
 
-    The nearest source first: a WSGIToASGI around this bridge passes on what an outer server shows.
+    The check of a WSGIToASGI around this bridge comes first: it is nearer than the outer server's.
     """
     check = environ.get("wsgi_asgi_bridge.client_disconnected") or environ.get(
         "waitress.client_disconnected"
@@ -25,20 +25,19 @@ def disconnect_probe(environ: Environ) -> Callable[[], bool]:
     connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     if connection is not None:
         return partial(peer_has_closed, connection)
-    return bool  # always False
+    return bool  # bool() is False
 
 
 def client_disconnected() -> ClientDisconnected:
-    """With the errno of a write to a closed connection, which servers recognise and do not log."""
+    """Return the error with errno EPIPE, which servers take for a disconnect and do not log."""
     return errors.client_disconnected(errno.EPIPE)
 
 
 def is_consequence(error: BaseException, causes: tuple[type[BaseException], ...]) -> bool:
-    """Whether `error` is one of `causes` or was raised because of one: `raise ... from` one, or a
-    group of nothing else.
+    """Whether `error` is one of `causes`, was raised from one, or is a group of such errors only.
 
-    `__context__` counts only if the class's name says "Disconnect", as Starlette's ClientDisconnect
-    does: what is raised while another error is handled may as well be a bug in a `finally`.
+    `__context__` counts only if the class's name contains "Disconnect", as Starlette's
+    ClientDisconnect does: an error raised while another is handled may be a bug in a `finally`.
     """
     return _leads_to(error, causes, frozenset())
 

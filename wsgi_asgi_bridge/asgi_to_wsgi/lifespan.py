@@ -24,8 +24,7 @@ _NOT_YET = {LifespanState.STARTING: "startup", LifespanState.STOPPING: "shutdown
 class LifespanTask:
     """One lifespan.
 
-    `startup` and `shutdown` are called once each, by a thread; everything with `in_loop` runs in
-    the loop.
+    A thread calls `startup` and `shutdown`, once each; everything else runs in the loop.
     """
 
     def __init__(
@@ -45,10 +44,10 @@ class LifespanTask:
         }
         self._lifespan = Lifespan(required=required)
         # The loop's own.
-        self._task: BackgroundTask | None = None  # held: asyncio itself refers to tasks weakly
-        self._given: list[str] = []  # the messages that the app has
+        self._task: BackgroundTask | None = None  # kept here, since asyncio refers to tasks weakly
+        self._given: list[str] = []  # types of the messages that the app has received
         self._asked_to_stop = False
-        self._receiver: LoopEvent | None = None  # where the app waits in its receive()
+        self._receiver: LoopEvent | None = None  # what the app's receive() waits for
         # Wakes the thread that waits for the next state.
         self._report: Callable[[], None] | None = None
 
@@ -63,7 +62,7 @@ class LifespanTask:
         outcome: list[str | None] = []
 
         def report() -> None:
-            # In the loop: a later state of the lifespan would not be the startup's failure.
+            # Read in the loop, at once: a later failure of the lifespan is not the startup's.
             failed = self._lifespan.state is LifespanState.FAILED
             outcome.append(
                 f"the app's lifespan startup failed: {self._lifespan.failure!r}" if failed else None
@@ -79,7 +78,10 @@ class LifespanTask:
         return outcome[0]
 
     def shutdown(self, timeout: float) -> None:
-        """Run the app's shutdown, if it has started. What goes wrong is logged."""
+        """Run the app's shutdown if the app has started. Errors are logged.
+
+        Returns after `timeout` seconds at the latest.
+        """
         event = ThreadEvent()
         post = self._private.handle.post_at_any_moment
         if post(partial(self._stop_in_loop, event.set)) and not event.wait(timeout):
@@ -120,7 +122,7 @@ class LifespanTask:
             raise error
 
     async def _receive(self) -> Message:
-        # An app may cancel its receive() and call again: what was not returned is still to come.
+        # A message counts as given only when it is returned: an app may cancel its receive().
         if not self._given:
             self._given.append("lifespan.startup")
         else:
@@ -138,7 +140,7 @@ class LifespanTask:
         self._moved()
 
     def _moved(self) -> None:
-        """Wake the thread that waits, once the app has answered."""
+        """Wake the waiting thread if the app has completed or failed the phase."""
         if self._lifespan.state not in _NOT_YET:
             report, self._report = self._report, None
             if report is not None:

@@ -21,7 +21,7 @@ logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 
 class BodyState(Enum):
-    """What follows the parts that have been read."""
+    """Whether more of the body follows the parts that have been read."""
 
     MORE = "more parts, or the end"
     COMPLETE = "nothing, the body is complete"
@@ -37,8 +37,8 @@ _BROKEN: Final = BodyState.BROKEN
 class RequestBody:
     """Reads `wsgi.input` of one request, in the calling thread.
 
-    `length`: bytes of the body, None if only its end shows it. `block`: bytes read at a time.
-    `held_back`: the client sends the body when the server asks for it, as the first read does.
+    `length`: bytes of the body, None if it is not declared. `block`: bytes read at a time.
+    `held_back`: the client sends the body only after `100 Continue`, which the first read causes.
     """
 
     __slots__ = ("_at_once", "_block", "_input", "_remaining", "empty", "small")
@@ -56,12 +56,12 @@ class RequestBody:
         self._remaining = length
         self.empty = length == 0
         self.small = length is not None and 0 < length <= block and not held_back
-        """Read before the app starts, since its first `receive()` then costs no hand-over
+        """Whether to read the body before the app starts: then `receive()` costs no hand-over
         (A-IN-1).
         """
-        # read1() of a bare connection, as wsgiref and werkzeug give it, returns what has come
-        # without waiting for a whole block. Another input's read1() is not used: PEP 3333 has only
-        # read(), so a middleware that counts or limits an input wraps no more than that.
+        # read1() of a plain BufferedReader, which wsgiref and werkzeug give, returns what has come
+        # without waiting for a whole block. Other inputs are read by read() only: PEP 3333 has no
+        # read1(), so a middleware that counts or limits an input need not wrap it.
         self._at_once = (
             source.read1 if type(source) is io.BufferedReader and not self.small else None
         )
@@ -78,8 +78,8 @@ class RequestBody:
     def read(self) -> tuple[bytes, BodyState]:
         """Return the next part and what follows it.
 
-        Raises ClientDisconnected if the input raises: the client has left. If the input only ends
-        early, the client may have shut down no more than its sending side: BROKEN.
+        Raises ClientDisconnected if the input raises, since then the client has left. If the input
+        ends early, returns BROKEN: the client may have shut down only its sending side.
         """
         remaining = self._remaining
         if remaining == 0:
@@ -88,7 +88,7 @@ class RequestBody:
         try:
             part = self._part(size)
         except BridgeError:
-            raise  # of a bridge around this one: its client may have sent too much
+            raise  # from a bridge around this one, such as BodyTooLarge
         except Exception as exc:
             logger.debug("wsgi.input.read() raised; taken for a disconnect", exc_info=True)
             raise ClientDisconnected(
@@ -102,8 +102,8 @@ class RequestBody:
         return part, _MORE if self._remaining else _COMPLETE
 
     def _part(self, size: int) -> bytes | None:
-        """Return at most `size` bytes; b"" at the end. None, which is no end, from a connection
-        that does not block.
+        """Return at most `size` bytes, b"" at the end, None if a non-blocking connection has
+        nothing to read now.
         """
         if self._at_once is not None:
             part = self._at_once(size)
@@ -116,8 +116,8 @@ class RequestBody:
 class ReceivedBody:
     """The parts that have been read and not yet taken, and the app's `receive()`.
 
-    The loop's own, but for the methods named `_from_thread`. `lost_client_in_loop` is called if a
-    bridge around this one, or the input, raises an error as it is read.
+    The loop's own, except for the methods named `_from_thread`. `lost_client_in_loop` is called
+    with the error of a read that fails.
     """
 
     __slots__ = (
@@ -142,7 +142,7 @@ class ReceivedBody:
         self._caller = caller
         self._reader = reader
         self._lost_client_in_loop = lost_client_in_loop
-        self._parts: list[bytes] = []  # one as a rule: the next is read when the app asks
+        self._parts: list[bytes] = []  # mostly one: the next is read when the app asks
         self._state = _COMPLETE if reader.empty else _MORE
         self._delivered = False
         """Whether the app has received the end, or the disconnect of a body that is broken."""
@@ -155,7 +155,7 @@ class ReceivedBody:
         """Tasks of the app that wait in `receive()`."""
 
     def read_from_thread(self) -> None:
-        """A job of the calling thread: read one part, and post what came of it."""
+        """Read one part, and post it or the error to the loop. A job of the calling thread."""
         if self._caller.is_over():
             return
         try:
@@ -166,7 +166,7 @@ class ReceivedBody:
         self._caller.loop.post(partial(self.add_in_loop, part, state))
 
     def add_in_loop(self, part: bytes, state: BodyState) -> None:
-        """`part` has been read, and `state` follows it."""
+        """Add `part`, which has been read; `state` says whether more follows."""
         self._reading = False
         if part:
             self._parts.append(part)
@@ -175,9 +175,9 @@ class ReceivedBody:
             self._wake_receivers()
 
     def close_in_loop(self) -> None:
-        """The request has ended: from now on `receive()` returns a disconnect."""
+        """Let `receive()` return a disconnect from now on: the request has ended."""
         self._closed = True
-        self._lost_client_in_loop = _nothing  # refers to the task, which refers to this object
+        self._lost_client_in_loop = _nothing  # break the cycle: the task refers to this object
         if self.receivers:
             self._wake_receivers()
 
@@ -194,8 +194,8 @@ class ReceivedBody:
             if self._state is _MORE and not self._reading:
                 if not (asked or self._reads_on):
                     # A read may block for as long as the client likes, and delays the response.
-                    # Frameworks poll by a receive() that they cancel as it begins: that ends here,
-                    # before a read. An app whose last receive() took a part reads, so skips this.
+                    # Frameworks poll by a receive() that they cancel at once: it ends here, before
+                    # a read. An app whose last receive() took a part is reading, so skip this.
                     asked = True
                     await self._caller.loop.checkpoint()
                     continue
@@ -211,10 +211,10 @@ class ReceivedBody:
                 self.receivers.remove(event)
 
     def _next_message(self) -> Message | None:
-        """Return what `receive()` returns now; None if it has to wait.
+        """Return the message that `receive()` returns now; None if it has to wait.
 
-        A body that is broken ends in a disconnect. The app may answer all the same, since a client
-        that has only shut its sending side still reads.
+        A broken body ends in a disconnect. The app may still answer, since a client that has only
+        shut its sending side still reads.
         """
         if self._closed:
             return {"type": "http.disconnect"}
@@ -244,13 +244,13 @@ def request_body(environ: Environ, length: int | None, block: int) -> RequestBod
     """Return the reader of a request's body; `length` is its CONTENT_LENGTH."""
     if length == 0 or (length is None and not _has_undeclared_body(environ)):
         return _NO_BODY
-    # Not read before the app asks for it: reading asks the client to send, and the app may refuse.
+    # Not read before the app asks for it: a read sends `100 Continue`, and the app may refuse.
     held_back = "HTTP_EXPECT" in environ
     return RequestBody(environ.get("wsgi.input"), length, block, held_back=held_back)
 
 
 def _has_undeclared_body(environ: Environ) -> bool:
-    """Whether there may be a body without a CONTENT_LENGTH, and its end can be seen (A-IN-1).
+    """Whether there may be a body without a CONTENT_LENGTH that the server ends (A-IN-1).
 
     Some servers set `wsgi.input_terminated` on every request; a GET without a header that announces
     a body has none.
@@ -261,5 +261,5 @@ def _has_undeclared_body(environ: Environ) -> bool:
         return True
     if environ.get("REQUEST_METHOD", "GET") not in ("GET", "HEAD"):
         return True
-    # A WSGIToASGI takes that header out; a request without a body has a BytesIO there.
+    # A WSGIToASGI removes that header; its `wsgi.input` is a BytesIO unless the body streams.
     return "asgi.scope" in environ and isinstance(environ.get("wsgi.input"), io.BufferedReader)

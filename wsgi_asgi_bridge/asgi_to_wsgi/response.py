@@ -1,9 +1,8 @@
-"""The calling thread's half of a request: it waits for the app, and hands the response on.
+"""The calling thread's half of a request: it waits for the app and gives the server the response.
 
-`Response.respond` is the request as the server's thread sees it. `AppTask` is the loop's half, of
-which this one uses what `LoopHalf` names. Between them stands `CallingThread`, whose lock orders
-their accesses: the loop writes `response` and `changes` before it puts a chunk, and the thread
-reads them after it took one.
+`AppTask` is the loop's half; `LoopHalf` names what this half uses of it. The lock of the
+`CallingThread` between them orders their accesses: the loop writes `response` and `changes` before
+it puts a chunk, and the thread reads them after it has taken one.
 """
 
 import logging
@@ -42,9 +41,9 @@ class LoopHalf(Protocol):
 
 
 class Response(Iterator[bytes]):
-    """One response, and the iterable that the server gets unless a list will do.
+    """One response. It is also the iterable that the server gets, unless a list is enough.
 
-    Everything here is the calling thread's own.
+    Used by the calling thread only.
     """
 
     __slots__ = (
@@ -73,11 +72,11 @@ class Response(Iterator[bytes]):
         self._left = False
 
     def respond(self, start_response: StartResponse) -> Iterable[bytes]:
-        """Wait for the app's first bytes or its end, and hand the head to the server."""
+        """Wait for the app's first bytes or its end, call `start_response`, return the iterable."""
         chunks = self._take()
         response = self._task.response
-        # Many servers add a Content-Length to a list. So what the app sent decides, not how much of
-        # it this thread was in time to take (A-OUT-7).
+        # Many servers add a Content-Length to a list. So the app's messages decide whether it is
+        # one, not how much of them this thread has taken by now (A-OUT-7).
         whole = self._last and not response.in_parts
         if whole and (self._caller.late_error is not None or self._settings.background_wait):
             whole = False  # a list has no close()
@@ -90,7 +89,7 @@ class Response(Iterator[bytes]):
         if whole and not self._caller.has_unfinished_work():
             if self._task.changes is not None:
                 self._forget_changes()
-            # A long body is cut as the server takes it.
+            # A long body is cut into blocks as the server iterates.
             if len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES:
                 return chunks
             if sum(map(len, chunks)) <= SPLIT_BYTES:
@@ -107,15 +106,15 @@ class Response(Iterator[bytes]):
             self._blocks = blocks(self._take())
 
     def close(self) -> None:
-        """End the exchange: the server is done with this response, finished or not.
+        """End the request, whether or not the response is complete.
 
-        May be called again, and in another thread. After a whole response it returns when a WSGI
-        app behind both bridges has closed its own. An app that is still running may undo its
+        May be called again, and in another thread. After a complete response it waits until a WSGI
+        app behind both bridges has run its own `close()`. An app that is still running may undo its
         context changes, so those are dropped.
 
         With `background_wait` it waits for the app's background work and runs the thread-sensitive
-        part of it (A-OUT-9, A-LOOP-4). Raises, once, what the app raised right after a response of
-        its own with a 5xx status (A-OUT-8).
+        part of it (A-OUT-9, A-LOOP-4). Raises, once, what the app raised right after its own 5xx
+        response (A-OUT-8).
         """
         self._blocks = _NO_BLOCKS
         try:
@@ -135,10 +134,10 @@ class Response(Iterator[bytes]):
                     raise error
                 log_late_error(error)
             finally:
-                del error  # its traceback leads to this frame
+                del error  # break the cycle: its traceback refers to this frame
 
     def _wait_for_work(self) -> None:
-        """Wait for a thread that works for the app, and apply what it has set in the end."""
+        """Wait for the worker of a bridge behind this one; apply its last context changes."""
         with suppress(BridgeClosed):
             self._caller.wait_for_work_from_thread(
                 self._settings.check_interval, self._task.check_loop_from_thread
@@ -147,9 +146,9 @@ class Response(Iterator[bytes]):
         self._mirror_changes()
 
     def _take(self) -> list[bytes]:
-        """Return what the app has sent; run its jobs in this thread meanwhile.
+        """Wait for chunks or the end, and return the chunks; run the app's jobs meanwhile.
 
-        Raises what ended the exchange otherwise.
+        Raises the error that ended the request before its end.
         """
         try:
             chunks, self._last = self._caller.take_from_thread(
@@ -164,7 +163,7 @@ class Response(Iterator[bytes]):
         if self._caller.changes is not None or self._task.changes is not None:
             self._mirror_changes()
         if self._last and not self._settings.background_wait:
-            self._leave()  # before the server sends what was taken: no job waits for a slow client
+            self._leave()  # before the server sends these chunks: no job waits for a slow client
         return chunks
 
     def _check_alive(self) -> None:
@@ -177,15 +176,15 @@ class Response(Iterator[bytes]):
         self._task.check_loop_from_thread()
 
     def _mirror_changes(self) -> None:
-        """Set in the caller's context what was set for it on the app's side: by a WSGI app behind
-        both bridges, and by all of the app if the caller's context is this request's own.
+        """Set in the caller's context what a WSGI app behind both bridges has set in its own, and
+        what the ASGI app has set if the caller's context belongs to this request alone.
         """
         by_thread, by_task = self._caller.changes, self._task.changes
         if self._mirror is None:
             if by_thread is None and by_task is None:
                 return
-            # A WSGI server's thread keeps its context from one request to the next, where a
-            # variable with the current user must not stay; a WSGIToASGI makes one per request.
+            # A WSGI server's thread keeps its context from one request to the next, so a variable
+            # with the current user must not stay in it; a WSGIToASGI makes one per request.
             self._mirror = ContextMirror(context_lasts="asgi.scope" not in self._environ)
         self._mirror.apply({**(by_thread or {}), **(by_task or {})})
 
@@ -196,14 +195,14 @@ class Response(Iterator[bytes]):
         self._task.changes = self._mirror = None
 
     def _leave(self) -> None:
-        """This thread serves the exchange no longer."""
+        """Stop to serve the request in this thread; pass on its jobs."""
         if self._left:
             return
         self._left = True
         jobs = self._caller.finish_from_thread()
-        # Another thread may write _last meanwhile: a server may close in one thread what it
-        # iterates in another. If this one reads False too early, the loop has put the end already,
-        # and the callback does nothing.
+        # A server may iterate in one thread and close in another, so _last may be written here in
+        # between. If this reads False just before, the loop has put the end already, and the
+        # callback does nothing.
         if not self._last:
             self._caller.loop.post(self._task.caller_left_in_loop)
         if jobs:
@@ -221,8 +220,8 @@ def log_late_error(error: BaseException | None) -> None:
 def _is_below_opentelemetry() -> bool:
     """Whether OpenTelemetry's WSGI middleware is among the callers.
 
-    After a `close()` that raises, it neither ends its span nor leaves its context, in which the
-    next requests of this thread would then be traced.
+    If `close()` raises, it neither ends its span nor leaves its context, so the thread's next
+    requests would be traced as part of this one.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

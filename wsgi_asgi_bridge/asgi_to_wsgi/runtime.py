@@ -1,6 +1,4 @@
-"""The private loop of one bridge in one process: its start, its lifespan, what runs in it, its
-end.
-"""
+"""The private loop of one bridge in one process: its start, lifespan, requests and end."""
 
 import logging
 import os
@@ -23,18 +21,18 @@ __all__ = ["Runtime", "RuntimeStart"]
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 CANCEL_SECONDS = 1.0
-"""How long a cancelled app may clean up before the lifespan ends without it."""
+"""How long the lifespan's shutdown waits for cancelled apps to clean up."""
 
 
 class InFlight(Protocol):
-    """A request in the loop."""
+    """What the runtime uses of a request in the loop."""
 
     def shut_down_in_loop(self) -> None: ...
 
 
 @dataclass(slots=True)
 class Counts:
-    """What has run in the loop, by how it ended. Written in the loop, read anywhere."""
+    """Requests by how they ended. Written in the loop, read in any thread."""
 
     background: int = 0
     completed: int = 0
@@ -51,7 +49,7 @@ class RuntimeStart:
         self.thread_id = threading.get_ident()
         self.over = threading.Event()
         self.runtime: Runtime | None = None
-        """As soon as its loop runs, before the lifespan's startup."""
+        """Set once its loop runs, before the lifespan's startup."""
         self.given_up = False
         """Whether a signal's handler has closed the bridge in the middle of it."""
 
@@ -63,7 +61,7 @@ class Runtime:
         self.settings = settings
         self._unused: weakref.finalize[Any, Any] | None = None
         self.refusal: str | None = None
-        """Why requests are refused: the startup failed."""
+        """Why requests are refused: the startup failed. None if it did not."""
         self.state: dict[str, Any] = {}
         """The lifespan's state; a copy of it is in each scope."""
         self.private = PrivateLoop.started(
@@ -84,9 +82,9 @@ class Runtime:
         """False once `close` has begun. The loop's own."""
         self.executor = CallingThreadExecutor("wsgi_asgi_bridge-sync")
         self._closing = threading.RLock()
-        """Held while the loop ends: a second caller of `close` returns when the first has ended it.
+        """Held while the loop ends: a second caller of `close` returns once the first has ended it.
 
-        Re-entered at the exit of a closing process.
+        Re-entered if the process exits while it closes.
         """
         self._closed = False
         self._process = os.getpid()
@@ -107,7 +105,7 @@ class Runtime:
             raise
         if self.refusal is not None:
             logger.error("%s; all requests are refused", self.refusal)
-        # The collector may run in any thread, at any place, with any lock held: it only posts.
+        # The garbage collector may run this in any thread with any lock held, so it only posts.
         self._unused = weakref.finalize(bridge, self.end_unused)
         self._unused.atexit = False
 
@@ -142,7 +140,7 @@ class Runtime:
                 timeout,
                 len(self.in_flight),
             )
-            # Before the lifespan ends: what they still use is there while they clean up.
+            # Before the lifespan ends, since they may need its resources to clean up.
             self.handle.post_at_any_moment(self._cancel_all)
             self._wait(self._when_empty, CANCEL_SECONDS)
         if self._lifespan is not None:
@@ -152,7 +150,7 @@ class Runtime:
         self.executor.close()
 
     def end_unused(self) -> None:
-        """The bridge was collected: no request can come any more."""
+        """Close the loop of a bridge that was garbage-collected. Any thread."""
         if self._process == os.getpid():
             self.handle.post(self._end_unused_in_loop)
 
@@ -160,7 +158,7 @@ class Runtime:
         threading.Thread(target=self.close, name="wsgi_asgi_bridge-close", daemon=True).start()
 
     def _wait(self, when: Callable[[Callable[[], None]], None], timeout: float) -> bool:
-        """Wait until the callback that `when` gets, in the loop, is called.
+        """Call `when` in the loop with a callback, and wait until that is called.
 
         False after `timeout` seconds.
         """

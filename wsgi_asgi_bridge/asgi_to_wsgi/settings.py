@@ -15,8 +15,8 @@ LIFESPAN_MODES = ("auto", "on", "off")
 class Settings:
     """The constructor's options; `ASGIToWSGI` describes them.
 
-    Raises TypeError or ValueError for a backend, loop factory or lifespan that makes no sense; the
-    caller checks the rest.
+    Raises TypeError or ValueError for an invalid backend, loop factory or lifespan; the caller
+    checks the rest.
     """
 
     backend: Backend
@@ -28,7 +28,7 @@ class Settings:
     response_buffer: int
     detects_disconnects: bool
     check_interval: float
-    """Seconds between two checks of a waiting thread: is the loop alive, is the client there."""
+    """Seconds between two checks by a waiting thread that loop and client are still there."""
     background_wait: float
     root_path: str
 
@@ -50,7 +50,7 @@ class Settings:
 
 
 def checked_root_path(path: str | None) -> str:
-    """Return `path` without a slash at its end."""
+    """Return `path` without slashes at its end; raise TypeError or ValueError."""
     if path is None:
         return ""
     if not isinstance(path, str):

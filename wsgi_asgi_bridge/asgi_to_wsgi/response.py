@@ -189,13 +189,13 @@ class Response(Iterator[bytes]):
         self._mirror.apply({**(by_thread or {}), **(by_task or {})})
 
     def _forget_changes(self) -> None:
-        """Break the cycle from this exchange to a value that refers to it, so that reference
+        """Break the cycle between this request and a value that refers to it, so that reference
         counting frees both.
         """
         self._task.changes = self._mirror = None
 
     def _leave(self) -> None:
-        """Stop to serve the request in this thread; pass on its jobs."""
+        """Stop serving the request in this thread; pass on its jobs."""
         if self._left:
             return
         self._left = True

@@ -122,8 +122,9 @@ class AppCall:
     def run_with_body(
         self, body: ChannelReader, run: Callable[[Worker], None], worker: Worker
     ) -> None:
-        """`run`, for a request whose body still streams: what of the app's code enters the loop
-        finds the body whole there, where nobody may wait for it (W-CALL-4).
+        """`run`, for a request whose body still streams.
+
+        Before code of the app enters the loop, the rest of the body is brought in (W-CALL-4).
         """
         binding = self._binding.binding
         brought = False
@@ -166,8 +167,8 @@ class AppCall:
                 return
             try:
                 if getattr(kind, "__iter__", None) in _WHOLE and self.head is None:
-                    # By way of its iterator, which asks no `__len__` of the app's own. A plain list
-                    # runs no code of the app where a lock is held.
+                    # By its iterator, since `__len__` may be the app's own. A plain list runs no
+                    # code of the app while a lock is held.
                     self._give_whole(list(iter(iterable)), left=False)
                 else:
                     self._give_pieces(iterable)

@@ -41,8 +41,8 @@ class WSGIToASGI:
       given `wsgi.multithread` False.
     - `max_queued`: requests that may wait for a thread; the next gets 503 (W-FLOW-4).
     - `max_streams`, `stream_after`: a response that streams longer than `stream_after` seconds, and
-      an event stream with its first chunk, leaves the count of `workers`, up to `max_streams` of
-      them (W-FLOW-8).
+      an event stream with its first chunk, is detached: it does not count against `workers`, up
+      to `max_streams` of them (W-FLOW-8).
     - `request_buffer`, `response_buffer`: bytes that wait in memory for the app, or for the client,
       per request (W-IN-4, W-FLOW-1).
     - `small_body`: bytes, at most `request_buffer`; a request body that fits is collected before a
@@ -57,7 +57,7 @@ class WSGIToASGI:
     - `environ`: constant pairs that the deployer adds to every environ; they win (W-ENV-9).
 
     One object serves any number of event loops at once, asyncio, uvloop or trio. Raises TypeError,
-    ValueError or ImportError for arguments that make no sense.
+    ValueError or ImportError for arguments that are wrong.
     """
 
     def __init__(
@@ -200,9 +200,7 @@ class WSGIToASGI:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _refuse_websocket(self, scope: Any, receive: Receive, send: Send) -> None:
-        """W-WS-1: no app finds a socket yet, so each connection is refused, with the app's own
-        words where the server can carry them.
-        """
+        """Refuse a WebSocket, by the app's own answer if the server can carry one (W-WS-1)."""
         message: Any = await receive()
         if message["type"] != "websocket.connect":
             return
@@ -352,8 +350,9 @@ def _nothing() -> None:
 
 
 def _uninterrupted(work: Callable[[], None]) -> None:
-    """Run `work`, which holds a lock for a moment, out of the main thread, where a signal's handler
-    may interrupt it: one that closes the bridge waits for threads that need this very lock.
+    """Run `work`, which holds a lock for a moment, in a thread that no signal's handler interrupts.
+
+    A handler that closes the bridge waits for threads that need this lock.
     """
     if threading.current_thread() is threading.main_thread():
         try:

@@ -1,6 +1,4 @@
-"""Is the client of one request still there, and for how long has it been waited for? (W-FLOW-2,
-W-FLOW-5)
-"""
+"""Watches the client of one request: has it left, has it stalled (W-FLOW-2, W-FLOW-5)?"""
 
 import logging
 from collections.abc import Callable

@@ -10,11 +10,11 @@
     LAST_MESSAGE  send() gets the last message   a stall; a disconnect, if send() hangs or raises
     BODY_SENT     that send() has returned       an app error; else the request is completed
 
-Every road ends in `finish(outcome, reason)`, and the first call decides: the watch that received
-the disconnect, a send() or receive() of this task that failed, a cancellation by the server, a
-stall that the tick found, `shut_down`, and the good end. That a request is over is kept beside its
-phase: trio may let this task take one more step after another task has called `finish`. A request
-that is broken off is counted there, one that is completed when its task ends.
+Each end calls `finish(outcome, reason)`, and the first call decides: the watch that received the
+disconnect, a send() or receive() of this task that failed, a cancellation by the server, a stall
+that the tick found, `shut_down`, and the end of a whole response. Whether a request is over is kept
+beside its phase: trio may let this task take one more step after another task called `finish`.
+`finish` counts a request that is broken off; a completed one is counted when its task ends.
 """
 
 import io
@@ -186,7 +186,7 @@ class Exchange:
                 )
                 environ["wsgi.input"] = await self._body.open(environ, self._receive)
                 if self._is_over:
-                    return None  # trio's one more step takes no thread (W-FLOW-4)
+                    return None  # trio's extra step must take no thread (W-FLOW-4)
             else:
                 environ["wsgi.input"] = io.BytesIO()
             return self._submit(environ)
@@ -202,7 +202,7 @@ class Exchange:
     def _submit(self, environ: Environ) -> AppCall:
         """Give the call of the app to the pool. Raises QueueFull, BridgeClosed."""
         runtime = self._runtime
-        environ.setdefault("wsgi.errors", sys.stderr)  # carried, where both bridges are here
+        environ.setdefault("wsgi.errors", sys.stderr)  # behind both bridges the outer one's
         environ["wsgi_asgi_bridge.client_disconnected"] = self._client_disconnected
         if runtime.settings.extra_environ:
             environ.update(runtime.settings.extra_environ)
@@ -223,7 +223,7 @@ class Exchange:
             self._response.phase = IN_APP
         else:
             self._response.phase = QUEUED
-            # Who leaves now must not take a thread later (W-FLOW-4).
+            # A client that leaves now must not take a thread later (W-FLOW-4).
             if admission is Admission.SATURATED:
                 self.begin_watching()
             else:
@@ -284,7 +284,7 @@ class Exchange:
     def _client_left(self) -> None:
         """The watch received the disconnect."""
         # With the last message on its way the server may report a disconnect that only says that
-        # all is over. If that send() hangs, the next tick takes it for what it says.
+        # all is over. If that send() hangs, the next tick takes it for a disconnect.
         if self._response.phase < LAST_MESSAGE:
             self.finish(DISCONNECTED, client_disconnected)
 
@@ -350,7 +350,7 @@ class Exchange:
             self._runtime.counts.add(self._outcome)
         if self._job is not None:
             self._runtime.withdraw(self._job)
-        # First what tells the app that its client has left: whoever wakes up in read() may ask.
+        # This one first: a thread that wakes up in read() may ask whether its client has left.
         self._response.out.break_in_loop(reason)
         self._body.break_off(reason)
         if self._cancel_scope is not None:

@@ -42,7 +42,7 @@ class UploadClock:
         """Bytes that came since the client was last seen to send fast enough."""
         self._waiting_since = CLOCK_NOT_STARTED
         self.settled: LoopEvent | None = None
-        """Set when an undeclared body is whole, or known to stream; then None."""
+        """Set, and replaced by None, when an undeclared body is whole or found to stream."""
         self._quiet_since: float | None = None
         """The start of a pause of an undeclared body."""
 
@@ -126,7 +126,7 @@ class RequestBody:
         self.unread_since: float | None = None
         """Since when there is no room for more."""
         self._unread = 0
-        """Bytes that waited for the app when a tick saw that last."""
+        """Bytes that waited for the app at the last tick."""
 
     async def open(self, environ: Environ, receive: Receive) -> io.BytesIO | io.BufferedReader:
         """Return `wsgi.input`: a stream, or the whole body with its CONTENT_LENGTH in `environ`.

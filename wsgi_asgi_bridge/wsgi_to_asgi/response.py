@@ -74,7 +74,7 @@ class Response:
         chunks, ended = out.taken_in_loop() or await out.take_in_loop()
         try:
             if ended and len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES and call.error is None:
-                # What most apps give, without the questions that only longer bodies raise.
+                # The common case, inline: the checks of longer bodies are not needed.
                 assert call.head is not None, "a body has a head before it"
                 start, body_part = self._types
                 status, headers = call.head
@@ -124,7 +124,7 @@ class Response:
             pieces = blocks(chunks)
             piece = next(pieces, _END)
             while piece or whole:
-                following = next(pieces, _END)  # who sends one must know whether it is the last
+                following = next(pieces, _END)  # a message says whether it is the last
                 more = not whole or following is not _END
                 if not more:
                     self.phase = LAST_MESSAGE
@@ -137,7 +137,7 @@ class Response:
                     out.release_in_loop(len(piece))
                 sent += len(piece)
                 piece = following
-                if sent > self._budget:  # never of many chunks that had to wait for room
+                if sent > self._budget:  # only of a body given whole
                     unbroken = sent = 0
                     self.waiting_since = None
                     await checkpoint()

@@ -18,8 +18,8 @@ from .stats import Counts
 __all__ = ["Runtime"]
 
 QUEUE_GRACE_SECONDS = 0.01
-"""How long a request may wait behind others, while a thread is on its way, before its client is
-watched; at most twice as long. Watching costs a task.
+"""A request that is queued behind others is watched after this time, at most twice as long, because
+watching costs a task. A thread that is being started usually takes it before.
 """
 
 

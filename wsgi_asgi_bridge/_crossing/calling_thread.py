@@ -109,9 +109,12 @@ class CallingThread(_DelegatedWork):
     )
 
     def __init__(self, loop: LoopHandle, budget: int, stays: bool = False) -> None:
-        self.loop = loop
+        self.loop: LoopHandle = loop
         self._lock = Lock()
-        self._unfinished = self.changes = self.last_changes = self.remark = None
+        self._unfinished = None
+        self.changes: Changes | None = None
+        self.last_changes: Changes | None = None
+        self.remark: str | None = None
         self._budget = budget
         self._chunks: list[bytes] = []
         self._held = 0

@@ -48,12 +48,12 @@ class PrivateLoop:
         self._stop: Callable[[], None]
         self._stopping = False
         self.handle: LoopHandle
-        self.ended = False
+        self.ended: bool = False
         self.thread_id: int | None = None
         """`threading.get_ident()` of the loop's thread while it runs; after its end the system
         gives the number to another.
         """
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @classmethod
     def started(cls, *, backend: str, loop_factory: LoopFactory | None, name: str) -> "PrivateLoop":

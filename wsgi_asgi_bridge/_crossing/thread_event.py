@@ -8,6 +8,7 @@ again.
 """
 
 import threading
+from collections.abc import Callable
 
 __all__ = ["ThreadEvent"]
 
@@ -25,7 +26,7 @@ class ThreadEvent:
         # for an unpatched lock blocks all greenlets. Other locks are never waited for.
         self._lock = threading.Lock()
         self._lock.acquire()
-        self.set = self._lock.release
+        self.set: Callable[[], None] = self._lock.release
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until set. False after `timeout` seconds."""

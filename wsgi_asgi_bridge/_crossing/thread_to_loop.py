@@ -63,7 +63,7 @@ class ThreadToLoop:
         self._broken: Broken | None = None
         self._putter: ThreadEvent | None = None
         self._taker: LoopEvent | None = None
-        self.finished_at_take = False
+        self.finished_at_take: bool = False
         """For the task: whether the thread had finished by the last `taken_in_loop`."""
 
     # ------------------------------------------------------------ the thread

@@ -68,15 +68,15 @@ class Worker:
 
     def __init__(self, pool: "WorkerPool") -> None:
         self._pool = pool
-        self.event = ThreadEvent()
+        self.event: ThreadEvent = ThreadEvent()
         self.bound_to: object = None
         """What the thread was last bound to; for the jobs alone."""
         # The rest belongs to the pool's lock.
-        self.busy = False
-        self.counted = False
-        self.job_number = 0
-        self.streaming_since = 0.0
-        self.stays_detached = False
+        self.busy: bool = False
+        self.counted: bool = False
+        self.job_number: int = 0
+        self.streaming_since: float = 0.0
+        self.stays_detached: bool = False
 
     def mark_streaming(self, *, detach: bool = False) -> None:
         """The job streams its response: detach the thread after `stream_after` seconds, or now.

@@ -68,17 +68,17 @@ class ASGIResponse:
 
     def __init__(self, method: str) -> None:
         self._method = method
-        self.state = _EXPECTED
-        self.status = ""
+        self.state: ASGIResponseState = _EXPECTED
+        self.status: str = ""
         """PEP 3333's status: three digits, a space and a reason."""
         self.headers: list[tuple[str, str]] = []
         self._declared: int | None = None
         self._sent = 0
-        self.in_parts = False
+        self.in_parts: bool = False
         """Whether the body comes in several messages and without a Content-Length (A-OUT-7)."""
-        self.bodyless = False
+        self.bodyless: bool = False
         """Whether the status or the method allows no body; known after the start."""
-        self.passed_over = 0
+        self.passed_over: int = 0
         """Bytes of a body that may not be sent."""
         self._trailers = False
 

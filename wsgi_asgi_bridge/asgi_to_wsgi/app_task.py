@@ -34,13 +34,13 @@ from ..errors import (
 )
 from ..typing import Environ, Message
 from .disconnects import client_disconnected, is_consequence
-from .request_body import ReceivedBody, request_body
+from .request_body import ReceivedBody, RequestBody, request_body
 from .response import log_late_error
 from .runtime import Runtime
 
 __all__ = ["AppTask"]
 
-logger = logging.getLogger("wsgi_asgi_bridge")
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 PASSED_OVER_BYTES = 1048576
 """Bytes that an app may send for a response without a body, before it gets a disconnect: more than
@@ -112,12 +112,12 @@ class AppTask:
         self._app = app
         self._runtime = runtime
         self._bridge = bridge  # a reference: it is not collected while a request runs in its loop
-        self.caller = CallingThread(
+        self.caller: CallingThread = CallingThread(
             runtime.handle, settings.response_buffer, settings.background_wait > 0
         )
         self._scope = scope_from_environ(environ, settings.root_path, runtime.state)
-        self.response = ASGIResponse(self._scope["method"])
-        self.body = request_body(environ, length, settings.request_buffer)
+        self.response: ASGIResponse = ASGIResponse(self._scope["method"])
+        self.body: RequestBody = request_body(environ, length, settings.request_buffer)
         """Used by the calling thread only."""
         self.changes: Changes | None = None
         """What the app's task has set in its context, to be repeated in the caller's."""

@@ -16,7 +16,7 @@ from ..typing import Message
 
 __all__ = ["LifespanTask"]
 
-logger = logging.getLogger("wsgi_asgi_bridge")
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 _NOT_YET = {LifespanState.STARTING: "startup", LifespanState.STOPPING: "shutdown"}
 

@@ -54,8 +54,8 @@ class RequestBody:
         self._input = source
         self._block = block
         self._remaining = length
-        self.empty = length == 0
-        self.small = length is not None and 0 < length <= block and not held_back
+        self.empty: bool = length == 0
+        self.small: bool = length is not None and 0 < length <= block and not held_back
         """Whether to read the body before the app starts: then `receive()` costs no hand-over
         (A-IN-1).
         """

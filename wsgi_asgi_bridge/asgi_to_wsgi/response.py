@@ -23,7 +23,7 @@ from .settings import Settings
 
 __all__ = ["Response", "log_late_error"]
 
-logger = logging.getLogger("wsgi_asgi_bridge")
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 
 class LoopHalf(Protocol):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from .._crossing.at_exit import closed_at_exit
 from .._crossing.calling_thread_executor import CallingThreadExecutor
 from .._crossing.event_loop import PrivateLoop, default_loop_factory
+from .._crossing.loops import LoopHandle
 from .._crossing.thread_event import ThreadEvent
 from ..errors import BridgeClosed
 from .lifespan import LifespanTask
@@ -46,8 +47,8 @@ class RuntimeStart:
     """One start of a private loop, made by one thread; others wait until it is over."""
 
     def __init__(self) -> None:
-        self.thread_id = threading.get_ident()
-        self.over = threading.Event()
+        self.thread_id: int = threading.get_ident()
+        self.over: threading.Event = threading.Event()
         self.runtime: Runtime | None = None
         """Set once its loop runs, before the lifespan's startup."""
         self.given_up = False
@@ -64,23 +65,23 @@ class Runtime:
         """Why requests are refused: the startup failed. None if it did not."""
         self.state: dict[str, Any] = {}
         """The lifespan's state; a copy of it is in each scope."""
-        self.private = PrivateLoop.started(
+        self.private: PrivateLoop = PrivateLoop.started(
             backend=settings.backend,
             loop_factory=settings.loop_factory or default_loop_factory(),
             name="wsgi_asgi_bridge-loop",
         )
-        self.handle = self.private.handle
+        self.handle: LoopHandle = self.private.handle
         self._lifespan: LifespanTask | None = None
         if settings.lifespan != "off":
             required = settings.lifespan == "on"
             self._lifespan = LifespanTask(self.private, app, self.state, required=required)
         # The loop's own; the counts may be read by any thread.
         self.in_flight: set[InFlight] = set()
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         self._on_empty: Callable[[], None] | None = None
-        self.takes_requests = True
+        self.takes_requests: bool = True
         """False once `close` has begun. The loop's own."""
-        self.executor = CallingThreadExecutor("wsgi_asgi_bridge-sync")
+        self.executor: CallingThreadExecutor = CallingThreadExecutor("wsgi_asgi_bridge-sync")
         self._closing = threading.RLock()
         """Held while the loop ends: a second caller of `close` returns once the first has ended it.
 

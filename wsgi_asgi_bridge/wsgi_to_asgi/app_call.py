@@ -23,7 +23,7 @@ from ..typing import Environ, WSGIApp
 
 __all__ = ["AppBinding", "AppCall", "exchange_over"]
 
-logger = logging.getLogger("wsgi_asgi_bridge")
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 _WHOLE = (list.__iter__, tuple.__iter__)
 """An iterable with one of these as its `__iter__` holds the whole body already."""
@@ -77,8 +77,9 @@ class AppCall:
         self._binding = binding
         self._environ = environ
         self._out = out
-        self.before = self._seen = before
-        self.caller = caller
+        self.before: Context = before
+        self._seen = before
+        self.caller: CallingThread | None = caller
         self._on_stall = on_stall
         self._response: WSGIResponse
         self._worker: Worker

@@ -14,7 +14,7 @@ from .stats import ClientLeft
 
 __all__ = ["ASK", "LEFT", "STALLED", "ClientWatch"]
 
-logger = logging.getLogger("wsgi_asgi_bridge")
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 STRAY_MESSAGES = 4
 """Maximum number of messages to skip after the end of the body while waiting for the disconnect;

@@ -115,14 +115,14 @@ class RequestBody:
         """The thread's end of `_channel`. Both are None unless the body streams."""
         self._ahead: Piece = b""
         """What came before the body was known to stream."""
-        self.holds_back = False
+        self.holds_back: bool = False
         """The client waits for `100 Continue`."""
         self._held_since: float | None = None
-        self.is_cut_short = False
+        self.is_cut_short: bool = False
         """It ended before its Content-Length, without a disconnect."""
-        self.is_given_up = False
+        self.is_given_up: bool = False
         """A read has timed out. Set by the thread; the loop reads it when the worker has left."""
-        self.clock = UploadClock(settings, handle)
+        self.clock: UploadClock = UploadClock(settings, handle)
         self.unread_since: float | None = None
         """Since when there is no room for more."""
         self._unread = 0

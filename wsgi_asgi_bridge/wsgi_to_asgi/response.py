@@ -59,10 +59,10 @@ class Response:
         self._handle = handle
         self._budget = budget
         self._types = types
-        self.send_message = send
-        self.out = ThreadToLoop(handle, budget)
+        self.send_message: Any = send
+        self.out: ThreadToLoop = ThreadToLoop(handle, budget)
         """The body on its way out of the worker."""
-        self.phase = COLLECTING
+        self.phase: int = COLLECTING
         self.waiting_since: float | None = None
         """The start of the send() that is pending: the client is waited for."""
         self.mirror_of_app: ContextMirror | None = None

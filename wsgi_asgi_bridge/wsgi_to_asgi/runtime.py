@@ -4,10 +4,10 @@ and the counts.
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from .._crossing.loop_binding import LoopBinding
-from .._crossing.loops import running_loop_handle
+from .._crossing.loops import LoopHandle, running_loop_handle
 from .._crossing.workers import Admission, Job, WorkerPool
 from ..errors import BridgeClosed
 from ..typing import WSGIApp
@@ -45,13 +45,15 @@ class Runtime:
     def __init__(
         self, settings: Settings, app: WSGIApp, running_pool: Callable[[], WorkerPool]
     ) -> None:
-        self.handle = running_loop_handle()
-        self.loop = self.handle.loop
+        self.handle: LoopHandle = running_loop_handle()
+        self.loop: Any = self.handle.loop
         self.settings = settings
-        self.app_binding = AppBinding(app, LoopBinding(self.handle), settings.stall_timeout)
+        self.app_binding: AppBinding = AppBinding(
+            app, LoopBinding(self.handle), settings.stall_timeout
+        )
         self.exchanges: set[InFlight] = set()
-        self.counts = Counts()
-        self.ticking = False
+        self.counts: Counts = Counts()
+        self.ticking: bool = False
         self._running_pool = running_pool
         self._pool: WorkerPool | None = None
         """The pool that this loop submitted to last."""

@@ -18,7 +18,13 @@ from .._crossing.contexts import Changes, changes, unchanged
 from .._crossing.loop_binding import LoopBinding
 from .._crossing.workers import Worker
 from .._protocol.wsgi_response import Head, WSGIResponse, checked_chunk
-from ..errors import AppError, BridgeClosed, ClientDisconnected, ClientStalled
+from ..errors import (
+    AppError,
+    BridgeClosed,
+    ClientDisconnected,
+    ClientStalled,
+    client_reads_nothing,
+)
 from ..typing import Environ, WSGIApp
 
 __all__ = ["AppBinding", "AppCall", "exchange_over"]
@@ -321,7 +327,7 @@ class AppCall:
         if not moved:
             # The loop finds that out too, unless it has ended.
             self._on_stall()
-            raise ClientStalled(f"the client read nothing for stall_timeout={timeout} s")
+            raise client_reads_nothing(timeout)
 
     def _warn_of_excess(self) -> None:
         """Log bytes beyond Content-Length; none of them was sent (W-OUT-6)."""

@@ -475,3 +475,71 @@ def test_ctrl_c_as_the_thread_takes_leaves_the_lock_free(caller: CallingThread) 
     with pytest.raises(KeyboardInterrupt):
         caller.take_from_thread(None, None)
     assert not lock.locked()
+
+
+# --- handing over
+
+
+def test_a_hand_over_ends_the_exchange(caller: CallingThread) -> None:
+    waiting = Blocking(lambda: caller.take_from_thread(None, None))
+    assert caller.hand_over_in_loop(lambda: "taken") == "taken"
+    assert waiting.result() == ([], True)
+    assert caller.finished()
+    assert caller.put_in_loop(b"late", last=False) is None
+
+
+@pytest.mark.parametrize("how", ["the thread has left", "the exchange has ended"])
+def test_nothing_is_handed_over_after_the_end(caller: CallingThread, how: str) -> None:
+    if how == "the thread has left":
+        caller.finish_from_thread()
+    else:
+        caller.fail_in_loop(FailedError())
+    calls: list[str] = []
+    assert caller.hand_over_in_loop(lambda: calls.append("taken")) is None
+    assert calls == []
+
+
+def test_the_thread_leaves_as_it_hands_over(caller: CallingThread) -> None:
+    """Whichever is first has the lock: nothing is taken from a thread that has left."""
+    calls: list[str] = []
+    lock = lying(caller)
+    lock.before("hand_over_in_loop", caller.finish_from_thread)
+    assert caller.hand_over_in_loop(lambda: calls.append("taken")) is None
+    assert lock.told
+    assert calls == []
+
+
+def test_the_thread_cannot_leave_while_something_is_taken(caller: CallingThread) -> None:
+    leaving: list[Blocking[object]] = []
+
+    def take() -> str:
+        leaving.append(Blocking(caller.finish_from_thread))
+        assert caller._lock.locked()
+        assert not caller._finished
+        return "taken"
+
+    assert caller.hand_over_in_loop(take) == "taken"
+    assert leaving[0].result() == []
+
+
+def test_who_sees_what_was_taken_sees_the_end(caller: CallingThread) -> None:
+    """A check of the thread that finds the connection replaced finds the exchange over."""
+    seen: list[Blocking[bool]] = []
+
+    def take() -> str:
+        seen.append(Blocking(caller.is_over))
+        return "taken"
+
+    assert caller.hand_over_in_loop(take) == "taken"
+    assert seen[0].result() is True
+
+
+def test_what_cannot_be_taken_ends_nothing(caller: CallingThread) -> None:
+    def take() -> None:
+        raise FailedError
+
+    with pytest.raises(FailedError):
+        caller.hand_over_in_loop(take)
+    assert not caller.is_over()
+    caller.put_in_loop(b"refused", last=True)
+    assert ended(lambda: caller.take_from_thread(None, None)) == ([b"refused"], True)

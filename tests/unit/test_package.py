@@ -210,6 +210,7 @@ WINGS = {
         "response",
         "request_body",
         "lifespan",
+        "connection",
         "disconnects",
         "settings",
     ],

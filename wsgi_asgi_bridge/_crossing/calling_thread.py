@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
 from threading import Lock
+from typing import TypeVar
 
 from .contexts import Changes
 from .loops import LoopEvent, LoopHandle
@@ -26,6 +27,8 @@ __all__ = ["CallingThread", "current_calling_thread"]
 
 LEAST_CHUNK_BYTES = 512
 """What even an empty chunk counts for when the loop's other tasks are due."""
+
+Taken = TypeVar("Taken")
 
 
 class _DelegatedWork:
@@ -83,7 +86,78 @@ class _DelegatedWork:
                 check_alive()
 
 
-class CallingThread(_DelegatedWork):
+class _ExchangeEnd(_DelegatedWork):
+    """The ends of an exchange other than its last chunk."""
+
+    __slots__ = ("_ended", "_ending", "_error", "_finished", "_parked", "late_error")
+
+    # Set by CallingThread.
+    _ended: bool
+    _ending: bool
+    _error: BaseException | None
+    _finished: bool
+    _parked: ThreadEvent | None
+    """What the waiting thread waits for."""
+    late_error: BaseException | None
+    """An error after the end; the thread may look once it has taken the end."""
+
+    def hold_end_in_loop(self) -> bool:
+        """Announce the end, which is put later: until then the thread runs no jobs.
+
+        The end does not wait for jobs, and after it they run elsewhere. False: the exchange has
+        ended already, or the thread has finished.
+        """
+        with self._lock:
+            if self._finished or self._ended:
+                return False
+            self._ending = True
+            return True
+
+    def fail_in_loop(self, error: BaseException) -> None:
+        """End the exchange with `error`, which the thread raises after what was put before."""
+        with self._lock:
+            if self._ended or self._finished:
+                return
+            self._ended = True
+            self._error = error
+            parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.set()
+
+    def hand_over_in_loop(self, take: Callable[[], Taken]) -> Taken | None:
+        """End the exchange with what `take` does and returns; nothing was put before. None: it has
+        ended already, or the thread has finished, and `take` was not called.
+
+        `take` runs under the lock and waits for nothing. The thread cannot leave meanwhile, and
+        whoever called it cannot go on. It sees the end as soon as it sees what `take` has done:
+        `is_over` waits for the lock. What `take` raises is raised here, and nothing has ended.
+        """
+        with self._lock:
+            if self._finished or self._ended:
+                return None
+            taken = take()
+            self._ended = True
+            parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.set()
+        return taken
+
+    def follow_with_error_in_loop(self, error: BaseException) -> bool:
+        """Set `late_error`, before the end is put. False: the thread has finished already."""
+        with self._lock:
+            if self._finished:
+                return False
+            self.late_error = error
+            return True
+
+    def late_error_from_thread(self) -> BaseException | None:
+        """`late_error`, for the first thread that asks."""
+        with self._lock:
+            error, self.late_error = self.late_error, None
+            return error
+
+
+class CallingThread(_ExchangeEnd):
     """One calling thread and the exchange it waits for.
 
     `budget`: bytes that may wait for the thread. `stays`: the thread does not finish with the end,
@@ -93,18 +167,12 @@ class CallingThread(_DelegatedWork):
     __slots__ = (
         "_budget",
         "_chunks",
-        "_ended",
-        "_ending",
-        "_error",
-        "_finished",
         "_held",
         "_jobs",
-        "_parked",
         "_passed_over",
         "_putters",
         "_stays",
         "_unbroken",
-        "late_error",
         "loop",
     )
 
@@ -123,13 +191,12 @@ class CallingThread(_DelegatedWork):
         self._passed_over = 0  # jobs that were waiting when chunks were taken last
         self._ending = False
         self._ended = False
-        self._error: BaseException | None = None
+        self._error = None
         self._finished = False
         self._stays = stays
-        self._parked: ThreadEvent | None = None  # what the waiting thread waits for
+        self._parked = None
         self._putters: list[LoopEvent] = []  # an app may send from several tasks
         self.late_error: BaseException | None = None
-        """An error after the end; the thread may look once it has taken the end."""
 
     # ------------------------------------------------------------ the loop
 
@@ -164,18 +231,6 @@ class CallingThread(_DelegatedWork):
             parked.set()
         return wait
 
-    def hold_end_in_loop(self) -> bool:
-        """Announce the end, which is put later: until then the thread runs no jobs.
-
-        The end does not wait for jobs, and after it they run elsewhere. False: the exchange has
-        ended already, or the thread has finished.
-        """
-        with self._lock:
-            if self._finished or self._ended:
-                return False
-            self._ending = True
-            return True
-
     async def wait_for_room_in_loop(self) -> None:
         """Wait while the budget is spent and the thread has not finished.
 
@@ -193,25 +248,6 @@ class CallingThread(_DelegatedWork):
             # If the thread takes as fast as the app sends, the task never waits for it.
             self._unbroken = 0
             await self.loop.checkpoint()
-
-    def fail_in_loop(self, error: BaseException) -> None:
-        """End the exchange with `error`, which the thread raises after what was put before."""
-        with self._lock:
-            if self._ended or self._finished:
-                return
-            self._ended = True
-            self._error = error
-            parked, self._parked = self._parked, None
-        if parked is not None:
-            parked.set()
-
-    def follow_with_error_in_loop(self, error: BaseException) -> bool:
-        """Set `late_error`, before the end is put. False: the thread has finished already."""
-        with self._lock:
-            if self._finished:
-                return False
-            self.late_error = error
-            return True
 
     def release_in_loop(self) -> None:
         """The app has ended, so a thread that stays gets no more jobs. Called after the end."""
@@ -308,12 +344,6 @@ class CallingThread(_DelegatedWork):
                 and self._retract(event)
             ):
                 return
-
-    def late_error_from_thread(self) -> BaseException | None:
-        """`late_error`, for the first thread that asks."""
-        with self._lock:
-            error, self.late_error = self.late_error, None
-            return error
 
     def finish_from_thread(self) -> list[Callable[[], None]]:
         """End this thread's part in the exchange; give the jobs that it has not run.

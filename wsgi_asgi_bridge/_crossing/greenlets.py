@@ -12,12 +12,19 @@ start no loop, and would take the private loop for its own.
 
 import asyncio
 import select
+import socket
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-__all__ = ["cooperative_loop", "noted_in_this_greenlet_only", "patched_by", "unpatched_poll"]
+__all__ = [
+    "cooperative_loop",
+    "noted_in_this_greenlet_only",
+    "patched_by",
+    "unpatched_poll",
+    "unpatched_socket_type",
+]
 
 
 def patched_by() -> str | None:
@@ -84,3 +91,10 @@ def unpatched_poll() -> Any:
     if (eventlet := sys.modules.get("eventlet.patcher")) is not None:
         return eventlet.original("select").poll
     return select.poll
+
+
+def unpatched_socket_type() -> Any:
+    """Python's `socket.socket`, also if a library has put its own in its place."""
+    if (gevent := sys.modules.get("gevent.monkey")) is not None:
+        return gevent.get_original("socket", "socket")
+    return socket.socket

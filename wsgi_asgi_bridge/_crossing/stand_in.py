@@ -1,0 +1,141 @@
+"""Takes a connection over from the owner of its descriptor, and leaves a stand-in in its place.
+
+An owner, the WSGI server, has a number N in its books and will read, write, shut down and close it.
+To take its connection over without its knowledge, the number must go on to mean something:
+
+    before          N -> the connection
+    duplicated      N -> the connection <- ours
+    replaced        N -> near == far,  the connection <- ours
+
+- `ours` is the only descriptor of the connection from then on. It has a number that the owner has
+  never seen, so nothing that the owner does reaches the connection.
+- `near` is what the owner has under N. What it writes there comes out of `far`, to be read or not.
+  What it reads is the end, since `far` has shut down its sending side. Its `shutdown()` and
+  `close()` end the stand-in only. Its books stay right: it closes what it has opened.
+- `far` is the loop's. It is closed at once, or read to its end, by whoever has taken over.
+
+Why no other connection can ever be hit, or get what is meant for this one:
+
+- N is never free. `dup2` closes the old and opens the new in one step of the kernel, so no
+  `accept()` in another thread can get N between. Only its owner's `close()` frees N, after which
+  nobody here uses N any more.
+- N is still this connection's when it is replaced, since its owner closes N only after the calling
+  thread has returned. It cannot return meanwhile: `take_over` runs inside
+  `CallingThread.hand_over_in_loop`, under the lock under which that thread would leave.
+- Should an owner close N under its waiting thread all the same, the number may be another
+  connection's by now. So the duplicate is compared with what was there when the thread came
+  (device and inode, which no two open sockets share) before anything is replaced. An owner that
+  closes N in the few instructions between the two is not guarded against; none is known.
+- `ours` is closed by whoever has taken over, and by nobody else.
+"""
+
+import errno
+import os
+import socket
+from typing import NamedTuple
+
+from .loops import LoopHandle
+
+try:
+    import fcntl
+except ImportError:  # Windows: a socket is no descriptor there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["HeldDescriptor", "drain", "held_descriptor", "receive_some", "take_over"]
+
+LEAST_NUMBER = 1024
+"""select() takes no descriptor from here on; the ones below are left to the owner and the app."""
+
+READ_BYTES = 65536
+
+
+class HeldDescriptor(NamedTuple):
+    """A descriptor of another owner, and what it was when it was noted."""
+
+    number: int
+    device: int
+    inode: int
+
+
+def held_descriptor(number: int) -> HeldDescriptor | None:
+    """Note what `number` is now. None if it is closed, or nothing here can be taken over."""
+    if fcntl is None or number < 0:
+        return None
+    try:
+        opened = os.fstat(number)
+    except OSError:
+        return None
+    return HeldDescriptor(number, opened.st_dev, opened.st_ino)
+
+
+def take_over(held: HeldDescriptor) -> tuple[socket.socket, socket.socket]:
+    """Replace the owner's descriptor by a stand-in; return `ours` and `far`, both non-blocking.
+
+    Waits for nothing. To be called in `CallingThread.hand_over_in_loop`. If it raises OSError,
+    nothing was replaced: the owner has closed its descriptor, or there are no more descriptors.
+    """
+    ours = _as_socket(_duplicate(held.number))
+    try:
+        # Of the duplicate, which nobody else can close.
+        if held_descriptor(ours.fileno()) != held._replace(number=ours.fileno()):
+            raise OSError(errno.EBADF, "the descriptor has been closed by its owner")
+        near, far = socket.socketpair()
+        try:
+            far.shutdown(socket.SHUT_WR)
+            # The flag is the open file's: an owner that waits by itself would otherwise block.
+            os.set_blocking(near.fileno(), os.get_blocking(held.number))
+            os.dup2(near.fileno(), held.number, inheritable=False)
+        except BaseException:
+            far.close()
+            raise
+        finally:
+            near.close()
+    except BaseException:
+        ours.close()
+        raise
+    ours.setblocking(False)
+    far.setblocking(False)
+    return ours, far
+
+
+def _duplicate(number: int) -> int:
+    try:
+        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, LEAST_NUMBER)
+    except OSError:  # RLIMIT_NOFILE is lower
+        return os.dup(number)
+
+
+def _as_socket(number: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=number)
+    except BaseException:
+        os.close(number)
+        raise
+
+
+async def receive_some(loop: LoopHandle, source: socket.socket) -> bytes:
+    """Wait in the loop for bytes of a non-blocking socket; b"" at its end. Raises OSError."""
+    if loop.backend == "asyncio":
+        received: bytes = await loop.loop.sock_recv(source, READ_BYTES)
+        return received
+    import trio
+
+    while True:
+        try:
+            return source.recv(READ_BYTES)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(source)
+
+
+async def drain(loop: LoopHandle, far: socket.socket) -> None:
+    """Read and drop what the owner writes to its stand-in, until the owner closes it; then close
+    `far`. Raises nothing but its own cancellation, which closes it too.
+
+    An owner whose write fails may complain, and one whose write blocks would wait for ever.
+    """
+    with far:
+        try:
+            while await receive_some(loop, far):
+                pass
+        except OSError:
+            pass

@@ -18,6 +18,7 @@ from .._crossing.at_exit import closed_at_exit
 from .._crossing.event_loop import LoopFactory, PrivateLoop
 from .._crossing.fork import reset_in_child
 from .._options import count, imported_app, seconds
+from .._pickling import PickledAsNew, keeping_options
 from .._protocol.scope import LengthRequired, declared_length, is_websocket
 from ..errors import BadRequest, BridgeClosed, ServerError
 from ..typing import ASGIApp, Backend, Environ, LifespanMode, StartResponse
@@ -60,7 +61,7 @@ class ASGIToWSGIStats:
     """Requests that were broken off because the bridge was closed."""
 
 
-class ASGIToWSGI:
+class ASGIToWSGI(PickledAsNew):
     """Makes a WSGI app of an ASGI app.
 
     `app` is an ASGI 3 or ASGI 2 app or an import string `"pkg.module:attribute"`. All its requests
@@ -84,6 +85,7 @@ class ASGIToWSGI:
     Raises TypeError, ValueError or ImportError for invalid arguments.
     """
 
+    @keeping_options
     def __init__(
         self,
         app: ASGIApp | str,
@@ -161,13 +163,14 @@ class ASGIToWSGI:
         May be set, in any thread, with the constructor's checks: requests that begin afterwards run
         in the new one (W-APP-1). A lifespan that runs is the old one's until the loop ends.
         """
-        return self._given_app
+        return self._found_app
 
     @app.setter
     def app(self, app: ASGIApp | str) -> None:
-        given = imported_app(app, kind="an ASGI app")
-        self._app = _single_callable(given)
-        self._given_app: ASGIApp = given
+        found = imported_app(app, kind="an ASGI app")
+        self._app = _single_callable(found)
+        self._found_app: ASGIApp = found
+        self._given_app = app
 
     # ------------------------------------------------------------ WSGI
 

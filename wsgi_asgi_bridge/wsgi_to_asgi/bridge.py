@@ -19,6 +19,7 @@ from .._crossing.loops import running_loop
 from .._crossing.thread_event import ThreadEvent
 from .._crossing.workers import WorkerPool
 from .._options import imported_app
+from .._pickling import PickledAsNew, keeping_options
 from ..errors import ServerError
 from ..typing import Receive, Scope, Send, WSGIApp
 from .exchange import Exchange
@@ -31,7 +32,7 @@ __all__ = ["WSGIToASGI"]
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 
-class WSGIToASGI:
+class WSGIToASGI(PickledAsNew):
     """Makes an ASGI 3 app of a WSGI app.
 
     `app` is a WSGI callable or an import string `"pkg.module:attribute"`. It runs in a pool of
@@ -60,6 +61,7 @@ class WSGIToASGI:
     ValueError or ImportError for arguments that are wrong.
     """
 
+    @keeping_options
     def __init__(
         self,
         app: WSGIApp | str,
@@ -78,7 +80,7 @@ class WSGIToASGI:
         shutdown_timeout: float = 30.0,
         environ: Mapping[str, Any] | None = None,
     ) -> None:
-        self._app = _wsgi_app(app)
+        self._app, self._given_app = _wsgi_app(app), app
         self._settings = Settings.checked(
             workers=workers,
             max_queued=max_queued,
@@ -132,7 +134,7 @@ class WSGIToASGI:
     def app(self, app: WSGIApp | str) -> None:
         checked = _wsgi_app(app)
         with self._lock:
-            self._app = checked
+            self._app, self._given_app = checked, app
             for runtime in self._known[0]:
                 runtime.use_app(checked)
 

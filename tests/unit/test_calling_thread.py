@@ -19,6 +19,7 @@ from tests.support.interleaving import (
     interrupted_lock,
     lying,
     must_happen,
+    signals_spare_locks,
     stepped,
 )
 from wsgi_asgi_bridge._crossing.calling_thread import LEAST_CHUNK_BYTES, CallingThread
@@ -468,6 +469,7 @@ async def test_a_loop_streams_to_a_thread_and_has_it_run_jobs() -> None:
 # --- signals
 
 
+@signals_spare_locks
 def test_ctrl_c_as_the_thread_takes_leaves_the_lock_free(caller: CallingThread) -> None:
     """A-OUT-4: the calling thread may be the main one; a server's signal handlers raise there."""
     caller.put_in_loop(b"one", last=False)

@@ -22,6 +22,7 @@ from tests.support.interleaving import (
     ended,
     interrupted_lock,
     lying,
+    signals_spare_locks,
     stepped,
 )
 from wsgi_asgi_bridge._crossing.channel import ThreadToLoop
@@ -112,6 +113,7 @@ def test_a_whole_body_that_cannot_be_taken_leaves_the_lock_free(out: ThreadToLoo
     assert stepped(out.take_in_loop()) == ([], True)
 
 
+@signals_spare_locks
 def test_ctrl_c_as_the_loop_takes_leaves_the_lock_free(out: ThreadToLoop) -> None:
     """W-CALL-3: a loop may run in the main thread."""
     out._lock = lock = interrupted_lock()

@@ -14,6 +14,7 @@ from tests.support.interleaving import (
     ended,
     interrupted_lock,
     must_happen,
+    signals_spare_locks,
 )
 from tests.support.worker_pools import NAME, Clock, Pools, QuickJob
 from wsgi_asgi_bridge.errors import BridgeClosed
@@ -290,6 +291,7 @@ def test_a_job_that_no_thread_will_take_is_refused(pools: Pools, refusal: Refusa
 # --- the lock
 
 
+@signals_spare_locks
 def test_ctrl_c_in_a_submit_leaves_the_lock_free(pools: Pools) -> None:
     """W-CALL-3: a loop may run in the main thread."""
     pool, real = pools()

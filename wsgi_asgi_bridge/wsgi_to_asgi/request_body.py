@@ -23,6 +23,9 @@ READER_PATIENCE = 10
 it has begun to read: it may work on each line for long, and a buffer of lines is read as one.
 """
 
+READ_AHEAD_BYTES = 8192
+"""The buffer of `wsgi.input`, allocated at once. Python 3.14's own default is 128 KiB a request."""
+
 PART_COST_BYTES = 256
 """What a part of a body costs beside its bytes, when the loop counts how much it did at once."""
 
@@ -235,7 +238,7 @@ class RequestBody:
         """
         settings = self._settings
         # The bytes in the BufferedReader are waiting as well: they count against the budget.
-        kept = min(io.DEFAULT_BUFFER_SIZE, max(1, settings.request_buffer // 4))
+        kept = min(READ_AHEAD_BYTES, max(1, settings.request_buffer // 4))
         self._channel = LoopToThread(
             self._handle,
             max(1, settings.request_buffer - kept),

@@ -1,0 +1,380 @@
+"""Messages between one task of a loop and any threads, within byte budgets both ways.
+
+One lock, held for a few statements and never while anybody waits, so the loop may take it
+(W-FLOW-7). The law is that of channel.py: whoever waits puts an event into the shared state under
+the lock; whoever changes the state takes the event out under it, and sets it after.
+
+    opened   a thread has put the first message
+    left     no thread may put any more: it closed the port, or the app or the other side is gone
+    ended    receivers get what waits in the inbox, then the end
+
+The races, each decided by who takes the lock first:
+
+- open and end: the thread has opened, and its message goes before the end; or it is refused.
+- send and close: the message stands before the last one, or it is refused. A thread that waits for
+  room is refused too: its event is taken out and set.
+- room and time-out: a sender that waits carries its message, and whoever makes room puts it, in the
+  order of the calls. So a message is put once: by then its sender is off the list, and a sender
+  whose time is up and who is off the list waits for its event, which is set in a moment.
+- receive and put: the receiver sees the message, or the put finds the receiver's event. A message
+  wakes one receiver; another thread may be quicker, and the woken one waits again. One that is
+  woken as its time runs out looks once more, so the message is not left behind.
+- the loop is closed: a post fails, or a waiting thread sees it within CLOSED_LOOP_SECONDS.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from .loops import Broken, LoopEvent, LoopHandle
+from .thread_event import ThreadEvent
+
+__all__ = ["MessagePort"]
+
+CLOSED_LOOP_SECONDS = 2.0
+"""How often a thread that waits checks whether its loop is closed."""
+
+
+class _Sender:
+    """A thread that waits for room, with its message."""
+
+    __slots__ = ("event", "is_put", "message", "size")
+
+    def __init__(self, message: Any, size: int) -> None:
+        self.message = message
+        self.size = size
+        self.event = ThreadEvent()
+        self.is_put = False
+
+
+class MessagePort:
+    """One connection. Messages are any objects, with the bytes that each counts for.
+
+    Threads: `open_from_thread`, `send_from_thread` and `receive_from_thread`, then
+    `close_from_thread` or `leave_from_thread`. The task: `take_in_loop` until it gives None;
+    beside it another one, `put_in_loop` and `wait_for_room_in_loop`. `closed` makes what is raised
+    to a thread that would put a message after the end; `lost` is the end if the loop was closed.
+    """
+
+    def __init__(
+        self, loop: LoopHandle, *, in_budget: int, out_budget: int, closed: Broken, lost: Any
+    ) -> None:
+        self._loop = loop
+        self._closed = closed
+        self._lost = lost
+        self._lock = Lock()
+        self._opened = self._left = False
+        self._end: Any = None
+        """What says why nothing follows in the inbox; None before the end."""
+        self._observer: Callable[[], None] | None = None
+        # Towards the threads. `held` are the bytes put and not yet taken.
+        self._inbox: deque[tuple[Any, int]] = deque()
+        self._in_budget = in_budget
+        self._in_held = 0
+        self._receivers: deque[ThreadEvent] = deque()
+        self._putter: LoopEvent | None = None
+        # Towards the loop. `held` are the bytes put and not yet sent.
+        self._outbox: deque[tuple[Any, int]] = deque()
+        self._out_budget = out_budget
+        self._out_held = 0
+        self._taken_size = 0
+        self._sent = 0  # messages
+        self._senders: deque[_Sender] = deque()
+        self._taker: LoopEvent | None = None
+
+    # ------------------------------------------------------------ threads: out
+
+    def open_from_thread(self, message: Any) -> bool:
+        """Put the first message, whatever the budget. False if the port is open already.
+
+        Raises `closed` after the end.
+        """
+        with self._lock:
+            if self._opened and not self._left:
+                return False
+            if self._left:
+                raise self._closed()
+            self._opened = True
+            self._outbox.append((message, 0))
+            taker, self._taker = self._taker, None
+        self._wake_from_thread(taker)
+        return True
+
+    def send_from_thread(self, message: Any, size: int, timeout: float | None) -> bool:
+        """Put one message; wait for room, behind those who waited before.
+
+        False after `timeout` seconds in which nothing was sent. A message larger than the whole
+        budget is put when no other is held. Raises `closed` after the end, WaitInLoop if it would
+        wait in the loop's own thread.
+        """
+        with self._lock:
+            if self._left or not self._opened:
+                raise self._closed()
+            if not self._senders and self._fits(size):
+                self._outbox.append((message, size))
+                self._out_held += size
+                taker, self._taker = self._taker, None
+                sender = None
+            elif timeout == 0:
+                return False
+            else:
+                self._loop.refuse_wait_in_loop("send()")
+                sender = _Sender(message, size)
+                self._senders.append(sender)
+                sent = self._sent
+        if sender is None:
+            self._wake_from_thread(taker)
+            return True
+        return self._wait_for_room(sender, timeout, sent)
+
+    def close_from_thread(self, message: Any, end: Any) -> bool:
+        """Put the last message, whatever the budget; receivers get `end` after what has come.
+
+        False if the port was closed, left or ended before, or never opened.
+        """
+        with self._lock:
+            if self._left or not self._opened:
+                return False
+            self._outbox.append((message, 0))
+            wake = self._end_all(end)
+        wake(self._wake_from_thread)
+        return True
+
+    def leave_from_thread(self, end: Any) -> bool:
+        """Put no message any more; what was put goes out. Whether the port has been opened."""
+        with self._lock:
+            wake = self._end_all(end)
+            opened = self._opened
+        wake(self._wake_from_thread)
+        return opened
+
+    # ------------------------------------------------------------ threads: in
+
+    def receive_from_thread(self, timeout: float | None = None) -> Any:
+        """The next message; None, for ever, at the end.
+
+        Raises TimeoutError after `timeout` seconds, WaitInLoop if it would wait in the loop's own
+        thread.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            event = putter = None
+            with self._lock:
+                if self._inbox:
+                    message, size = self._inbox.popleft()
+                    self._in_held -= size
+                    putter = self._putter_with_room()
+                elif self._end is not None:
+                    message = None
+                elif timeout is not None and timeout <= 0:
+                    raise TimeoutError("timed out")
+                else:
+                    self._loop.refuse_wait_in_loop("receive()")
+                    event = ThreadEvent()
+                    self._receivers.append(event)
+            if event is None:
+                self._wake_from_thread(putter)
+                return message
+            timeout = self._wait_to_receive(event, deadline)
+
+    # ------------------------------------------------------------ any thread
+
+    def is_open(self) -> bool:
+        """Whether a thread has put the first message, be it long ago."""
+        with self._lock:
+            return self._opened
+
+    def is_readable(self) -> bool:
+        """Whether `receive_from_thread` would not wait."""
+        with self._lock:
+            return bool(self._inbox) or self._end is not None
+
+    def has_ended(self) -> bool:
+        """Whether no thread may put a message any more."""
+        with self._lock:
+            return self._left
+
+    def end(self) -> Any:
+        """What was given as the end; None before it."""
+        with self._lock:
+            return self._end
+
+    def observe(self, observer: Callable[[], None] | None) -> None:
+        """Call `observer`, in any thread, after each message that came and after the end."""
+        with self._lock:
+            self._observer = observer
+
+    # ------------------------------------------------------------ the loop
+
+    def put_in_loop(self, message: Any, size: int) -> bool:
+        """Put one message, or drop it after the end. Whether there is room for more."""
+        with self._lock:
+            if self._end is not None:
+                return True
+            self._inbox.append((message, size))
+            self._in_held += size
+            receiver = self._receivers.popleft() if self._receivers else None
+            room = self._in_held < self._in_budget
+            observer = self._observer
+        if receiver is not None:
+            receiver.set()
+        if observer is not None:
+            observer()
+        return room
+
+    async def wait_for_room_in_loop(self) -> None:
+        """Wait while the budget is spent."""
+        while True:
+            with self._lock:
+                if self._in_held < self._in_budget or self._end is not None:
+                    return
+                event = self._putter = self._loop.create_event()
+            await event
+
+    async def take_in_loop(self) -> Any:
+        """Wait for the next message to send; the one taken before counts as sent. None when nothing
+        can follow.
+        """
+        while True:
+            with self._lock:
+                senders = self._note_sent()
+                message, self._taken_size = self._outbox.popleft() if self._outbox else (None, 0)
+                event = None
+                if message is None and not self._left:
+                    event = self._taker = self._loop.create_event()
+            for sender in senders:
+                sender.event.set()
+            if event is None:
+                return message
+            await event
+
+    def end_in_loop(self, end: Any, *, drop: bool = False) -> None:
+        """Receivers get what has come and then `end`; senders are refused. `drop`: what was put to
+        be sent is dropped.
+
+        Only the first end, of whichever side, is given to receivers.
+        """
+        with self._lock:
+            if drop:
+                self._outbox.clear()
+            wake = self._end_all(end)
+        wake(self._loop.set_event)
+
+    # ------------------------------------------------------------ holding the lock
+
+    def _fits(self, size: int) -> bool:
+        return self._out_held <= 0 or self._out_held + size <= self._out_budget
+
+    def _note_sent(self) -> list[_Sender]:
+        """What was taken is sent: put what waited for room, and give those whose event is due."""
+        if self._taken_size:
+            self._out_held -= self._taken_size
+            self._taken_size = 0
+            self._sent += 1
+        admitted: list[_Sender] = []
+        # At half of the budget, so that the two meet once in half a budget.
+        if self._senders and self._out_held <= self._out_budget // 2:
+            while self._senders and self._fits(self._senders[0].size):
+                sender = self._senders.popleft()
+                sender.is_put = True
+                self._outbox.append((sender.message, sender.size))
+                self._out_held += sender.size
+                admitted.append(sender)
+        return admitted
+
+    def _putter_with_room(self) -> LoopEvent | None:
+        putter = None
+        if self._putter is not None and self._in_held <= self._in_budget // 2:
+            putter, self._putter = self._putter, None
+        return putter
+
+    def _end_all(self, end: Any) -> Callable[[Callable[[Any], object]], None]:
+        """Set the end, if none is. Returns a call that wakes all who wait, to make without the
+        lock; it is given how to wake the loop.
+        """
+        self._left = True
+        if self._end is None:
+            self._end = end
+        threads = [*self._receivers, *(sender.event for sender in self._senders)]
+        self._receivers.clear()
+        self._senders.clear()
+        events = [event for event in (self._taker, self._putter) if event is not None]
+        self._taker = self._putter = None
+        return partial(_wake_all, threads, events, self._observer)
+
+    # ------------------------------------------------------------ without the lock
+
+    def _wake_from_thread(self, event: LoopEvent | None) -> None:
+        if event is not None and not self._loop.post(partial(self._loop.set_event, event)):
+            self._end_for_closed_loop()
+
+    def _end_for_closed_loop(self) -> None:
+        """Nobody sends or puts any more: each thread's next step finds the end."""
+        with self._lock:
+            self._outbox.clear()
+            wake = self._end_all(self._lost)
+        wake(_nothing)
+
+    def _wait_for_room(self, sender: _Sender, timeout: float | None, sent: int) -> bool:
+        deadline = None if timeout is None else monotonic() + timeout
+        while not _wait(sender.event, deadline, self._check_loop):
+            with self._lock:
+                waits = sender in self._senders
+                if waits and self._sent == sent:
+                    self._senders.remove(sender)
+                    return False
+                sent = self._sent
+            if waits:
+                assert timeout is not None
+                deadline = monotonic() + timeout
+            else:
+                deadline = None  # taken out just now, so it is set in a moment
+        if not sender.is_put:
+            raise self._closed()
+        return True
+
+    def _wait_to_receive(self, event: ThreadEvent, deadline: float | None) -> float | None:
+        """Wait for `event`. The seconds that are left; 0 if only what is there may be taken."""
+        if _wait(event, deadline, self._check_loop):
+            return None if deadline is None else max(0.0, deadline - monotonic())
+        with self._lock:
+            if event in self._receivers:
+                self._receivers.remove(event)
+                return 0.0
+        event.wait()  # taken out just now, so it is set in a moment
+        return 0.0
+
+    def _check_loop(self) -> None:
+        if self._loop.is_closed():
+            self._end_for_closed_loop()
+
+
+def _wait(event: ThreadEvent, deadline: float | None, check: Callable[[], None]) -> bool:
+    """Wait until set; False at the deadline. Calls `check` every CLOSED_LOOP_SECONDS."""
+    while True:
+        left = None if deadline is None else deadline - monotonic()
+        if left is not None and left <= CLOSED_LOOP_SECONDS:
+            return event.wait(max(0.0, left))
+        if event.wait(CLOSED_LOOP_SECONDS):
+            return True
+        check()
+
+
+def _wake_all(
+    threads: list[ThreadEvent],
+    events: list[LoopEvent],
+    observer: Callable[[], None] | None,
+    wake_loop: Callable[[LoopEvent], object],
+) -> None:
+    for thread in threads:
+        thread.set()
+    for event in events:
+        wake_loop(event)
+    if observer is not None:
+        observer()
+
+
+def _nothing(_: object) -> None: ...

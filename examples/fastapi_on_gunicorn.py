@@ -1,4 +1,4 @@
-"""A FastAPI app on gunicorn: lifespan, a shared board, an upload, an event stream, a late task.
+"""A FastAPI app on gunicorn: lifespan, a shared board, an event stream, an upload, a late task.
 
 Run it from the project's root:
 
@@ -11,17 +11,21 @@ All the threads share the board, because one event loop runs all their requests.
 import asyncio
 import hashlib
 import itertools
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Body, Depends, FastAPI, Request, UploadFile
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
 
 from wsgi_asgi_bridge import ASGIToWSGI
 
 BLOCK_BYTES = 64 * 1024
+HERE = Path(__file__).parent
 
 logger = logging.getLogger("gunicorn.error")
 
@@ -62,9 +66,15 @@ def the_board(request: Request) -> Board:
 SharedBoard = Annotated[Board, Depends(the_board)]
 
 app = FastAPI(title="FastAPI on gunicorn", lifespan=lifespan)
+app.mount("/static", StaticFiles(directory=HERE / "static"))
 
 
 @app.get("/")
+async def page() -> FileResponse:
+    return FileResponse(HERE / "templates" / "fastapi_on_gunicorn.html")
+
+
+@app.get("/notes")
 async def notes(board: SharedBoard) -> list[str]:
     return board.notes
 
@@ -85,18 +95,18 @@ async def events(board: SharedBoard) -> StreamingResponse:
     async def lines() -> AsyncIterator[str]:
         yield ": listening\n\n"  # a WSGI server sends the head with the first part of the body
         async for note in board.follow():
-            yield f"data: {note}\n\n"
+            yield f"data: {json.dumps(note)}\n\n"
 
     return StreamingResponse(lines(), media_type="text/event-stream")
 
 
 @app.post("/upload")
-async def upload(file: UploadFile) -> dict[str, str | int | None]:
+async def upload(file: UploadFile) -> PlainTextResponse:
     digest, size = hashlib.sha256(), 0
     while block := await file.read(BLOCK_BYTES):
         digest.update(block)
         size += len(block)
-    return {"name": file.filename, "bytes": size, "sha256": digest.hexdigest()}
+    return PlainTextResponse(f"{file.filename}: {size} bytes, SHA-256 {digest.hexdigest()}")
 
 
 # Event streams that are open at shutdown are cut after two seconds: they have no end of their own.

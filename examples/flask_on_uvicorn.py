@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import uvicorn
-from flask import Flask, Request, Response, render_template_string, request
+from flask import Flask, Request, Response, render_template, request
 from werkzeug.datastructures import FileStorage
 
 from wsgi_asgi_bridge import WSGIToASGI
@@ -19,25 +19,7 @@ from wsgi_asgi_bridge import WSGIToASGI
 UPLOADS = tempfile.TemporaryDirectory(prefix="flask_on_uvicorn-")
 BLOCK_BYTES = 64 * 1024
 MAX_DOWNLOAD_MIB = 1024
-
-PAGE = """<!doctype html>
-<title>Flask on uvicorn</title>
-<h1>Flask on uvicorn</h1>
-{% if message %}<p><strong>{{ message }}</strong></p>{% endif %}
-<form action="/greet" method="post">
-  <input name="name" placeholder="Your name" required> <button>Greet</button>
-</form>
-<form action="/upload" method="post" enctype="multipart/form-data">
-  <input name="file" type="file" required> <button>Upload</button>
-</form>
-<p><a href="/download?mib=64">Download 64 MiB</a></p>
-<p>Server time: <output id="time">waiting</output></p>
-<script>
-  new EventSource("/events").onmessage = (event) => {
-    document.getElementById("time").textContent = event.data;
-  };
-</script>
-"""
+PAGE = "flask_on_uvicorn.html"
 
 
 class StreamedUploads(Request):
@@ -53,19 +35,19 @@ app.request_class = StreamedUploads
 
 @app.get("/")
 def page() -> str:
-    return render_template_string(PAGE)
+    return render_template(PAGE)
 
 
 @app.post("/greet")
 def greet() -> str:
-    return render_template_string(PAGE, message=f"Hello, {request.form['name']}!")
+    return render_template(PAGE, message=f"Hello, {request.form['name']}!")
 
 
 @app.post("/upload")
-def upload() -> str:
+def upload() -> Response:
     file = request.files["file"]
     message = f"{file.filename}: {stored_bytes(file)} bytes in {file.stream.name}"
-    return render_template_string(PAGE, message=message)
+    return Response(message, mimetype="text/plain")
 
 
 def stored_bytes(file: FileStorage) -> int:

@@ -6,7 +6,7 @@ Run it with `python examples/mcp_in_flask.py [--port N]`. The page is at `/`, th
 
 import argparse
 
-from flask import Flask, jsonify, request
+from flask import Flask, jsonify, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from mcp.server.mcpserver import Context, MCPServer
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -38,14 +38,19 @@ app = Flask(__name__)
 
 
 @app.get("/")
-def show() -> ResponseReturnValue:
-    return jsonify(notes)
+def page() -> str:
+    return render_template("mcp_in_flask.html", notes=notes)
 
 
 @app.post("/")
 def add() -> ResponseReturnValue:
     notes.append(request.form["note"])
-    return jsonify(notes), 201
+    return redirect("/", 303)
+
+
+@app.get("/notes")
+def show() -> ResponseReturnValue:
+    return jsonify(notes)
 
 
 # The bridge runs the MCP server's lifespan (its session manager needs it) before the first request.

@@ -31,22 +31,26 @@ from flask.typing import ResponseReturnValue
 
 from . import settings, store
 
-PUBLIC = {None, "page", "log_in"}
+PUBLIC = {None, "page", "log_in", "static"}
 """Endpoints for everybody; None is a page that there is not."""
 
 PAGE = """<!doctype html>
 <title>Shelf</title>
+<link rel="stylesheet" href="/static/style.css">
 <h1>Shelf</h1>
-{% for message in get_flashed_messages() %}<p><strong>{{ message }}</strong></p>{% endfor %}
+{% for message in get_flashed_messages() %}<p class="message">{{ message }}</p>{% endfor %}
 {% if user %}
+<p class="try">Try this: open this page in a second tab, and upload a file in the first.</p>
 <form action="/logout" method="post">
   {{ user.name }} <input type="hidden" name="csrf" value="{{ csrf }}"> <button>Log out</button>
 </form>
-<form action="/upload" method="post" enctype="multipart/form-data">
-  <input type="hidden" name="csrf" value="{{ csrf }}">
-  <input name="file" type="file" required> <button>Upload</button>
-</form>
-<ul id="files"></ul>
+<section>
+  <form action="/upload" method="post" enctype="multipart/form-data">
+    <input type="hidden" name="csrf" value="{{ csrf }}">
+    <input name="file" type="file" required> <button>Upload</button>
+  </form>
+  <ul id="files"></ul>
+</section>
 <p><a href="/files.csv">All files as CSV</a></p>
 <script>
   new EventSource("/events").onmessage = (event) => {
@@ -56,15 +60,18 @@ PAGE = """<!doctype html>
   };
 </script>
 {% else %}
-<form action="/login" method="post">
-  <input type="hidden" name="csrf" value="{{ csrf }}">
-  <input name="name" placeholder="Name" required>
-  <input name="password" type="password" placeholder="Password" required> <button>Log in</button>
-</form>
+<p class="try">Try this: log in as the user that <code>add-user</code> has made.</p>
+<section>
+  <form action="/login" method="post">
+    <input type="hidden" name="csrf" value="{{ csrf }}">
+    <input name="name" placeholder="Name" required>
+    <input name="password" type="password" placeholder="Password" required> <button>Log in</button>
+  </form>
+</section>
 {% endif %}
 """
 
-app = Flask(__name__)
+app = Flask(__name__, static_folder="../static")
 app.config.update(
     SECRET_KEY=settings.secret(),
     SESSION_COOKIE_NAME="shelf_session",

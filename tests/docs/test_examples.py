@@ -1,6 +1,7 @@
 """Every example, started as README.md prints it and walked through by a real client."""
 
 import hashlib
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,19 @@ def client_of(server: ServerProcess) -> httpx.Client:
     return httpx.Client(base_url=server.url, timeout=TIMEOUT_SECONDS)
 
 
+def assert_page_is_whole(server: ServerProcess) -> None:
+    """The page says what to try, and all that it links in is there."""
+    with client_of(server) as client:
+        page = client.get("/")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "Try this: " in page.text
+        linked = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
+        assert "/static/style.css" in linked
+        types = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+        for path in linked:
+            assert client.get(path).headers["content-type"] == types[Path(path).suffix]
+
+
 # examples/flask_on_uvicorn.py
 
 
@@ -62,11 +76,9 @@ def flask_on_uvicorn(files: Path) -> Any:
 
 
 def test_flask_page_and_form(flask_server: ServerProcess) -> None:
+    assert_page_is_whole(flask_server)
     with client_of(flask_server) as client:
-        page = client.get("/")
         greeting = client.post("/greet", data={"name": "<Zo\xeb>"})
-    assert page.status_code == 200
-    assert 'enctype="multipart/form-data"' in page.text
     assert "Hello, &lt;Zo\xeb&gt;!" in greeting.text
 
 
@@ -181,17 +193,21 @@ def test_fastapi_lifespan_runs_with_the_worker() -> None:
     assert "Traceback" not in printed
 
 
+def test_fastapi_page(fastapi_server: ServerProcess) -> None:
+    assert_page_is_whole(fastapi_server)
+
+
 def test_fastapi_upload(fastapi_server: ServerProcess) -> None:
     with client_of(fastapi_server) as client:
         answer = client.post("/upload", files={"file": ("big.bin", UPLOAD)})
     digest = hashlib.sha256(UPLOAD).hexdigest()
-    assert answer.json() == {"name": "big.bin", "bytes": len(UPLOAD), "sha256": digest}
+    assert answer.text == f"big.bin: {len(UPLOAD)} bytes, SHA-256 {digest}"
 
 
 def test_fastapi_notes_reach_every_event_stream(fastapi_server: ServerProcess) -> None:
     """A-LOOP-1, A-OUT-5: a background task of one request wakes the streams of three others."""
     with client_of(fastapi_server) as client:
-        already = len(client.get("/").json())
+        already = len(client.get("/notes").json())
         streams = [Connection(fastapi_server.address) for _ in range(3)]
         try:
             for stream in streams:
@@ -203,11 +219,11 @@ def test_fastapi_notes_reach_every_event_stream(fastapi_server: ServerProcess) -
                 seen = b""
                 while seen.count(b"data: ") <= already:
                     seen += stream.read_body()
-                assert seen.endswith(b"data: hello\n\n")
+                assert seen.endswith(b'data: "hello"\n\n')
         finally:
             for stream in streams:
                 stream.close()
-        assert client.get("/").json()[already:] == ["hello"]
+        assert client.get("/notes").json()[already:] == ["hello"]
 
 
 def test_fastapi_example_ends_while_an_event_stream_is_open() -> None:
@@ -232,7 +248,7 @@ def test_an_app_served_with_no_file_written() -> None:
     with running_server(command_line, ready=accepts_connections) as server:
         assert answers_http("/docs")(HOST, server.port)
         with client_of(server) as client:
-            assert client.get("/").json() == []
+            assert client.get("/notes").json() == []
         server.terminate()
         assert server.wait(TIMEOUT_SECONDS) == 0
         printed = server.output()
@@ -248,6 +264,10 @@ def mcp_server() -> Iterator[ServerProcess]:
     command = [*readme.serving_command("examples/mcp_in_flask.py"), "--port", "{port}"]
     with running_server(command) as server:
         yield server
+
+
+def test_mcp_page(mcp_server: ServerProcess) -> None:
+    assert_page_is_whole(mcp_server)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -271,10 +291,13 @@ def test_mcp_tools_and_page_share_the_notes(mcp_server: ServerProcess, mode: str
                 return tools, added, listed
 
     with client_of(mcp_server) as page:
-        notes = page.post("/", data={"note": f"{mode} by form"}).json()
+        added_by_form = page.post("/", data={"note": f"{mode} <by form>"})
+        assert (added_by_form.status_code, added_by_form.headers["location"]) == (303, "/")
+        assert f"<li>{mode} &lt;by form&gt;</li>" in page.get("/").text
+        notes = page.get("/notes").json()
         tools, added, listed = anyio.run(walk)
         assert sorted(tools) == ["add_notes", "list_notes"]
         assert added.structured_content == {"result": len(notes) + 2}
         assert listed.structured_content == {"result": [*notes, f"{mode} 1", f"{mode} 2"]}
-        assert page.get("/").json() == listed.structured_content["result"]
+        assert page.get("/notes").json() == listed.structured_content["result"]
     assert progress == [1, 2]

@@ -4,7 +4,7 @@ import importlib
 import threading
 from typing import Any
 
-__all__ = ["count", "imported_app", "seconds"]
+__all__ = ["count", "imported_app", "optional_seconds", "seconds"]
 
 
 def imported_app(app: Any, *, kind: str) -> Any:
@@ -59,3 +59,8 @@ def seconds(name: str, value: Any, *, zero: bool = False) -> float:
             f"{name} is {value}, expected {least} and at most {threading.TIMEOUT_MAX:.0f}"
         )
     return float(value)
+
+
+def optional_seconds(name: str, value: Any) -> float | None:
+    """None, or what `seconds` returns."""
+    return None if value is None else seconds(name, value)

@@ -21,6 +21,7 @@ __all__ = [
     "LifespanMode",
     "Message",
     "Receive",
+    "ReleaseMode",
     "Scope",
     "Send",
     "StartResponse",
@@ -47,3 +48,5 @@ Backend = Literal["asyncio", "trio"]
 """What kind of event loop an ASGI app was written for."""
 LifespanMode = Literal["auto", "on", "off"]
 """Whether an ASGI app's lifespan runs, as uvicorn has it."""
+ReleaseMode = Literal["auto", "off"]
+"""Whether the connections of WebSockets and event streams are taken over from a WSGI server."""

@@ -29,7 +29,7 @@ from werkzeug.serving import run_simple
 
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 from wsgi_asgi_bridge.asgi_to_wsgi import ASGIToWSGIStats
-from wsgi_asgi_bridge.typing import ASGIApp, Backend, LifespanMode, WSGIApp
+from wsgi_asgi_bridge.typing import ASGIApp, Backend, LifespanMode, ReleaseMode, WSGIApp
 from wsgi_asgi_bridge.wsgi_to_asgi import WSGIToASGIStats
 
 from . import apps, untyped_apps
@@ -154,7 +154,7 @@ def where_a_wsgi_app_goes(bridge: ASGIToWSGI) -> None:
     _hypercorn_app: hypercorn.typing.Framework = bridge
 
 
-def arguments(backend: Backend, lifespan: LifespanMode) -> None:
+def arguments(backend: Backend, lifespan: LifespanMode, release: ReleaseMode) -> None:
     WSGIToASGI(
         apps.flask_app,
         workers=4,
@@ -183,7 +183,14 @@ def arguments(backend: Backend, lifespan: LifespanMode) -> None:
         disconnect_poll=1,
         background_wait=0,
         root_path="/api",
+        release=release,
+        max_released=0,
+        max_message_size=1,
+        ping_interval=1,
+        ping_timeout=1,
+        websocket_compression=False,
     )
+    ASGIToWSGI(apps.quart_app, ping_interval=None, ping_timeout=None)
     ASGIToWSGI(apps.quart_app, backend="trio", lifespan="off", loop_factory=None, root_path=None)
     ASGIToWSGI(apps.quart_app, disconnect_poll=None)
 

@@ -3,6 +3,7 @@
 import contextvars
 import sys
 import threading
+import weakref
 
 import anyio
 import pytest
@@ -99,6 +100,26 @@ async def test_call_later_calls_once_in_loop_and_in_no_ones_context() -> None:
         await gate
     await next_turn()
     assert calls == [(threading.current_thread(), "untouched")]
+
+
+async def test_a_cancelled_timer_calls_nothing_and_keeps_nothing() -> None:
+    class Callback:
+        def __call__(self) -> None:
+            calls.append("called")
+
+    handle = running_loop_handle()
+    calls: list[str] = []
+    callback = Callback()
+    kept = weakref.ref(callback)
+    before = len(anyio.get_running_tasks())
+    timer = handle.call_later(0.001, callback)
+    del callback
+    timer.cancel()
+    with anyio.fail_after(WAIT_SECONDS):
+        while kept() is not None or len(anyio.get_running_tasks()) > before:
+            await anyio.lowlevel.checkpoint()
+    await anyio.sleep(0.002)
+    assert calls == []
 
 
 async def test_a_checkpoint_lets_the_other_tasks_run() -> None:

@@ -209,10 +209,12 @@ WINGS = {
         "runtime",
         "response",
         "request_body",
+        "released",
         "lifespan",
         "connection",
         "disconnects",
         "settings",
+        "stats",
     ],
 }
 """The modules of each wing. Each may import those that follow it, and none before it."""

@@ -24,6 +24,7 @@ __all__ = [
     "CancelScope",
     "LoopEvent",
     "LoopHandle",
+    "Timer",
     "WaitInLoop",
     "Work",
     "running_loop",
@@ -41,6 +42,12 @@ class BackgroundTask(Protocol):
 
     asyncio's own tasks fit.
     """
+
+    def cancel(self) -> object: ...
+
+
+class Timer(Protocol):
+    """A call that is due later; once cancelled it keeps nothing alive."""
 
     def cancel(self) -> object: ...
 
@@ -102,7 +109,8 @@ class LoopHandle(ABC):
         """
 
     @abstractmethod
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> None: ...
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` after so many seconds, unless the timer is cancelled before."""
 
     def refuse_wait_in_loop(self, call: str) -> None:
         """Raise WaitInLoop in the loop's own thread. Any thread, before `call` begins to wait."""
@@ -190,8 +198,8 @@ class _AsyncioHandle(LoopHandle):
         # the task that spawns.
         return asyncio.Task(work(), loop=self.loop, context=context)
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self.loop.call_later(seconds, callback, context=contextvars.Context())
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return self.loop.call_later(seconds, callback, context=contextvars.Context())
 
 
 # ---------------------------------------------------------------- trio
@@ -273,14 +281,18 @@ class _TrioHandle(LoopHandle):
         )
         return scope
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         import trio
 
+        scope = trio.CancelScope()
+
         async def later() -> None:
-            await trio.sleep(seconds)
-            callback()
+            with scope:
+                await trio.sleep(seconds)
+                callback()
 
         trio.lowlevel.spawn_system_task(later)
+        return scope
 
 
 def _never() -> bool:

@@ -32,16 +32,23 @@ Why no other connection can ever be hit, or get what is meant for this one:
 import errno
 import os
 import socket
+import sys
+from contextlib import suppress
 from typing import NamedTuple
 
 from .loops import LoopHandle
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows: a socket is no descriptor there
-    fcntl = None  # type: ignore[assignment]
 
-__all__ = ["HeldDescriptor", "drain", "held_descriptor", "receive_some", "take_over"]
+__all__ = [
+    "HeldDescriptor",
+    "close_in_child",
+    "drain",
+    "held_descriptor",
+    "receive_some",
+    "take_over",
+]
 
 LEAST_NUMBER = 1024
 """select() takes no descriptor from here on; the ones below are left to the owner and the app."""
@@ -59,7 +66,7 @@ class HeldDescriptor(NamedTuple):
 
 def held_descriptor(number: int) -> HeldDescriptor | None:
     """Note what `number` is now. None if it is closed, or nothing here can be taken over."""
-    if fcntl is None or number < 0:
+    if sys.platform == "win32" or number < 0:  # a socket of Windows is no descriptor
         return None
     try:
         opened = os.fstat(number)
@@ -99,10 +106,10 @@ def take_over(held: HeldDescriptor) -> tuple[socket.socket, socket.socket]:
 
 
 def _duplicate(number: int) -> int:
-    try:
-        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, LEAST_NUMBER)
-    except OSError:  # RLIMIT_NOFILE is lower
-        return os.dup(number)
+    if sys.platform != "win32":
+        with suppress(OSError):  # RLIMIT_NOFILE is lower
+            return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, LEAST_NUMBER)
+    return os.dup(number)
 
 
 def _as_socket(number: int) -> socket.socket:
@@ -139,3 +146,12 @@ async def drain(loop: LoopHandle, far: socket.socket) -> None:
                 pass
         except OSError:
             pass
+
+
+def close_in_child(own: socket.socket) -> None:
+    """In a forked child: close its descriptor of the parent's socket, without any word to the peer.
+
+    The object stays with the parent's loop, whose copy here never runs.
+    """
+    if own.fileno() >= 0:
+        os.close(own.detach())

@@ -8,7 +8,6 @@ import inspect
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,48 +16,22 @@ from asgiref.compatibility import guarantee_single_callable
 from .._crossing.at_exit import closed_at_exit
 from .._crossing.event_loop import LoopFactory, PrivateLoop
 from .._crossing.fork import reset_in_child
-from .._options import count, imported_app, seconds
+from .._options import count, imported_app, optional_seconds, seconds
 from .._pickling import PickledAsNew, keeping_options
 from .._protocol.scope import LengthRequired, declared_length, is_websocket
 from ..errors import BadRequest, BridgeClosed, ServerError
-from ..typing import ASGIApp, Backend, Environ, LifespanMode, StartResponse
+from ..typing import ASGIApp, Backend, Environ, LifespanMode, ReleaseMode, StartResponse
 from .app_task import AppTask
+from .released import EVENT_STREAM, WEBSOCKET
 from .response import Response
 from .runtime import Runtime, RuntimeStart
 from .settings import Settings, checked_root_path
+from .stats import ASGIToWSGIStats
 
 __all__ = ["ASGIToWSGI", "ASGIToWSGIStats"]
 
 LOOP_CHECK_SECONDS = 1.0
 """How often a waiting thread checks that the loop is alive if `disconnect_poll` is None."""
-
-
-@dataclass(frozen=True, slots=True)
-class ASGIToWSGIStats:
-    """A snapshot of one bridge in this process.
-
-    The first three fields describe the present; the others are counts since the loop started. Each
-    request that has ended is in exactly one of these counts.
-    """
-
-    running: bool
-    """Whether the private loop runs."""
-    in_flight: int
-    """Requests whose response has not ended."""
-    background: int
-    """App calls that go on after their response."""
-    completed: int
-    """Responses that the app sent whole."""
-    disconnected: int
-    """Requests whose client left, or whose iterable the server closed, before the end."""
-    failed: int
-    """Requests whose app ended without finishing its response."""
-    rejected: int
-    """Requests that did not reach the app: answered by the bridge itself (400, 411, 501), or
-    refused because the bridge was being closed, its startup had failed, or the environ was invalid.
-    """
-    closed: int
-    """Requests that were broken off because the bridge was closed."""
 
 
 class ASGIToWSGI(PickledAsNew):
@@ -100,6 +73,12 @@ class ASGIToWSGI(PickledAsNew):
         disconnect_poll: float | None = 0.25,
         background_wait: float = 0.0,
         root_path: str | None = None,
+        release: ReleaseMode = "auto",
+        max_released: int = 10000,
+        max_message_size: int = 16777216,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        websocket_compression: bool = True,
     ) -> None:
         self.app = app
         self._settings = Settings(
@@ -116,6 +95,12 @@ class ASGIToWSGI(PickledAsNew):
             else seconds("disconnect_poll", disconnect_poll),
             background_wait=seconds("background_wait", background_wait, zero=True),
             root_path=checked_root_path(root_path),
+            release=release,
+            max_released=count("max_released", max_released, least=0),
+            max_message_size=count("max_message_size", max_message_size, least=1),
+            ping_interval=optional_seconds("ping_interval", ping_interval),
+            ping_timeout=optional_seconds("ping_timeout", ping_timeout),
+            websocket_compression=websocket_compression,
         )
         self._begin()
         reset_in_child(self)
@@ -326,6 +311,8 @@ class ASGIToWSGI(PickledAsNew):
             failed=counts.failed,
             rejected=self._rejected + counts.rejected,
             closed=counts.closed,
+            released_websockets=runtime.released.count(WEBSOCKET),
+            released_event_streams=runtime.released.count(EVENT_STREAM),
         )
 
     def _count_rejected(self) -> None:

@@ -5,7 +5,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .._crossing.at_exit import closed_at_exit
@@ -15,7 +14,9 @@ from .._crossing.loops import LoopHandle
 from .._crossing.thread_event import ThreadEvent
 from ..errors import BridgeClosed
 from .lifespan import LifespanTask
+from .released import ReleasedConnections
 from .settings import Settings
+from .stats import Counts
 
 __all__ = ["Runtime", "RuntimeStart"]
 
@@ -29,18 +30,6 @@ class InFlight(Protocol):
     """What the runtime uses of a request in the loop."""
 
     def shut_down_in_loop(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Counts:
-    """Requests by how they ended. Written in the loop, read in any thread."""
-
-    background: int = 0
-    completed: int = 0
-    disconnected: int = 0
-    failed: int = 0
-    rejected: int = 0
-    closed: int = 0
 
 
 class RuntimeStart:
@@ -78,6 +67,7 @@ class Runtime:
         # The loop's own; the counts may be read by any thread.
         self.in_flight: set[InFlight] = set()
         self.counts: Counts = Counts()
+        self.released: ReleasedConnections = ReleasedConnections(self.handle, settings.max_released)
         self._on_empty: Callable[[], None] | None = None
         self.takes_requests: bool = True
         """False once `close` has begun. The loop's own."""
@@ -114,6 +104,7 @@ class Runtime:
         """In a forked child: neither the bridge's collection nor the exit closes this loop."""
         if self._unused is not None:
             self._unused.detach()
+        self.released.forget_after_fork()
 
     # ------------------------------------------------------------ ending
 
@@ -149,6 +140,7 @@ class Runtime:
         if not self.private.stop(timeout):
             logger.error("the private loop did not end within shutdown_timeout=%s s", timeout)
         self.executor.close()
+        self.released.end()
 
     def end_unused(self) -> None:
         """Close the loop of a bridge that was garbage-collected. Any thread."""
@@ -169,7 +161,9 @@ class Runtime:
         return event.wait(timeout)
 
     def _when_empty(self, report: Callable[[], None]) -> None:
-        self.takes_requests = False
+        if self.takes_requests:
+            self.takes_requests = False
+            self.released.bridge_closes()
         self._on_empty = report
         self._report_if_empty()
 

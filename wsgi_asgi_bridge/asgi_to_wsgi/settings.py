@@ -3,19 +3,20 @@
 from dataclasses import dataclass
 
 from .._crossing.event_loop import LoopFactory
-from ..typing import Backend, LifespanMode
+from ..typing import Backend, LifespanMode, ReleaseMode
 
 __all__ = ["Settings", "checked_root_path"]
 
 BACKENDS = ("asyncio", "trio")
 LIFESPAN_MODES = ("auto", "on", "off")
+RELEASE_MODES = ("auto", "off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The constructor's options; `ASGIToWSGI` describes them.
 
-    Raises TypeError or ValueError for an invalid backend, loop factory or lifespan; the caller
+    Raises TypeError or ValueError for an invalid value of those that are no numbers; the caller
     checks the rest.
     """
 
@@ -31,6 +32,12 @@ class Settings:
     """Seconds between two checks by a waiting thread that loop and client are still there."""
     background_wait: float
     root_path: str
+    release: ReleaseMode
+    max_released: int
+    max_message_size: int
+    ping_interval: float | None
+    ping_timeout: float | None
+    websocket_compression: bool
 
     def __post_init__(self) -> None:
         backend, loop_factory = self.backend, self.loop_factory
@@ -38,6 +45,12 @@ class Settings:
             raise ValueError(f"backend is {backend!r}, expected one of {BACKENDS}")
         if self.lifespan not in LIFESPAN_MODES:
             raise ValueError(f"lifespan is {self.lifespan!r}, expected one of {LIFESPAN_MODES}")
+        if self.release not in RELEASE_MODES:
+            raise ValueError(f"release is {self.release!r}, expected one of {RELEASE_MODES}")
+        if not isinstance(self.websocket_compression, bool):
+            raise TypeError(
+                f"websocket_compression is {self.websocket_compression!r}, expected a bool"
+            )
         if loop_factory is not None and not callable(loop_factory):
             raise TypeError(
                 f"loop_factory is {loop_factory!r}, "

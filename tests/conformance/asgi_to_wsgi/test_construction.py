@@ -95,6 +95,16 @@ WRONG_ARGUMENTS = {
     "root_path number": {"root_path": 5},
     "root_path without a slash": {"root_path": "api"},
     "root_path of a whole address": {"root_path": "http://example.org/api"},
+    "unknown release": {"release": "on"},
+    "release bool": {"release": False},
+    "max_released negative": {"max_released": -1},
+    "max_released text": {"max_released": "10"},
+    "max_message_size 0": {"max_message_size": 0},
+    "max_message_size None": {"max_message_size": None},
+    "ping_interval 0": {"ping_interval": 0},
+    "ping_interval text": {"ping_interval": "20"},
+    "ping_timeout negative": {"ping_timeout": -1},
+    "websocket_compression text": {"websocket_compression": "deflate"},
     "unknown option": {"wait_time": 1},
 }
 

@@ -1,0 +1,49 @@
+"""What one bridge does now and has done: the counters, and the snapshot that `stats()` returns."""
+
+from dataclasses import dataclass
+
+__all__ = ["ASGIToWSGIStats", "Counts"]
+
+
+@dataclass(frozen=True, slots=True)
+class ASGIToWSGIStats:
+    """A snapshot of one bridge in this process.
+
+    The first three fields and the last two describe the present; the others are counts since the
+    loop started. Each request that has ended is in exactly one of these counts.
+    """
+
+    running: bool
+    """Whether the private loop runs."""
+    in_flight: int
+    """Requests whose response has not ended."""
+    background: int
+    """App calls that go on after their response."""
+    completed: int
+    """Responses that the app sent whole."""
+    disconnected: int
+    """Requests whose client left, or whose iterable the server closed, before the end."""
+    failed: int
+    """Requests whose app ended without finishing its response."""
+    rejected: int
+    """Requests that did not reach the app: answered by the bridge itself (400, 411, 501), or
+    refused because the bridge was being closed, its startup had failed, or the environ was invalid.
+    """
+    closed: int
+    """Requests that were broken off because the bridge was closed."""
+    released_websockets: int = 0
+    """WebSockets that take no thread of the server."""
+    released_event_streams: int = 0
+    """Event streams that take no thread of the server."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Requests by how they ended. Written in the loop, read in any thread."""
+
+    background: int = 0
+    completed: int = 0
+    disconnected: int = 0
+    failed: int = 0
+    rejected: int = 0
+    closed: int = 0

@@ -38,7 +38,7 @@ class Blocked:
         if name.partition(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"{name} is not installed", name=name)
 
-BLOCKED = {"trio", "uvloop", "wsproto"}
+BLOCKED = {"trio", "uvloop", "websockets"}
 sys.meta_path.insert(0, Blocked())
 
 import wsgi_asgi_bridge
@@ -92,7 +92,7 @@ def test_the_import_registers_nothing_with_the_interpreter(
 def test_the_package_works_without_the_optional_ones(
     fresh_process: dict[str, dict[str, list[str]]],
 ) -> None:
-    """trio, uvloop and wsproto are extras."""
+    """trio, uvloop and websockets are extras."""
     loaded = set(fresh_process["constructed"]["loaded"])
-    assert not loaded & {"trio", "uvloop", "wsproto"}
+    assert not loaded & {"trio", "uvloop", "websockets"}
     assert loaded >= RUNTIME_DEPENDENCIES

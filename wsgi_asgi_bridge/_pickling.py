@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import sys
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, Self, TypeVar
 
 __all__ = ["PickledAsNew", "keeping_options"]
@@ -40,7 +42,7 @@ class PickledAsNew:
 
     def __getstate__(self) -> dict[str, Any]:
         added = {name: vars(self)[name] for name in vars(self).keys() - self._own_attributes}
-        return {"app": self._given_app, "options": self._options, "added": added}
+        return {"app": _by_name(self._given_app), "options": self._options, "added": added}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Not the constructor of a subclass, which may have other parameters.
@@ -52,5 +54,22 @@ class PickledAsNew:
         """The app is the same: it has locks and connections, of which there are no copies."""
         new = memo[id(self)] = type(self).__new__(type(self))
         state = self.__getstate__()
-        new.__setstate__({**state, "added": copy.deepcopy(state["added"], memo)})
+        added = copy.deepcopy(state["added"], memo)
+        new.__setstate__({**state, "app": self._given_app, "added": added})
         return new
+
+
+def _by_name(app: Any) -> Any:
+    """The import string of an app that is an attribute of a module; else the app itself.
+
+    Most apps of frameworks have no pickle of their own: Flask's holds weak references, Django's
+    closures. A module that is run as a program can be imported by no other process.
+    """
+    if isinstance(app, str | type | FunctionType):  # pickle finds the name of a class or a function
+        return app
+    for name, module in sys.modules.copy().items():
+        if name not in ("__main__", "__mp_main__"):
+            for attribute, value in getattr(module, "__dict__", {}).copy().items():
+                if value is app:
+                    return f"{name}:{attribute}"
+    return app

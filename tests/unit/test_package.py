@@ -208,7 +208,6 @@ WINGS = {
         "app_task",
         "runtime",
         "response",
-        "extensions",
         "request_body",
         "released",
         "lifespan",

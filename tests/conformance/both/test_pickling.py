@@ -5,6 +5,7 @@ import copy
 import inspect
 import multiprocessing
 import pickle
+import threading
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -120,6 +121,33 @@ def test_an_import_string_stays_one(kind: Any) -> None:
     other = pickle.loads(pickled)
     assert other.app is APPS[kind]
     assert path.encode() in pickle.dumps(other)
+
+
+class Unpicklable:
+    """An app as Flask's: callable by both kinds of bridge, and no pickler takes it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __call__(self, *args: Any) -> Any:
+        return wsgi_app(*args) if len(args) == 2 else asgi_app(*args)
+
+
+unpicklable = Unpicklable()
+
+
+@in_every_way
+@on_both
+def test_an_app_that_is_a_modules_is_pickled_by_its_name(kind: Any, copied: Any) -> None:
+    """D-3: so that Flask's and Django's app objects reach another process."""
+    assert copied(kind(unpicklable)).app is unpicklable
+
+
+@on_both
+def test_an_app_without_a_name_has_to_have_a_pickle(kind: Any) -> None:
+    """D-3."""
+    with pytest.raises(TypeError, match=r"cannot pickle '_thread\.lock' object"):
+        pickle.dumps(kind(Unpicklable()))
 
 
 @on_both

@@ -208,6 +208,7 @@ WINGS = {
         "app_task",
         "runtime",
         "response",
+        "extensions",
         "request_body",
         "released",
         "lifespan",

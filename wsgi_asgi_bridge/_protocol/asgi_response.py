@@ -1,10 +1,13 @@
 """The response of an ASGI app, and which message is legal when (ASGI HTTP 2.5, A-OUT).
 
     EXPECTED --start--> STARTED --body, the last--> ENDED
+                     --path--------------------> ENDED
                                  or, if the start announced trailers:
                                  --> TRAILERS --trailers, the last--> ENDED
 
-A message that is not drawn above raises AppError out of `send()`, and changes nothing.
+A message that is not drawn above raises AppError out of `send()`, and changes nothing. The path of
+a file, early hints and what is for tests are messages of extensions: only if the scope offers them,
+the last two only while the start is EXPECTED.
 """
 
 import re
@@ -29,12 +32,15 @@ from .headers import (
     TranslationCache,
 )
 
-__all__ = ["ASGIResponse", "ASGIResponseState"]
+__all__ = ["DEBUG", "EARLY_HINT", "PATHSEND", "ASGIResponse", "ASGIResponseState"]
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """A tab is legal inside a value (RFC 9110 5.5); it becomes a space, since PEP 3333 allows none."""
 
 _START = "http.response.start"
+PATHSEND = "http.response.pathsend"
+EARLY_HINT = "http.response.early_hint"
+DEBUG = "http.response.debug"
 
 
 class ASGIResponseState(Enum):
@@ -44,20 +50,27 @@ class ASGIResponseState(Enum):
     ENDED = "after the end of the response"
 
 
+_NO_EXTENSIONS: Mapping[str, Any] = {}
+
 LEAST_PART_BYTES = 512
 """What even an empty part adds to `passed_over`."""
 
 _EXPECTED, _STARTED, _TRAILERS, _ENDED = ASGIResponseState
 
+_LEGAL_IN = {PATHSEND: _STARTED, EARLY_HINT: _EXPECTED, DEBUG: _EXPECTED}
+"""The messages of extensions, and the state in which each is legal."""
+
 
 class ASGIResponse:
-    """One response, as its app sends it."""
+    """One response, as its app sends it. `extensions` are those of its scope."""
 
     __slots__ = (
         "_declared",
+        "_extensions",
         "_method",
         "_sent",
         "_trailers",
+        "beside",
         "bodyless",
         "headers",
         "in_parts",
@@ -66,8 +79,9 @@ class ASGIResponse:
         "status",
     )
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, extensions: Mapping[str, Any] = _NO_EXTENSIONS) -> None:
         self._method = method
+        self._extensions = extensions
         self.state: ASGIResponseState = _EXPECTED
         self.status: str = ""
         """PEP 3333's status: three digits, a space and a reason."""
@@ -80,6 +94,10 @@ class ASGIResponse:
         """Whether the status or the method allows no body; known after the start."""
         self.passed_over: int = 0
         """Bytes of a body that may not be sent."""
+        self.beside: tuple[str, Any] | None = None
+        """The message of an extension that is to be carried out now: its type, and the path, the
+        headers of an early hint or the info for tests.
+        """
         self._trailers = False
 
     def set_reason(self, line: str) -> None:
@@ -101,7 +119,8 @@ class ASGIResponse:
         """Take the app's next message.
 
         Returns, for a body part, the bytes to send and whether they are the last; for all others
-        None. Raises AppError for a message that is illegal in this state.
+        None, and that of an extension is `beside`. Raises AppError for a message that is illegal in
+        this state.
         """
         try:
             kind = message["type"]
@@ -121,6 +140,8 @@ class ASGIResponse:
             if not message.get("more_trailers", False):
                 self.state = _ENDED
             return None
+        if type(kind) is str and kind in self._extensions and self.state is _LEGAL_IN.get(kind):
+            return self._extension(kind, message)
         raise AppError(
             f"the app sent {kind!r} {self.state.value}, where the ASGI spec does not allow it"
         )
@@ -165,16 +186,46 @@ class ASGIResponse:
             self.state = _TRAILERS if self._trailers else _ENDED
         return body, last
 
+    def _extension(self, kind: str, message: Mapping[str, Any]) -> tuple[bytes, bool] | None:
+        if kind == PATHSEND:
+            path = message.get("path")
+            if not isinstance(path, str):
+                raise AppError(f"{PATHSEND}: the path is {path!r:.200}, expected a str")
+            if self.in_parts or self._sent:
+                raise AppError(f"the app sent {PATHSEND!r} after a part of the body")
+            self.state = _TRAILERS if self._trailers else _ENDED
+            if self.bodyless:
+                return b"", True
+            self.beside = kind, path
+        elif kind == EARLY_HINT:
+            links = message.get("links") or ()
+            if isinstance(links, bytes | str) or not isinstance(links, Iterable):
+                raise AppError(f"{EARLY_HINT}: the links are {links!r:.200}, expected a list")
+            self.beside = kind, _native_headers(((b"link", link) for link in links), kind)[0]
+        else:
+            self.beside = kind, message.get("info")
+        return None
 
-def _wrong_length(sent: int, declared: int) -> AppError:
+    def file_length(self, size: int) -> int:
+        """How many bytes of a file of `size` bytes are the body: Content-Length, if the head has
+        one.
+
+        Raises AppError if the file is shorter.
+        """
+        if self._declared is None:
+            return size
+        if size < self._declared:
+            raise _wrong_length(size, self._declared, PATHSEND)
+        return self._declared
+
+
+def _wrong_length(sent: int, declared: int, call: str = "http.response.body") -> AppError:
     if sent > declared:
         return AppError(
-            f"http.response.body: {sent} bytes make the body longer than its Content-Length "
-            f"{declared}"
+            f"{call}: {sent} bytes make the body longer than its Content-Length {declared}"
         )
     return AppError(
-        f"http.response.body: the body ends after {sent} bytes, "
-        f"short of its Content-Length {declared}"
+        f"{call}: the body ends after {sent} bytes, short of its Content-Length {declared}"
     )
 
 
@@ -220,11 +271,13 @@ def _native_name(name: bytes) -> str | None:
 _NATIVE_NAMES = TranslationCache(_native_name)
 
 
-def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int | None]:
+def _native_headers(
+    headers: Iterable[Any], call: str = _START
+) -> tuple[list[tuple[str, str]], int | None]:
     """WSGI's headers and the Content-Length among them (A-OUT-1)."""
     if type(headers) is not list and not isinstance(headers, Iterable):
         raise AppError(
-            f"{_START}: the headers are {headers!r:.200}, "
+            f"{call}: the headers are {headers!r:.200}, "
             "expected an iterable of pairs of byte strings"
         )
     native: list[tuple[str, str]] = []
@@ -236,7 +289,7 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
             value = raw_value if type(raw_value) is bytes else _as_bytes(raw_value)
         except (TypeError, ValueError):
             raise AppError(
-                f"{_START}: a header is {pair!r:.200}, expected two byte strings"
+                f"{call}: a header is {pair!r:.200}, expected two byte strings"
             ) from None
         if name is None:
             continue
@@ -246,7 +299,7 @@ def _native_headers(headers: Iterable[Any]) -> tuple[list[tuple[str, str]], int 
         if text.isprintable():
             text = text.strip()
         elif _CONTROL.search(value) is not None:
-            raise control_character_error(_START, raw_name, value)
+            raise control_character_error(call, raw_name, value)
         else:
             text = text.strip(" \t").replace("\t", " ")
         if name == "Content-Length":

@@ -29,6 +29,17 @@ _CHUNKED_LAST = re.compile(r"(?:^|,)[ \t]*chunked[ \t,]*\Z", re.IGNORECASE | re.
 """A list of transfer codings may have empty elements (RFC 9110 5.6.1)."""
 
 
+_OFFERED = (
+    ("wsgi.file_wrapper", "http.response.pathsend"),
+    ("wsgi.early_hints", "http.response.early_hint"),
+    ("wsgi_asgi_bridge.send_debug", "http.response.debug"),  # of a bridge around this one
+)
+"""What a server may give to a WSGI app, and the extension that it makes work (A-OUT-6)."""
+
+_NO_OPTIONS: dict[str, Any] = {}
+"""What the scope says about an extension beside its name; shared by all requests."""
+
+
 class LengthRequired(BadRequest):
     """The body has a transfer coding that this server does not decode; the client gets a 411."""
 
@@ -116,12 +127,20 @@ def scope_from_environ(
         }
         outer = environ.get("asgi.scope")
         if outer is not None:
-            scope |= scope_beside_the_message(outer)
-            scope["state"] = state_of_both(outer.get("state"), state)
-            scope["headers"] = headers_as_sent(outer.get("headers") or (), scope["headers"])
+            _carry(outer, scope, state)
+        for key, name in _OFFERED:
+            if environ.get(key) is not None:
+                scope["extensions"][name] = _NO_OPTIONS
         return scope
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise ServerError(f"the server's environ cannot be translated: {exc!r}") from exc
+
+
+def _carry(outer: Mapping[str, Any], scope: dict[str, Any], state: Mapping[str, Any]) -> None:
+    """Add to `scope` what the outer bridge's scope has beside the message."""
+    scope |= scope_beside_the_message(outer)
+    scope["state"] = state_of_both(outer.get("state"), state)
+    scope["headers"] = headers_as_sent(outer.get("headers") or (), scope["headers"])
 
 
 def _mount(script: str) -> bytes:

@@ -34,6 +34,7 @@ from ..errors import (
 )
 from ..typing import Environ, Message
 from .disconnects import client_disconnected, is_consequence
+from .extensions import SentFile, carried_out
 from .request_body import ReceivedBody, RequestBody, request_body
 from .response import log_late_error
 from .runtime import Runtime
@@ -102,6 +103,7 @@ class AppTask:
         "body",
         "caller",
         "changes",
+        "file",
         "response",
     )
 
@@ -116,7 +118,9 @@ class AppTask:
             runtime.handle, settings.response_buffer, settings.background_wait > 0
         )
         self._scope = scope_from_environ(environ, settings.root_path, runtime.state)
-        self.response: ASGIResponse = ASGIResponse(self._scope["method"])
+        self.response: ASGIResponse = ASGIResponse(self._scope["method"], self._scope["extensions"])
+        self.file: SentFile | None = None
+        """The body, if the app has sent the path of a file. Set before that is opened."""
         self.body: RequestBody = request_body(environ, length, settings.request_buffer)
         """Used by the calling thread only."""
         self.changes: Changes | None = None
@@ -213,10 +217,14 @@ class AppTask:
         if part is None:
             if self.caller.remark is not None:
                 self.response.set_reason(self.caller.remark)
-            return
+            if self.response.beside is None:
+                return
+            part = await carried_out(self, self._scope["wsgi_environ"])
+            if part is None:
+                return
         body, last = part
         if self.response.bodyless:
-            await self._pass_over(last)
+            await _pass_over(self, last)
             return
         if self._mirrors_changes:
             self._note_changes()
@@ -236,25 +244,6 @@ class AppTask:
                 self._sending -= 1
             if self.caller.finished() and self._end is not _COMPLETED:
                 raise self._found_left()
-
-    async def _pass_over(self, last: bool) -> None:
-        """Drop a body part of a response that has no body (HEAD, 204, 304); the first one ends it.
-
-        `send()` raises a disconnect after `PASSED_OVER_BYTES`, so that no app goes on for ever.
-        """
-        if self._end is _RUNNING:
-            if self._mirrors_changes:
-                self._note_changes()
-            if self.changes or self.response.status[0] == "5":
-                self._hold_end(b"")
-            elif self.caller.put_in_loop(b"", last=True) is None:
-                raise self._found_left()
-            else:
-                self._finish(_COMPLETED)
-        if not last:
-            await self._runtime.handle.checkpoint()
-            if self.response.passed_over > PASSED_OVER_BYTES:
-                raise client_disconnected()
 
     def _hold_end(self, body: bytes) -> None:
         """Hold back `body`, the last part, until the app ends: `close()` raises its error after a
@@ -377,6 +366,26 @@ class AppTask:
         if self._task is not None:
             self._task.cancel()  # before _finish: a receive() of this task is cancelled first
         self._finish(_CLOSED)
+
+
+async def _pass_over(task: AppTask, last: bool) -> None:
+    """Drop a body part of a response that has no body (HEAD, 204, 304); the first one ends it.
+
+    `send()` raises a disconnect after `PASSED_OVER_BYTES`, so that no app goes on for ever.
+    """
+    if task._end is _RUNNING:
+        if task._mirrors_changes:
+            task._note_changes()
+        if task.changes or task.response.status[0] == "5":
+            task._hold_end(b"")
+        elif task.caller.put_in_loop(b"", last=True) is None:
+            raise task._found_left()
+        else:
+            task._finish(_COMPLETED)
+    if not last:
+        await task._runtime.handle.checkpoint()
+        if task.response.passed_over > PASSED_OVER_BYTES:
+            raise client_disconnected()
 
 
 class HeldEnd:

@@ -19,6 +19,7 @@ from .._protocol.blocks import SPLIT_BYTES, blocks
 from ..errors import BridgeClosed
 from ..typing import Environ, StartResponse
 from .disconnects import client_disconnected, disconnect_probe
+from .extensions import FILE_BLOCK_BYTES, SentFile
 from .settings import Settings
 
 __all__ = ["Response", "log_late_error"]
@@ -31,6 +32,7 @@ class LoopHalf(Protocol):
 
     caller: CallingThread
     response: ASGIResponse
+    file: SentFile | None
     changes: Changes | None
 
     def caller_left_in_loop(self) -> None: ...
@@ -74,6 +76,8 @@ class Response(Iterator[bytes]):
     def respond(self, start_response: StartResponse) -> Iterable[bytes]:
         """Wait for the app's first bytes or its end, call `start_response`, return the iterable."""
         chunks = self._take()
+        if self._task.file is not None:
+            return self._respond_with_file(self._task.file, start_response)
         response = self._task.response
         # Many servers add a Content-Length to a list. So the app's messages decide whether it is
         # one, not how much of them this thread has taken by now (A-OUT-7).
@@ -97,6 +101,34 @@ class Response(Iterator[bytes]):
         self._blocks = blocks(chunks)
         return self
 
+    def _respond_with_file(self, file: SentFile, start_response: StartResponse) -> Iterable[bytes]:
+        """Return the server's own wrapper of the file: only that it sends by itself (A-OUT-6).
+
+        Nothing of this request is left to do then, so that the server may close the wrapper, and
+        with it the file, whenever and in whatever thread it likes.
+        """
+        response = self._task.response
+        try:
+            response.add_length(file.length)
+            start_response(response.status, response.headers)
+            if self._caller.has_unfinished_work():
+                self._wait_for_work()
+            wrapper = self._environ.get("wsgi.file_wrapper")
+            # Some servers send a file to its end, whatever Content-Length says.
+            if (
+                wrapper is not None
+                and file.length == file.size
+                and self._caller.late_error is None
+                and not self._settings.background_wait
+            ):
+                self._forget_changes()
+                return wrapper(file.raw, FILE_BLOCK_BYTES)  # type: ignore[no-any-return]
+        except BaseException:
+            self.close()
+            raise
+        self._blocks = file.blocks()
+        return self
+
     def __next__(self) -> bytes:
         while True:
             for block in self._blocks:
@@ -117,6 +149,7 @@ class Response(Iterator[bytes]):
         response (A-OUT-8).
         """
         self._blocks = _NO_BLOCKS
+        self._close_file()
         try:
             if self._last and not self._left:
                 self._caller.run_jobs_from_thread(self._settings.background_wait)
@@ -135,6 +168,10 @@ class Response(Iterator[bytes]):
                 log_late_error(error)
             finally:
                 del error  # break the cycle: its traceback refers to this frame
+
+    def _close_file(self) -> None:
+        if self._task.file is not None:
+            self._task.file.close()
 
     def _wait_for_work(self) -> None:
         """Wait for the worker of a bridge behind this one; apply its last context changes."""
@@ -158,6 +195,7 @@ class Response(Iterator[bytes]):
             self._mirror_changes()
             self._forget_changes()
             self._leave()
+            self._close_file()
             log_late_error(self._caller.late_error_from_thread())
             raise
         if self._caller.changes is not None or self._task.changes is not None:

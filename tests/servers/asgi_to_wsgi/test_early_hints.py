@@ -1,0 +1,56 @@
+"""Early hints through `ASGIToWSGI`, on real servers."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.asgi_sites import RunningSite, on_each, running_site
+from tests.support.hint_sites import LINKS
+from tests.support.processes import shown_on_failure
+from tests.support.wsgi_servers import GREENLET_SERVERS, SERVERS
+
+HINTS = (
+    b"HTTP/1.1 103 Early Hints\r\n" + b"".join(f"Link: {x}\r\n".encode() for x in LINKS) + b"\r\n"
+)
+HINTING = [server for server in (*SERVERS, *GREENLET_SERVERS) if server.name.startswith("gunicorn")]
+OTHERS = [server for server in SERVERS if server not in HINTING]
+
+
+@pytest.fixture(scope="module", params=on_each(HINTING))
+def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
+    with running_site(request.param, "tests.support.hint_sites:asgi_bridged") as site:
+        yield site
+
+
+@pytest.fixture
+def site(shared_site: RunningSite) -> Iterator[RunningSite]:
+    with shown_on_failure(shared_site.process):
+        yield shared_site
+
+
+def test_hints_come_before_the_response(site: RunningSite) -> None:
+    """A-OUT-6: byte by byte what the server makes of them, and then the response."""
+    with site.connect() as client:
+        client.send(b"GET /hinted HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        assert client.receive_until(b"\r\n\r\n") == HINTS
+        assert client.receive_until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
+        assert client.receive_until(b"page").endswith(b"page")
+
+
+def test_hints_do_not_wait_for_the_response(site: RunningSite) -> None:
+    """A-OUT-6"""
+    if "sync" in site.server.name:
+        pytest.skip("answers one request after the other")
+    with site.connect() as client:
+        client.send(b"GET /held HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        assert client.receive_until(b"\r\n\r\n") == HINTS
+        assert site.get("/go").body == b"gone"
+        assert client.receive_until(b"page").endswith(b"page")
+
+
+@pytest.mark.parametrize("server", on_each(OTHERS))
+def test_other_servers_offer_none(server: object) -> None:
+    """A-OUT-6: the app is told, and answers as ever."""
+    with running_site(server, "tests.support.hint_sites:asgi_bridged") as site:  # type: ignore[arg-type]
+        assert "early_hint" not in site.get("/").text
+        assert site.get("/hinted").text == "page"

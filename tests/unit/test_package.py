@@ -223,7 +223,7 @@ WINGS = {
 
 @pytest.mark.parametrize("wing", WINGS)
 def test_a_wing_takes_nothing_from_the_other_wing(wing: str) -> None:
-    shared = {f"{NAME}.{name}" for name in ("errors", "typing", "_options", "_pickling")}
+    shared = {f"{NAME}.{name}" for name in ("errors", "typing", "_kinds", "_options", "_pickling")}
     allowed = {*shared, *rooms("_protocol"), *rooms("_crossing"), *rooms(wing)}
     taken = {used for module in rooms(wing) for used in ours(module)}
     assert taken <= allowed

@@ -16,6 +16,7 @@ from asgiref.compatibility import guarantee_single_callable
 from .._crossing.at_exit import closed_at_exit
 from .._crossing.event_loop import LoopFactory, PrivateLoop
 from .._crossing.fork import reset_in_child
+from .._kinds import refuse_wsgi_app
 from .._options import count, imported_app, optional_seconds, seconds
 from .._pickling import PickledAsNew, keeping_options
 from .._protocol.scope import LengthRequired, declared_length, is_websocket
@@ -153,6 +154,7 @@ class ASGIToWSGI(PickledAsNew):
     @app.setter
     def app(self, app: ASGIApp | str) -> None:
         found = imported_app(app, kind="an ASGI app")
+        refuse_wsgi_app(found)
         self._app = _single_callable(found)
         self._found_app: ASGIApp = found
         self._given_app = app

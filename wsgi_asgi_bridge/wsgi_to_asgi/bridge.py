@@ -8,7 +8,6 @@ import threading
 from _thread import start_new_thread
 from collections.abc import Callable, Mapping
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import Any
 
 import anyio
@@ -18,6 +17,7 @@ from .._crossing.fork import reset_in_child
 from .._crossing.loops import running_loop
 from .._crossing.thread_event import ThreadEvent
 from .._crossing.workers import WorkerPool
+from .._kinds import refuse_asgi_app
 from .._options import imported_app
 from .._pickling import PickledAsNew, keeping_options
 from ..errors import ServerError
@@ -332,19 +332,8 @@ _LIFESPAN_MESSAGES = ("lifespan.startup", "lifespan.shutdown")
 
 def _wsgi_app(app: WSGIApp | str) -> WSGIApp:
     found: WSGIApp = imported_app(app, kind="a WSGI app: a callable (environ, start_response)")
-    _refuse_asgi(found)
+    refuse_asgi_app(found)
     return found
-
-
-def _refuse_asgi(app: Any) -> None:
-    """An `async def` cannot be a WSGI app; swapped adapters are the usual reason."""
-    if iscoroutinefunction(app) or iscoroutinefunction(
-        getattr(app, "__call__", None)  # noqa: B004
-    ):
-        raise TypeError(
-            f"app is {app!r}, an async callable; WSGIToASGI takes a WSGI app, "
-            "ASGIToWSGI an ASGI app"
-        )
 
 
 def _nothing() -> None:

@@ -76,7 +76,7 @@ def test_what_the_constructor_refuses_is_refused(bridge: Any, app: Any, error: A
 
 def test_w_refuses_an_async_app() -> None:
     bridge = WSGIToASGI(plain_app)
-    with pytest.raises(TypeError, match="an async callable"):
+    with pytest.raises(TypeError, match="an ASGI app; WSGIToASGI takes a WSGI app"):
         bridge.app = asgi_app
     assert bridge.app is plain_app
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from types import FunctionType
@@ -14,6 +15,7 @@ Init = TypeVar("Init", bound=Callable[..., None])
 
 def keeping_options(init: Init) -> Init:
     """Make the `__init__` of a bridge note its options, whatever they are called."""
+    signature = inspect.signature(init)
 
     @functools.wraps(init)
     def noting(self: "PickledAsNew", *args: Any, **kwargs: Any) -> None:
@@ -22,8 +24,8 @@ def keeping_options(init: Init) -> Init:
         self._options = {
             # A copy, since the caller may change its own; other mappings may have no pickle.
             name: dict(value) if isinstance(value, Mapping) else value
-            for name, value in kwargs.items()
-            if name != "app"
+            for name, value in signature.bind(self, *args, **kwargs).arguments.items()
+            if name not in ("self", "app")
         }
         self._own_attributes = {*vars(self), "_own_attributes"} - before
 

@@ -67,7 +67,7 @@ def test_nothing_else_of_ours_is_public() -> None:
     shown = {name for name, value in vars(wsgi_asgi_bridge).items() if not name.startswith("_")}
     modules = {name for name in shown if isinstance(getattr(wsgi_asgi_bridge, name), ModuleType)}
     assert shown - modules == PUBLIC_NAMES
-    assert modules <= {"asgi_to_wsgi", "errors", "typing", "wsgi_to_asgi"}
+    assert modules <= {"asgi_to_wsgi", "compat", "errors", "metrics", "typing", "wsgi_to_asgi"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -240,6 +240,17 @@ def test_imports_inside_a_wing_run_one_way(wing: str) -> None:
         if used in order[:place] or used == f"{NAME}.{wing}"
     ]
     assert backward == []
+
+
+ON_TOP = ("__main__", "_check", "compat", "metrics")
+"""What stands on the bridges."""
+
+
+def test_nothing_below_takes_what_stands_on_top() -> None:
+    """So the import of the package loads none of it."""
+    on_top = tuple(f"{NAME}.{name}" for name in ON_TOP)
+    below = [module for module in MODULES if not module.startswith(on_top)]
+    assert {used for module in below for used in ours(module) if used.startswith(on_top)} == set()
 
 
 def test_both_rooms_were_looked_into() -> None:

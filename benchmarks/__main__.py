@@ -21,6 +21,7 @@ STEPS = {
     "in_process": ("pinned", "quick", "full"),
     "latency": ("pinned", "quick", "full"),
     "wire": ("quick", "full"),
+    "websockets": ("full",),
     "hostile": ("full",),
     "memory": ("full",),
     "stress": (),

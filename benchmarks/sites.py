@@ -46,6 +46,10 @@ def answer_to_upload(length: int, crc: int = 0) -> bytes:
 
 
 def wsgi_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    if websocket := environ.get("wsgi.websocket"):
+        while (message := websocket.receive()) is not None:
+            websocket.send(message)
+        return []
     path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
     if path in STREAMS:
         is_events = path == "/events"
@@ -80,6 +84,12 @@ def wsgi_upload(environ: dict[str, Any], query: str) -> bytes:
 
 
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({**message, "type": "websocket.send"})
+        return
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     path, query = scope["path"], scope["query_string"].decode()
@@ -125,6 +135,19 @@ def flask() -> Any:
     return app
 
 
+def flask_sock() -> Any:
+    from flask_sock import Sock
+
+    app = flask()
+
+    @Sock(app).route("/echo")
+    def echo(websocket: Any) -> None:
+        while True:
+            websocket.send(websocket.receive())
+
+    return app
+
+
 def fastapi() -> Any:
     from fastapi import FastAPI
 
@@ -152,7 +175,7 @@ def starlette() -> Any:
     return Starlette(routes=[Route("/stream", view)])
 
 
-APPS = {"wsgi": lambda: wsgi_app, "flask": flask}
+APPS = {"wsgi": lambda: wsgi_app, "flask": flask, "flask_sock": flask_sock}
 APPS |= {"asgi": lambda: asgi_app, "fastapi": fastapi, "starlette": starlette}
 
 
@@ -163,6 +186,6 @@ def __getattr__(name: str) -> Any:
     app = APPS[kind]()
     if bridge == "native":
         return app
-    if kind in ("wsgi", "flask"):
+    if kind in ("wsgi", "flask", "flask_sock"):
         return {**WSGI_TO_ASGI, FLOOR: floor_wsgi_to_asgi}[bridge](app, threads=int(threads)).call
     return {**ASGI_TO_WSGI, FLOOR: floor_asgi_to_wsgi}[bridge](app).call

@@ -12,6 +12,8 @@ METRICS = {  # of each part, with what is said of it; README.md shows the first
     "in-process": {"seconds": "", "cpu_seconds": ", CPU"},
     "latency": {"median_seconds": "", "p95_seconds": ", 95th percentile"},
     "wire": {"cpu_seconds": ", CPU a request", "requests_per_second": ", requests/s"},
+    "websockets": {"trips_per_second": ", trips/s", "cpu_seconds": ", CPU a trip"}
+    | {"socket_bytes": ", memory each", "descriptors": ", descriptors each"},
     "hostile": {"answered": "", "longest_seconds": ", longest"},
     "memory": {"growth_bytes": "", "transfer_seconds": ", time"},
     "stress": {"visits": ", visits", "bytes": ", compared", "anomalies": ", anomalies"},
@@ -26,8 +28,9 @@ def markdown(part: Part) -> str:
     lines = [["", *names]]
     for row in part.rows:
         for metric, said in METRICS[part.name[:-2]].items():
-            cells = [cell(row, name, metric) for name in names]
-            lines.append([f"{title(part, row)}{said}", *cells])
+            if any(metric in figures for figures in row.figures.values()) or row.refused:
+                cells = [cell(row, name, metric) for name in names]
+                lines.append([f"{title(part, row)}{said}", *cells])
     heading = f"## {part.name}: {part.title}"
     return "\n".join([heading, "", *aligned(lines), "", *refusals(part.rows)]).rstrip() + "\n"
 
@@ -69,9 +72,10 @@ def cell(row: Row, name: str, metric: str) -> str:
 def quantity(value: float, metric: str) -> str:
     """With its unit."""
     if metric.endswith("bytes"):
-        return f"{value / 2**20:,.1f} MiB"
+        small = 0 < value < 2**20
+        return f"{value / 2**10:,.0f} KiB" if small else f"{value / 2**20:,.1f} MiB"
     if not metric.endswith("seconds"):
-        return f"{value:,.0f}"
+        return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
     scale, unit = (1e6, "\N{MICRO SIGN}s") if value < 1e-3 else (1e3, "ms")
     return f"{value * scale:,.0f} {unit}" if value * scale >= 100 else f"{value * scale:.3g} {unit}"
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import in_process, plot, results, stress
+from benchmarks import echoes, in_process, plot, results, stress
 from benchmarks.contest import Turn, WrongAnswerError, compete, end_in_time, one_after_the_other
 from benchmarks.peers import Bridge
 from benchmarks.results import Figure, Part, Row, figures_of
@@ -204,6 +206,54 @@ def test_readme_shows_what_the_kept_results_say() -> None:
     assert parts[0].date in plot.PICTURE.read_text("utf-8")
     with pytest.raises(ValueError, match="0 places"):
         plot.with_block("no marks", "")
+
+
+@contextmanager
+def echo_server(answer: Callable[[bytes], bytes]) -> Iterator[int]:
+    """Opens WebSockets and answers to small frames. Gives its port."""
+
+    def serve(client: socket.socket) -> None:
+        with client:
+            client.recv(4096)
+            client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            while (frame := client.recv(4096)) and (echo := answer(frame)):
+                client.sendall(echo)
+
+    def accept() -> None:
+        with suppress(OSError):  # shut down
+            while True:
+                threads.submit(serve, listener.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(4) as threads:
+        threads.submit(accept)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("size", [16, 125, 126, 2000])
+def test_echoes_are_counted(size: int) -> None:
+    message, echo = echoes.frames(size)
+    with echo_server({message: echo}.__getitem__) as port, echoes.clients(port, 2, size) as both:
+        figures = echoes.round_trips(both, size, 0.05)
+    assert figures["trips"] >= 2
+    assert figures["trips_per_second"] >= figures["trips"]
+
+
+@pytest.mark.parametrize("answer", [b"\x82\x10" + bytes(16), b"\x88\x10" + echoes.BLOCK[:16], b""])
+def test_a_wrong_echo_is_seen(answer: bytes) -> None:
+    with (
+        echo_server(lambda _: answer) as port,
+        pytest.raises(WrongAnswerError),
+        echoes.clients(port, 1, 16),
+    ):
+        pass
+
+
+def test_the_benchmarks_stay_small() -> None:
+    files = Path(plot.__file__).parent.glob("*.py")
+    assert sum(len(file.read_text("utf-8").splitlines()) for file in files) <= 2280
 
 
 def received(call: stress.Call, answer: bytes) -> int:

@@ -6,11 +6,13 @@ A process of its own, bare sockets and a frame made beforehand: as little work a
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from select import EPOLLIN, epoll
 from socket import IPPROTO_TCP, TCP_NODELAY, create_connection, socket
 
+from tests.support import async_http as http
 from tests.support.processes import HOST
 
 from .contest import WrongAnswerError
@@ -18,10 +20,8 @@ from .sites import BLOCK
 
 ANSWER_SECONDS = 10.0
 CHECKS = 20  # round trips of each client that are compared, before the time is taken
-OPENING = (
-    b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
+KEY = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+OPENING = http.head("GET", "/echo", "Upgrade: websocket", "Connection: Upgrade", *KEY)
 
 
 def frames(size: int) -> tuple[bytes, bytes]:
@@ -33,37 +33,23 @@ def frames(size: int) -> tuple[bytes, bytes]:
     return masked, bytes([0x82, code]) + length + payload
 
 
-def received(client: socket, is_whole: Callable[[bytearray], bool]) -> bytearray:
-    got = bytearray()
-    while not is_whole(got):
-        if not (block := client.recv(2**20)):
-            raise WrongAnswerError(f"the connection ended after {len(got)} bytes")
-        got += block
-    return got
-
-
-def exchange(client: socket, message: bytes, answer: bytes) -> None:
-    """Raises WrongAnswerError at another answer."""
-    client.sendall(message)
-    got = received(client, lambda got: len(got) >= len(answer))
-    if got != answer:
-        raise WrongAnswerError(f"{bytes(got[:60])!r}")
-
-
 @contextmanager
 def clients(port: int, count: int, size: int, checks: int = CHECKS) -> Iterator[list[socket]]:
     """Open WebSockets, all of which have had right answers."""
+    message, echo = frames(size)
     with ExitStack() as ending:
         opened = []
         for _ in range(count):
-            opened.append(ending.enter_context(create_connection((HOST, port), ANSWER_SECONDS)))
-            opened[-1].setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-            opened[-1].sendall(OPENING)
-            head = received(opened[-1], lambda got: got.endswith(b"\r\n\r\n"))
-            if not head.startswith(b"HTTP/1.1 101 "):
-                raise WrongAnswerError(f"{bytes(head[:60])!r}")
-        for client in opened * checks:
-            exchange(client, *frames(size))
+            client = ending.enter_context(create_connection((HOST, port), ANSWER_SECONDS))
+            client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            client.sendall(OPENING)
+            answer = ending.enter_context(client.makefile("rb"))
+            head = b"".join(takewhile(bytes.strip, iter(answer.readline, None)))
+            for _ in range(checks):
+                client.sendall(message)
+                if (got := answer.read(len(echo))) != echo:
+                    raise WrongAnswerError(f"{got[:60]!r} after {head!r}")
+            opened.append(client)
         yield opened
 
 

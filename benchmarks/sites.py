@@ -128,23 +128,16 @@ async def asgi_read(path: str, query: str, receive: Any) -> bytes:
 
 def flask() -> Any:
     from flask import Flask
-
-    app = Flask(__name__)
-    app.get("/hello")(lambda: HELLO)
-    app.get("/sleep", endpoint="sleep")(lambda: time.sleep(SLEEP_SECONDS) or HELLO)
-    return app
-
-
-def flask_sock() -> Any:
     from flask_sock import Sock
 
-    app = flask()
-
-    @Sock(app).route("/echo")
     def echo(websocket: Any) -> None:
         while True:
             websocket.send(websocket.receive())
 
+    app = Flask(__name__)
+    app.get("/hello")(lambda: HELLO)
+    app.get("/sleep", endpoint="sleep")(lambda: time.sleep(SLEEP_SECONDS) or HELLO)
+    Sock(app).route("/echo")(echo)
     return app
 
 
@@ -175,7 +168,7 @@ def starlette() -> Any:
     return Starlette(routes=[Route("/stream", view)])
 
 
-APPS = {"wsgi": lambda: wsgi_app, "flask": flask, "flask_sock": flask_sock}
+APPS = {"wsgi": lambda: wsgi_app, "flask": flask}
 APPS |= {"asgi": lambda: asgi_app, "fastapi": fastapi, "starlette": starlette}
 
 
@@ -186,6 +179,6 @@ def __getattr__(name: str) -> Any:
     app = APPS[kind]()
     if bridge == "native":
         return app
-    if kind in ("wsgi", "flask", "flask_sock"):
+    if kind in ("wsgi", "flask"):
         return {**WSGI_TO_ASGI, FLOOR: floor_wsgi_to_asgi}[bridge](app, threads=int(threads)).call
     return {**ASGI_TO_WSGI, FLOOR: floor_asgi_to_wsgi}[bridge](app).call

@@ -55,16 +55,23 @@ async def check_and_warm_up(case: Case, server: ServerProcess) -> None:
             raise WrongAnswerError(f"{answer.status} {answer.body[:60]!r}")
 
 
+async def client(command: list[str], seconds: float, server: ServerProcess) -> tuple[str, float]:
+    """What a load that takes so long printed, and the CPU time that it took the server."""
+    before, limit = server.cpu_seconds(), seconds + CLIENT_GRACE_SECONDS
+    run = partial(subprocess.run, capture_output=True, text=True, timeout=limit)
+    ended = await asyncio.to_thread(run, command)
+    if ended.returncode:
+        raise WrongAnswerError((ended.stdout + ended.stderr)[-300:])
+    return ended.stdout, server.cpu_seconds() - before
+
+
 async def loaded(case: Case, seconds: float, server: ServerProcess) -> dict[str, float]:
     span = f"{max(1, round(seconds))}s"  # wrk knows whole ones only
     command = ["wrk", "-t", "1", "-c", str(case.connections), "-d", span, server.url + case.target]
-    before = server.cpu_seconds()
-    wrk = partial(subprocess.run, check=True, capture_output=True, text=True)
-    ended = await asyncio.to_thread(wrk, command, timeout=seconds + CLIENT_GRACE_SECONDS)
-    used = server.cpu_seconds() - before
-    found = re.search(r"(\d+) requests in ([\d.]+)s", ended.stdout)
-    if not found or re.search("Non-2xx|Socket errors", ended.stdout):
-        raise WrongAnswerError(ended.stdout)
+    printed, used = await client(command, seconds, server)
+    found = re.search(r"(\d+) requests in ([\d.]+)s", printed)
+    if not found or re.search("Non-2xx|Socket errors", printed):
+        raise WrongAnswerError(printed)
     count, took = int(found[1]), float(found[2])
     return {"requests_per_second": count / took, "cpu_seconds": used / max(1, count)}
 

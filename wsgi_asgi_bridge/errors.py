@@ -12,12 +12,16 @@
     └── BadRequest (ValueError)             the request's head contradicts itself or is malformed
 
 `ConnectionError` and `TimeoutError` are `OSError`s, which is what file-like reads and `send()` are
-expected to raise. Beside these there are the app's own exceptions, TypeError, ValueError and
-ImportError for a constructor's arguments, and RuntimeError for a call in a thread where it may not
-be made. Any other exception out of this package is a bug in it.
+expected to raise. A WebSocket raises what sockets raise: `BrokenPipeError`, which then is a
+`ClientDisconnected` too, `ConnectionRefusedError` and `TimeoutError`. Beside these there are the
+app's own exceptions, TypeError, ValueError and ImportError for a constructor's arguments, and
+RuntimeError for a call in a thread where it may not be made. Any other exception out of this
+package is a bug in it.
 
 The functions below make the errors that are raised in several places, with one message.
 """
+
+import errno
 
 __all__ = [
     "AppError",
@@ -75,8 +79,16 @@ def presentable(error: BaseException) -> BaseException:
     return wrapper
 
 
-def client_disconnected(*errno: int) -> ClientDisconnected:
-    return ClientDisconnected(*errno, "the client disconnected before the exchange was over")
+class _ConnectionClosed(ClientDisconnected, BrokenPipeError):
+    """What a socket raises whose other side has gone, and as such a disconnect."""
+
+
+def connection_closed() -> ClientDisconnected:
+    return _ConnectionClosed(errno.EPIPE, "the WebSocket is closed")
+
+
+def client_disconnected(*number: int) -> ClientDisconnected:
+    return ClientDisconnected(*number, "the client disconnected before the exchange was over")
 
 
 def client_reads_nothing(stall_timeout: float) -> ClientStalled:

@@ -6,10 +6,10 @@ from typing import Any
 from tests.support.fake_asgi_server import (
     Client,
     Scope,
-    WebSocketClient,
     fetched,
     plain_app,
 )
+from tests.support.fake_websocket import WebSocketClient
 
 
 async def environ_of(scope: Scope, **options: Any) -> dict[str, Any]:

@@ -331,15 +331,13 @@ class Client:
         if self.complete:
             self._complain_if(True, f"{kind} after the final message")
         elif not self.messages and not self.gone:
-            self._complain_if(kind not in self._START_TYPES, f"{kind} before the start")
+            self._complain_if(kind != "http.response.start", f"{kind} before the start")
         elif not self.gone:
-            self._complain_if(kind in self._START_TYPES, f"second {kind}")
-        if kind in self._START_TYPES and kind != "websocket.close":
+            self._complain_if(kind == "http.response.start", f"second {kind}")
+        if kind == "http.response.start":
             self._check_start(message)
-        elif kind in ("http.response.body", "websocket.http.response.body"):
+        elif kind == "http.response.body":
             self._complain_if(type(message.get("body", b"")) is not bytes, f"body {message!r}")
-
-    _START_TYPES = ("http.response.start", "websocket.http.response.start", "websocket.close")
 
     def _check_start(self, message: Message) -> None:
         self._complain_if(type(message["status"]) is not int, f"status {message['status']!r}")
@@ -351,24 +349,6 @@ class Client:
         if message["type"] in ("http.response.body", "websocket.http.response.body"):
             return not message.get("more_body", False)
         return message["type"] in ("http.response.pathsend", "websocket.close")
-
-
-class WebSocketClient(Client):
-    """One websocket handshake: `receive` gives the connect once, then waits for the client to
-    leave.
-    """
-
-    def __init__(self, scope: Scope | None = None) -> None:
-        super().__init__(websocket_scope() if scope is None else scope, body_ends=False)
-        self._connect_given = False
-
-    async def receive(self) -> Message:
-        if not self._connect_given:
-            self._connect_given = True
-            await anyio.lowlevel.checkpoint()
-            return {"type": "websocket.connect"}
-        await super().receive()
-        return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
 
 class Lifespan:

@@ -104,36 +104,35 @@ class MessagePort:
         return True
 
     def send_from_thread(self, message: Any, size: int, timeout: float | None) -> bool:
-        """Put one message; wait for room, behind those who waited before.
+        """Put one message; wait for room, behind those who wait already.
 
         False after `timeout` seconds in which nothing was sent. A message larger than the whole
         budget is put when no other is held. Raises `closed` after the end, WaitInLoop if it would
         wait in the loop's own thread.
         """
+        sender = taker = None
         with self._lock:
+            sent = self._sent
             if self._left or not self._opened:
                 raise self._closed()
             if not self._senders and self._fits(size):
                 self._outbox.append((message, size))
                 self._out_held += size
                 taker, self._taker = self._taker, None
-                sender = None
             elif timeout == 0:
                 return False
             else:
                 self._loop.refuse_wait_in_loop("send()")
                 sender = _Sender(message, size)
                 self._senders.append(sender)
-                sent = self._sent
         if sender is None:
             self._wake_from_thread(taker)
             return True
         return self._wait_for_room(sender, timeout, sent)
 
     def close_from_thread(self, message: Any, end: Any) -> bool:
-        """Put the last message, whatever the budget; receivers get `end` after what has come.
-
-        False if the port was closed, left or ended before, or never opened.
+        """Put the last message, whatever the budget; receivers get `end` after what has come. False
+        after the end, and if the port was never opened.
         """
         with self._lock:
             if self._left or not self._opened:
@@ -143,11 +142,13 @@ class MessagePort:
         wake(self._wake_from_thread)
         return True
 
-    def leave_from_thread(self, end: Any) -> bool:
+    def leave_from_thread(self, end: Any, *, unless_open: bool = False) -> bool:
         """Put no message any more; what was put goes out. Whether the port has been opened."""
         with self._lock:
-            wake = self._end_all(end)
             opened = self._opened
+            if opened and unless_open:
+                return True
+            wake = self._end_all(end)
         wake(self._wake_from_thread)
         return opened
 
@@ -161,17 +162,15 @@ class MessagePort:
         """
         deadline = None if timeout is None else monotonic() + timeout
         while True:
-            event = putter = None
+            message = event = putter = None
             with self._lock:
                 if self._inbox:
                     message, size = self._inbox.popleft()
                     self._in_held -= size
                     putter = self._putter_with_room()
-                elif self._end is not None:
-                    message = None
-                elif timeout is not None and timeout <= 0:
-                    raise TimeoutError("timed out")
-                else:
+                elif self._end is None:
+                    if timeout is not None and timeout <= 0:
+                        raise TimeoutError("timed out")
                     self._loop.refuse_wait_in_loop("receive()")
                     event = ThreadEvent()
                     self._receivers.append(event)
@@ -311,8 +310,11 @@ class MessagePort:
         if event is not None and not self._loop.post(partial(self._loop.set_event, event)):
             self._end_for_closed_loop()
 
+    def _check_loop(self) -> None:
+        if self._loop.is_closed():
+            self._end_for_closed_loop()
+
     def _end_for_closed_loop(self) -> None:
-        """Nobody sends or puts any more: each thread's next step finds the end."""
         with self._lock:
             self._outbox.clear()
             wake = self._end_all(self._lost)
@@ -346,10 +348,6 @@ class MessagePort:
                 return 0.0
         event.wait()  # taken out just now, so it is set in a moment
         return 0.0
-
-    def _check_loop(self) -> None:
-        if self._loop.is_closed():
-            self._end_for_closed_loop()
 
 
 def _wait(event: ThreadEvent, deadline: float | None, check: Callable[[], None]) -> bool:

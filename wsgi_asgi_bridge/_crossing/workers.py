@@ -78,12 +78,13 @@ class Worker:
         self.streaming_since: float = 0.0
         self.stays_detached: bool = False
 
-    def mark_streaming(self, *, detach: bool = False) -> None:
+    def mark_streaming(self, *, detach: bool = False) -> bool:
         """The job streams its response: detach the thread after `stream_after` seconds, or now.
 
-        It then stays detached until the job ends.
+        It then stays detached until the job ends. False if it counts, though the pool has threads
+        for other jobs.
         """
-        self._pool._mark_streaming(self, detach)
+        return self._pool._mark_streaming(self, detach)
 
     @contextmanager
     def detached(self) -> Generator[None]:
@@ -352,7 +353,7 @@ class WorkerPool:
 
     # ------------------------------------------------------------ detached threads
 
-    def _mark_streaming(self, worker: Worker, detach: bool) -> None:
+    def _mark_streaming(self, worker: Worker, detach: bool) -> bool:
         since = self._clock()
         if detach:
             since -= self._stream_after  # if too many are detached now: in the next round
@@ -360,7 +361,7 @@ class WorkerPool:
         with self._lock:
             # A thread of the app's own may call this after the job has ended.
             if not worker.busy:
-                return
+                return False
             if worker not in self._streams or since < worker.streaming_since:
                 worker.streaming_since = since
                 self._streams.add(worker)
@@ -368,8 +369,10 @@ class WorkerPool:
                 worker.stays_detached = True
                 self._detach_worker(worker)
                 wake = self._next_to_wake()
+            shared = worker.counted and self._limit > 1
         if wake is not None:
             wake()
+        return not shared
 
     def _detach(self, worker: Worker) -> int | None:
         """The number of the job in which the worker was detached, None if it was not."""

@@ -16,7 +16,7 @@ from .carried import environ_beside_the_message
 from .headers import ENVIRON_KEYS, content_length
 from .scope_view import ScopeView, sketch
 
-__all__ = ["environ_from_scope", "environ_template"]
+__all__ = ["environ_from_scope", "environ_template", "set_handshake"]
 
 DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 MAX_PORT = 65535
@@ -84,6 +84,32 @@ def environ_from_scope(
             f"the server's scope cannot be translated: {exc!r} in {sketch(scope)}"
         ) from exc
     return environ
+
+
+_SAMPLE_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+"""RFC 6455's own example; for HTTP/2, whose handshake has no key."""
+
+
+def set_handshake(environ: Environ, subprotocols: Iterable[str]) -> None:
+    """Make the environ of a `websocket` scope that of a handshake over HTTP/1.1 (WS-W-2)."""
+    environ["REQUEST_METHOD"] = "GET"
+    environ["HTTP_UPGRADE"] = "websocket"
+    environ["HTTP_CONNECTION"] = "Upgrade"
+    environ["HTTP_SEC_WEBSOCKET_VERSION"] = "13"
+    environ.setdefault("HTTP_SEC_WEBSOCKET_KEY", _SAMPLE_KEY)
+    if "HTTP_HOST" not in environ:
+        environ["HTTP_HOST"] = _host_of(environ)
+    offered = ", ".join(subprotocols)
+    if offered:
+        environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = offered
+    for name in ("HTTP_SEC_WEBSOCKET_EXTENSIONS", "HTTP_TRANSFER_ENCODING", "CONTENT_LENGTH"):
+        environ.pop(name, None)
+
+
+def _host_of(environ: Environ) -> str:
+    name, port = environ["SERVER_NAME"], environ["SERVER_PORT"]
+    host = f"[{name}]" if ":" in name else name
+    return host if port == DEFAULT_PORTS.get(environ["wsgi.url_scheme"]) else f"{host}:{port}"
 
 
 # ---------------------------------------------------------------- paths

@@ -109,6 +109,10 @@ class AppCall:
         """
         return self._worker.detached()
 
+    def detach(self) -> bool:
+        """Detach the worker until its job ends. False if too many are. Any thread."""
+        return self._worker.mark_streaming(detach=True)
+
     def has_begun_to_give(self) -> bool:
         """Whether the app has given a chunk, be it empty, of a body made on the way.
 

@@ -26,6 +26,7 @@ from .exchange import Exchange
 from .runtime import Runtime
 from .settings import Settings
 from .stats import Counts, WSGIToASGIStats
+from .websocket import WebSocketExchange
 
 __all__ = ["WSGIToASGI"]
 
@@ -49,6 +50,8 @@ class WSGIToASGI(PickledAsNew):
     - `small_body`: bytes, at most `request_buffer`; a request body that fits is collected before a
       thread is taken, and of a larger one no more waits until the app reads (W-IN-5).
     - `max_body_size`: bytes; a larger request body is refused with 413, None allows any (W-IN-6).
+    - `max_message_size`: bytes; a larger message of a client closes its WebSocket with 1009, None
+      allows any (WS-W-10).
     - `max_header_repeats`: how often one header name may come; above it is 400 (W-ENV-5).
     - `stall_timeout`: seconds that a client may neither send nor read before its request is given
       up (W-IN-7, W-FLOW-5).
@@ -74,6 +77,7 @@ class WSGIToASGI(PickledAsNew):
         small_body: int = 65536,
         response_buffer: int = 524288,
         max_body_size: int | None = None,
+        max_message_size: int | None = 16777216,
         max_header_repeats: int = 100,
         stall_timeout: float = 60.0,
         min_upload_rate: int = 100,
@@ -90,6 +94,7 @@ class WSGIToASGI(PickledAsNew):
             small_body=small_body,
             response_buffer=response_buffer,
             max_body_size=max_body_size,
+            max_message_size=max_message_size,
             max_header_repeats=max_header_repeats,
             stall_timeout=stall_timeout,
             min_upload_rate=min_upload_rate,
@@ -152,7 +157,7 @@ class WSGIToASGI(PickledAsNew):
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         elif kind == "websocket":
-            await self._refuse_websocket(scope, receive, send)
+            await WebSocketExchange(self._runtime(), scope, receive, send).run()
         else:
             raise ServerError(
                 f"scope type {kind!r} is unknown, expected 'http', 'websocket' or 'lifespan'"
@@ -201,17 +206,6 @@ class WSGIToASGI(PickledAsNew):
             await self.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _refuse_websocket(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Refuse a WebSocket, by the app's own answer if the server can carry one (W-WS-1)."""
-        message: Any = await receive()
-        if message["type"] != "websocket.connect":
-            return
-        if "websocket.http.response" in (scope.get("extensions") or {}):
-            await Exchange(self._runtime(), scope, receive, send).run()
-        else:
-            self._runtime().counts.rejected += 1
-            await send({"type": "websocket.close", "code": 1000, "reason": ""})
-
     # ------------------------------------------------------------ the pool
 
     def _running_pool(self) -> WorkerPool:
@@ -239,7 +233,7 @@ class WSGIToASGI(PickledAsNew):
         if (pool := self._pool) is None:
             return
         event = ThreadEvent()
-        _uninterrupted(partial(pool.drain, event.set))
+        _uninterrupted(partial(self._begin_drain, pool, event.set))
         if not event.wait(self._settings.shutdown_timeout):
             self._break_all(pool)
             if not event.wait(self._settings.tick):
@@ -256,7 +250,7 @@ class WSGIToASGI(PickledAsNew):
         def report() -> None:
             handle.post(lambda: handle.set_event(event))
 
-        pool.drain(report)
+        self._begin_drain(pool, report)
         with anyio.move_on_after(self._settings.shutdown_timeout):
             await event
         if not pool.drained():
@@ -264,6 +258,12 @@ class WSGIToASGI(PickledAsNew):
             await anyio.sleep(self._settings.tick)
             self._report_left(pool)
         self._let_go(pool)
+
+    def _begin_drain(self, pool: WorkerPool, on_drained: Callable[[], None]) -> None:
+        # In this order: what was submitted before the drain is in its runtime by then.
+        pool.drain(on_drained)
+        for runtime in self._known[0]:
+            runtime.handle.post_at_any_moment(runtime.begin_shutdown)
 
     def _break_all(self, pool: WorkerPool) -> None:
         """End every exchange: its app finds the bridge closed at its next step, and none begins."""
@@ -308,6 +308,7 @@ class WSGIToASGI(PickledAsNew):
             streaming=sum(pool.detached for pool in counts),
             queued=sum(pool.queued for pool in counts),
             in_flight=sum(len(runtime.exchanges) for runtime in runtimes),
+            websockets=sum(runtime.open_websockets for runtime in runtimes),
             completed=total.completed,
             rejected=total.rejected,
             disconnected=total.disconnected,

@@ -28,8 +28,6 @@ STALLED = 3
 done nothing for `stall_timeout`.
 """
 
-_DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
-
 
 class ClientWatch:
     """The watch over one client: the task that waits for its disconnect, and the stall clock.
@@ -95,7 +93,7 @@ class ClientWatch:
             strays = 0
             while strays < STRAY_MESSAGES:
                 message = await receive()
-                if message["type"] in _DISCONNECTS:
+                if message["type"] == "http.disconnect":
                     break
                 if message.get("more_body", False):
                     # A part of a body that nobody reads: each is an event of its own, and no stray.

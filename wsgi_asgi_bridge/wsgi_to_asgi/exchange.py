@@ -57,7 +57,6 @@ from .response import (
     IN_APP,
     LAST_MESSAGE,
     QUEUED,
-    WEBSOCKET,
     Response,
 )
 from .runtime import Runtime
@@ -106,8 +105,7 @@ class Exchange:
         self._is_counted = False
         self._is_over = False
         self._body = NO_BODY
-        types = HTTP if scope["type"] == "http" else WEBSOCKET
-        self._response = Response(runtime.handle, runtime.settings.response_buffer, types, send)
+        self._response = Response(runtime.handle, runtime.settings.response_buffer, HTTP, send)
         self._watch: ClientWatch | None = None
         self._is_polled = False
         """The app has asked whether the client has left. Any thread may set it."""
@@ -177,10 +175,7 @@ class Exchange:
             environ = environ_from_scope(
                 self._scope, settings.template, max_header_repeats=settings.max_header_repeats
             )
-            if self._scope["type"] != "http":  # a websocket that is refused
-                environ.pop("HTTP_TRANSFER_ENCODING", None)
-                environ["wsgi.input"] = io.BytesIO()
-            elif may_have_body(environ):
+            if may_have_body(environ):
                 self._body = RequestBody(
                     settings, self._runtime.handle, self.begin_watching, self._waiting_worker
                 )
@@ -355,6 +350,9 @@ class Exchange:
         self._body.break_off(reason)
         if self._cancel_scope is not None:
             self._cancel_scope.cancel(reason())  # nothing, if this task calls: it is outside
+
+    def begin_shutdown(self) -> None:
+        """The bridge is being closed; a request in flight goes on."""
 
     def shut_down(self) -> None:
         self.finish(CLOSED, bridge_shut_down)

@@ -80,11 +80,11 @@ class Response:
                 status, headers = call.head
                 self.phase = HEAD_SENT
                 if call.changes is not None:
-                    self._mirror(call, call.changes)
+                    self.mirror(call, call.changes)
                 self.waiting_since = CLOCK_NOT_STARTED
                 await send({"type": start, "status": status, "headers": headers})
                 if call.last_changes is not None:
-                    self._mirror(call, call.last_changes)
+                    self.mirror(call, call.last_changes)
                 self.phase = LAST_MESSAGE
                 self.waiting_since = CLOCK_NOT_STARTED
                 await send({"type": body_part, "body": chunks[0], "more_body": False})
@@ -101,7 +101,7 @@ class Response:
         if not out.finished_at_take:
             await out.wait_finished_in_loop()
         if call.last_changes is not None:
-            self._mirror(call, call.last_changes)
+            self.mirror(call, call.last_changes)
 
     async def _send_pieces(
         self, call: AppCall, chunks: list[bytes], ended: bool, begin_watching: Callable[[], None]
@@ -115,11 +115,11 @@ class Response:
             if self.phase < HEAD_SENT and call.head is not None:
                 self.phase = HEAD_SENT
                 if call.changes is not None:
-                    self._mirror(call, call.changes)
+                    self.mirror(call, call.changes)
                 self.waiting_since = CLOCK_NOT_STARTED
                 await send({"type": start, "status": call.head[0], "headers": call.head[1]})
             if ended and call.last_changes is not None:
-                self._mirror(call, call.last_changes)
+                self.mirror(call, call.last_changes)
             sent = 0
             pieces = blocks(chunks)
             piece = next(pieces, _END)
@@ -151,7 +151,7 @@ class Response:
                 await checkpoint()
             chunks, ended = out.taken_in_loop() or await out.take_in_loop()
 
-    def _mirror(self, call: AppCall, changes: Changes) -> None:
+    def mirror(self, call: AppCall, changes: Changes) -> None:
         """Set in the context of the ASGI task what the app has set in its own, and let a WSGI
         server's thread that waits for both bridges do so too.
         """

@@ -33,6 +33,8 @@ class InFlight(Protocol):
 
     def watch_unless_begun(self) -> None: ...
 
+    def begin_shutdown(self) -> None: ...
+
     def shut_down(self) -> None: ...
 
 
@@ -53,6 +55,7 @@ class Runtime:
         )
         self.exchanges: set[InFlight] = set()
         self.counts: Counts = Counts()
+        self.open_websockets: int = 0
         self.ticking: bool = False
         self._running_pool = running_pool
         self._pool: WorkerPool | None = None
@@ -66,6 +69,11 @@ class Runtime:
     def use_app(self, app: WSGIApp) -> None:
         """For the requests that begin from now on. Any thread: they read one attribute."""
         self.app_binding = self.app_binding._replace(app=app)
+
+    def begin_shutdown(self) -> None:
+        """The bridge is being closed: exchanges that would not end by themselves begin to end."""
+        for exchange in list(self.exchanges):
+            exchange.begin_shutdown()
 
     def shut_down(self) -> None:
         """End every exchange."""

@@ -50,6 +50,7 @@ class Settings:
     small_body: int
     response_buffer: int
     max_body_size: int | None
+    max_message_size: int | None
     max_header_repeats: int
     stall_timeout: float
     min_upload_rate: int
@@ -75,6 +76,7 @@ class Settings:
         small_body: int,
         response_buffer: int,
         max_body_size: int | None,
+        max_message_size: int | None,
         max_header_repeats: int,
         stall_timeout: float,
         min_upload_rate: int,
@@ -87,6 +89,8 @@ class Settings:
         min_upload_rate = count("min_upload_rate", min_upload_rate, least=0)
         if max_body_size is not None:
             count("max_body_size", max_body_size, least=0)
+        if max_message_size is not None:
+            count("max_message_size", max_message_size, least=1)
         return cls(
             workers=count("workers", workers, least=1),
             max_queued=count("max_queued", max_queued, least=0),
@@ -96,6 +100,7 @@ class Settings:
             small_body=min(count("small_body", small_body, least=0), request_buffer),
             response_buffer=count("response_buffer", response_buffer, least=1),
             max_body_size=max_body_size,
+            max_message_size=max_message_size,
             max_header_repeats=count("max_header_repeats", max_header_repeats, least=1),
             stall_timeout=stall_timeout,
             min_upload_rate=min_upload_rate,

@@ -56,8 +56,8 @@ class Counts:
 class WSGIToASGIStats:
     """A snapshot of one bridge in this process.
 
-    The first six say what is now, the others count since construction. Each request that is over is
-    in exactly one of those. One that is broken off is counted at once, and in flight until the
+    The first seven say what is now, the others count since construction. Each request that is over
+    is in exactly one of those. One that is broken off is counted at once, and in flight until the
     server ends its task.
     """
 
@@ -68,18 +68,20 @@ class WSGIToASGIStats:
     busy: int
     """Threads that run the app."""
     streaming: int
-    """Busy threads that do not count against `workers`, since they stream for long or wait for
-    their client.
+    """Busy threads that do not count against `workers`: they stream for long, wait for their client
+    or serve a WebSocket.
     """
     queued: int
     """Requests that wait for a thread."""
     in_flight: int
-    """Requests between their first and last step, in any loop."""
+    """Requests and WebSockets between their first and last step, in any loop."""
+    websockets: int
+    """WebSockets that are open, and those that are closed while the app still runs."""
     completed: int
-    """Responses sent whole."""
+    """Responses sent whole, and WebSockets that the app or the client has closed."""
     rejected: int
-    """Requests answered by the bridge itself (400, 413, 503), and those with a scope that makes no
-    sense.
+    """Requests answered by the bridge itself (400, 413, 503), those with a scope that makes no
+    sense, and WebSockets closed for a message that was too large.
     """
     disconnected: int
     """Requests whose client left before the end, or that the server cancelled."""

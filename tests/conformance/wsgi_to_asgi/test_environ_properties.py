@@ -104,6 +104,13 @@ def _cut(root: bytes, path: bytes) -> bytes:
     return path
 
 
+def _handshake_model(environ: Environ) -> dict[str, str]:
+    """What is added or replaced in the handshake of a WebSocket (WS-W-2)."""
+    environ = dict(environ)
+    names = ("UPGRADE", "CONNECTION", "HOST", "SEC_WEBSOCKET_KEY", "SEC_WEBSOCKET_VERSION")
+    return {key: environ[key] for key in (f"HTTP_{name}" for name in names)}
+
+
 def _header_model(headers: Any) -> dict[str, str]:
     """The HTTP_ variables that these headers make."""
     joined: dict[str, str] = {}
@@ -140,9 +147,10 @@ async def test_any_scope_makes_a_valid_environ(case: tuple[Scope, str]) -> None:
         "latin-1"
     )
     assert environ["QUERY_STRING"].encode("latin-1") == (scope.get("query_string") or b"")
-    assert {k: v for k, v in environ.items() if k.startswith("HTTP_")} == _header_model(
-        scope["headers"]
-    )
+    expected = _header_model(scope["headers"])
+    if scope["type"] == "websocket":
+        expected = _handshake_model(environ) | expected
+    assert {k: v for k, v in environ.items() if k.startswith("HTTP_")} == expected
     assert environ["SERVER_NAME"]
     assert environ["SERVER_PORT"]
     for name, value in environ.items():

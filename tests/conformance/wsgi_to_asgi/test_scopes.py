@@ -1,6 +1,6 @@
-"""W-LIFE and W-WS: lifespan, the refusal of websockets, and scopes that nobody knows."""
+"""W-LIFE: lifespan, and scopes that nobody knows."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,12 +9,10 @@ import anyio.to_thread
 import pytest
 
 from tests.support.fake_asgi_server import (
-    ABSENT,
     DEADLINE_SECONDS,
     Client,
     Gate,
     Lifespan,
-    WebSocketClient,
     answered,
     app_returning,
     calling,
@@ -23,12 +21,10 @@ from tests.support.fake_asgi_server import (
     plain_app,
     serving,
     settle,
-    websocket_scope,
 )
 from wsgi_asgi_bridge import BridgeClosed, ServerError, WSGIToASGI
 
 Environ = dict[str, Any]
-HTTP_RESPONSE = {"extensions": {"websocket.http.response": {}}}
 
 
 @asynccontextmanager
@@ -266,141 +262,6 @@ async def test_mounted_under_a_router_that_keeps_lifespan_to_itself() -> None:
     async with serving(app) as bridge:
         await answered(mount, Client(http_scope(path="/legacy/users")))
     assert seen == [("/legacy", "/users")]
-
-
-# --- websocket
-
-
-async def test_websocket_is_refused() -> None:
-    """W-WS-1: without the extension the handshake is closed before it is accepted (403), and costs
-    no thread.
-    """
-    calls: list[Environ] = []
-
-    def app(environ: Environ, start_response: Any) -> list[bytes]:
-        calls.append(environ)
-        return plain_app(environ, start_response)
-
-    client = WebSocketClient()
-    async with serving(app) as bridge:
-        await answered(bridge, client)
-        assert bridge.stats().threads == 0
-    assert [m["type"] for m in client.messages] == ["websocket.close"]
-    assert calls == []
-
-
-@pytest.mark.parametrize("extensions", [None, {}, {"tls": {}}])
-async def test_websocket_without_the_extension(extensions: Any) -> None:
-    """W-WS-1: `extensions` may be None or name other things."""
-    client = WebSocketClient(websocket_scope(extensions=extensions))
-    async with serving(plain_app) as bridge:
-        await answered(bridge, client)
-    assert [m["type"] for m in client.messages] == ["websocket.close"]
-
-
-def _refusing_list(environ: Environ, start_response: Any) -> list[bytes]:
-    start_response("426 Upgrade Required", [("Content-Type", "text/plain"), ("X-Why", "no")])
-    return [b"no ", b"sockets"]
-
-
-def _refusing_stream(environ: Environ, start_response: Any) -> Iterator[bytes]:
-    start_response("426 Upgrade Required", [("Content-Type", "text/plain"), ("X-Why", "no")])
-    yield b"no "
-    yield b"sockets"
-
-
-def _refusing_write(environ: Environ, start_response: Any) -> list[bytes]:
-    write = start_response(
-        "426 Upgrade Required", [("Content-Type", "text/plain"), ("X-Why", "no")]
-    )
-    write(b"no ")
-    return [b"sockets"]
-
-
-@pytest.mark.parametrize("app", [_refusing_list, _refusing_stream, _refusing_write])
-async def test_websocket_is_refused_in_the_apps_words(app: Any) -> None:
-    """W-WS-1: with `websocket.http.response` the client gets the app's status, headers and body."""
-    client = WebSocketClient(websocket_scope(**HTTP_RESPONSE))
-    async with serving(app) as bridge:
-        await answered(bridge, client)
-    assert (client.status, client.body, client.complete) == (426, b"no sockets", True)
-    assert client.header("x-why") == "no"
-    kinds = [m["type"] for m in client.messages]
-    assert kinds[0] == "websocket.http.response.start"
-    assert set(kinds[1:]) == {"websocket.http.response.body"}
-
-
-@pytest.mark.parametrize(
-    ("scheme", "url_scheme"), [("ws", "http"), ("wss", "https")], ids=["ws", "wss"]
-)
-async def test_handshake_as_the_app_sees_it(scheme: str, url_scheme: str) -> None:
-    """W-WS-1: a GET with its upgrade headers and an empty body."""
-    environs: list[Environ] = []
-
-    def app(environ: Environ, start_response: Any) -> list[bytes]:
-        environs.append(dict(environ, body=environ["wsgi.input"].read()))
-        return _refusing_list(environ, start_response)
-
-    scope = websocket_scope("/chat", scheme=scheme, query_string=b"a=b", **HTTP_RESPONSE)
-    async with serving(app) as bridge:
-        await answered(bridge, WebSocketClient(scope))
-    environ = environs[0]
-    assert environ["REQUEST_METHOD"] == "GET"
-    assert environ["wsgi.url_scheme"] == url_scheme
-    assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/chat", "a=b")
-    assert environ["HTTP_UPGRADE"] == "websocket"
-    assert environ["HTTP_SEC_WEBSOCKET_KEY"]
-    assert environ["body"] == b""
-
-
-@pytest.mark.parametrize("query", [None, ABSENT], ids=["None", "absent"])
-async def test_handshake_without_a_query(query: Any) -> None:
-    """W-WS-1, W-ENV-4: ASGI WebSocket lets a server leave `query_string` out, or give None."""
-    queries: list[str] = []
-
-    def app(environ: Environ, start_response: Any) -> list[bytes]:
-        queries.append(environ["QUERY_STRING"])
-        return _refusing_list(environ, start_response)
-
-    client = WebSocketClient(websocket_scope(query_string=query, **HTTP_RESPONSE))
-    async with serving(app) as bridge:
-        await answered(bridge, client)
-    assert client.status == 426
-    assert queries == [""]
-
-
-async def test_handshake_whose_client_left() -> None:
-    """W-WS-1: a client that leaves while the app thinks ends the exchange quietly."""
-    entered, gate = Gate(), Gate()
-
-    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
-        start_response("426 Upgrade Required", [])
-        yield b"no "
-        entered.open()
-        gate.wait_in_thread()
-        yield b"sockets"
-
-    client = WebSocketClient(websocket_scope(**HTTP_RESPONSE))
-    async with serving(app) as bridge, calling(bridge, client):
-        await entered.wait()
-        client.leave()
-        await settle()
-        gate.open()
-    assert client.error is None
-    assert not client.complete
-
-
-async def test_app_that_raises_in_a_handshake() -> None:
-    """W-WS-1, W-CALL-3: the app's exception goes to the server, as for http."""
-    error = RuntimeError("mine")
-
-    def app(environ: Environ, start_response: Any) -> list[bytes]:
-        raise error
-
-    client = WebSocketClient(websocket_scope(**HTTP_RESPONSE))
-    async with serving(app) as bridge:
-        await client.run(bridge)
-    assert client.error is error
 
 
 # --- the rest

@@ -9,7 +9,6 @@ import pytest
 from tests.support.fake_asgi_server import (
     Client,
     Gate,
-    WebSocketClient,
     answered,
     calling,
     fetched,
@@ -19,6 +18,7 @@ from tests.support.fake_asgi_server import (
     serving,
     settle,
 )
+from tests.support.fake_websocket import WebSocketClient
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 from wsgi_asgi_bridge.wsgi_to_asgi import settings
 

@@ -1,0 +1,70 @@
+"""What the client of a WebSocket sends, from the server's receive() into the message port."""
+
+import logging
+from typing import Any
+
+from .._crossing.loops import LoopHandle
+from .._crossing.message_port import MessagePort
+from .._protocol.websocket_frames import NO_STATUS, TOO_BIG
+from ..typing import Receive
+from .settings import Settings
+from .websocket_call import LOST, End, counted_size
+
+__all__ = ["feed"]
+
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
+
+_WIDEST_CHARACTER = 4
+"""The bytes of a character in UTF-8, at most."""
+
+
+async def feed(
+    handle: LoopHandle, receive: Receive, port: MessagePort, settings: Settings
+) -> tuple[bool, End]:
+    """Put what the client sends until it leaves or sends too much: whether it left, and the end.
+
+    The only caller of receive(), which is not called while the port is full (WS-W-10). Raises its
+    own cancellation only.
+    """
+    budget, limit = settings.request_buffer, settings.max_message_size
+    unbroken = 0
+    try:
+        while True:
+            message: Any = await receive()
+            kind = message["type"]
+            if kind == "websocket.receive":
+                payload = _payload(message)
+                if limit is not None and _exceeds(payload, limit):
+                    return False, (TOO_BIG, f"a message may have {limit} bytes")
+                size = counted_size(payload)
+                if not port.put_in_loop(payload, size):
+                    await port.wait_for_room_in_loop()
+                unbroken += size
+                if unbroken > budget:  # a receive() that never waits would keep the loop
+                    unbroken = 0
+                    await handle.checkpoint()
+            elif kind == "websocket.disconnect":
+                return True, (message.get("code") or NO_STATUS, message.get("reason") or "")
+    except handle.cancelled:
+        raise
+    except BaseException:
+        logger.debug("the server's receive() raised; taken for a disconnect", exc_info=True)
+        return True, LOST
+
+
+def _payload(message: Any) -> str | bytes:
+    text = message.get("text")
+    if text is not None:
+        return text  # type: ignore[no-any-return]
+    data = message["bytes"]
+    return data if type(data) is bytes else bytes(data)
+
+
+def _exceeds(payload: str | bytes, limit: int) -> bool:
+    """Whether a message has more bytes than `limit`; text counts as UTF-8."""
+    length = len(payload)
+    if length > limit or isinstance(payload, bytes) or payload.isascii():
+        return length > limit
+    if length * _WIDEST_CHARACTER <= limit:
+        return False
+    return len(payload.encode("utf-8", "surrogatepass")) > limit

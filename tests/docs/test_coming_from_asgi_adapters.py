@@ -1,4 +1,4 @@
-"""README.md, "Coming from other adapters": what it says of ASGI apps on WSGI servers is tried out,
+"""docs/coming_from.md: what it says of ASGI apps on WSGI servers is tried out,
 on a2wsgi as well as on ASGIToWSGI.
 """
 

@@ -1,4 +1,4 @@
-"""README.md, "Coming from other adapters": the names and parameters that it translates exist, with
+"""docs/coming_from.md: the names and parameters that it translates exist, with
 those defaults, and the rest of what it says of them is so.
 """
 
@@ -16,7 +16,7 @@ import a2wsgi
 import pytest
 
 from tests.support import readme
-from tests.support.coming_from import SECTION, as_described
+from tests.support.coming_from import TEXT, as_described
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 MUST_COME_SECONDS = 10.0
@@ -24,7 +24,7 @@ TITLE = "What to write instead"
 NEW = {"WSGIToASGI": WSGIToASGI, "ASGIToWSGI": ASGIToWSGI}
 ROWS = [
     [cell.strip("`") for cell in row]
-    for row in readme.rows(readme.section(SECTION, TITLE))
+    for row in readme.rows(readme.section(TITLE, text=TEXT))
     if "`" in row[0]
 ]
 CLASSES = [row for row in ROWS if len(row) == 2]
@@ -38,7 +38,7 @@ def named(path: str) -> Any:
     """What a dotted path of another package names, if its version is the one described."""
     distribution = path.partition(".")[0]
     if not as_described(distribution):
-        pytest.skip(f"README.md writes about another version of {distribution}")
+        pytest.skip(f"docs/coming_from.md describes another version of {distribution}")
     module, _, attribute = path.rpartition(".")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Starlette's and uvicorn's are deprecated

@@ -1,4 +1,4 @@
-"""README.md, "Coming from other adapters": what it says of WSGI apps on ASGI servers is tried out,
+"""docs/coming_from.md: what it says of WSGI apps on ASGI servers is tried out,
 on the other adapters as well as on WSGIToASGI.
 """
 

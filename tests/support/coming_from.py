@@ -1,6 +1,6 @@
-"""The tables of README.md's section on other adapters, as claims that a test can try.
+"""The tables of docs/coming_from.md, as claims that a test can try.
 
-A row says what each adapter does, a column is an adapter. The section names the versions that the
+A row says what each adapter does, a column is an adapter. The page names the versions that the
 other columns were written for; with another one installed, only our own column is tried.
 """
 
@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.support import readme
+from tests.support.processes import PROJECT_ROOT
 
-SECTION = "Coming from other adapters"
+TEXT = (PROJECT_ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8")
 OURS = ("`WSGIToASGI`", "`ASGIToWSGI`")
 
 Probe = Callable[[Any, str], str]
@@ -40,7 +41,7 @@ class Claim:
 
 def claims(title: str) -> list[Claim]:
     """All cells of the table below the heading `title`."""
-    text = readme.section(SECTION, title)
+    text = readme.section(title, text=TEXT)
     _, *adapters = readme.head(text)
     return [
         Claim(what, adapter, cell)
@@ -50,10 +51,8 @@ def claims(title: str) -> list[Claim]:
 
 
 def as_described(distribution: str) -> bool:
-    """Whether the installed version of a peer is the one that README.md writes about."""
-    named = dict(
-        re.findall(r"\b(a2wsgi|asgiref|uvicorn|Starlette|Hypercorn) (\d[\d.]*\d)", _text())
-    )
+    """Whether the installed version of a peer is the one that docs/coming_from.md describes."""
+    named = dict(re.findall(r"\b(a2wsgi|asgiref|uvicorn|Starlette|Hypercorn) (\d[\d.]*\d)", TEXT))
     written = {name.lower(): number for name, number in named.items()}
     return version(distribution) == written[distribution.lower()]
 
@@ -68,13 +67,8 @@ def check(
         assert probe(factory, claim.cell) == claim.cell
         return
     if not as_described(distribution):
-        pytest.skip(f"README.md writes about another version than {version(distribution)}")
+        pytest.skip(f"docs/coming_from.md describes another version than {version(distribution)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a peer leaves open is its own affair
         assert probe(factory, claim.cell) == claim.cell
         gc.collect()
-
-
-def _text() -> str:
-    start = readme.TEXT.index(f"## {SECTION}\n")
-    return readme.TEXT[start : readme.TEXT.index("\n## ", start)]

@@ -43,13 +43,13 @@ def first_screen() -> str:
     return TEXT[: TEXT.index("\n## ")]
 
 
-def section(*titles: str) -> str:
+def section(*titles: str, text: str = TEXT) -> str:
     """The text below nested headings: from the last title to the next heading."""
     start = 0
     for title in titles:
-        start = re.compile(rf"^#+ {re.escape(title)}$", re.MULTILINE).search(TEXT, start).end()
-    following = _HEADING.search(TEXT, start)
-    return TEXT[start : following.start() if following else None]
+        start = re.compile(rf"^#+ {re.escape(title)}$", re.MULTILINE).search(text, start).end()
+    following = _HEADING.search(text, start)
+    return text[start : following.start() if following else None]
 
 
 def headings() -> list[str]:

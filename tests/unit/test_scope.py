@@ -402,20 +402,20 @@ def test_a_malformed_length_is_a_bad_request(value: Any) -> None:
 def test_whether_a_websocket_is_asked_for(
     upgrade: str | None, connection: str | None, asked: bool
 ) -> None:
-    """A-WS-1."""
+    """WS-A-1."""
     given = {"REQUEST_METHOD": "GET", "HTTP_UPGRADE": upgrade, "HTTP_CONNECTION": connection}
     assert is_websocket({k: v for k, v in given.items() if v is not None}) is asked
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "OPTIONS", "get", ""])
 def test_only_a_get_asks_for_a_websocket(method: str) -> None:
-    """A-WS-1: RFC 6455 4.1 names the method, and methods are case-sensitive (RFC 9110 9.1)."""
+    """WS-A-1: RFC 6455 4.1 names the method, and methods are case-sensitive (RFC 9110 9.1)."""
     upgrade = {"HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade"}
     assert not is_websocket({"REQUEST_METHOD": method} | upgrade)
 
 
 def test_without_a_method_it_is_a_get() -> None:
-    """A-SCOPE-2, A-WS-1."""
+    """A-SCOPE-2, WS-A-1."""
     assert is_websocket({"HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade"})
 
 

@@ -18,7 +18,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from .loops import LoopEvent, LoopHandle
+from .loops import LoopEvent, LoopHandle, Timer
+from .stand_in import close_in_child
 
 __all__ = ["SocketStream", "StreamCallbacks", "open_socket_stream"]
 
@@ -46,6 +47,7 @@ class SocketStream(ABC):
         self._socket = source
         self._callbacks = callbacks
         self._finishing = False
+        self._timer: Timer | None = None
         self._peer_has_ended = False
         self._reading_is_paused = False
         self.closed: bool = False
@@ -110,7 +112,12 @@ class SocketStream(ABC):
             self._close_when_sent()
         else:
             self._shut_sending_side()
-        self._loop.call_later(seconds, partial(self._give_up, seconds, self.kept_bytes()))
+        self._give_up_within(seconds)
+
+    def _give_up_within(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(
+            seconds, partial(self._give_up, seconds, self.kept_bytes())
+        )
 
     def _give_up(self, seconds: float, kept_before: int) -> None:
         if self.closed:
@@ -119,9 +126,13 @@ class SocketStream(ABC):
         if not kept:
             self._close_when_sent()
         elif kept < kept_before:
-            self._loop.call_later(seconds, partial(self._give_up, seconds, kept))
+            self._give_up_within(seconds)
         else:
             self.abort()
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: the connection is its parent's alone."""
+        close_in_child(self._socket)
 
     def _received(self, data: bytes) -> None:
         if not self._finishing:
@@ -137,6 +148,8 @@ class SocketStream(ABC):
 
     def _was_closed(self) -> None:
         self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         callbacks, self._callbacks = self._callbacks, _NOTHING  # break the cycle with the owner
         callbacks.on_closed()
 

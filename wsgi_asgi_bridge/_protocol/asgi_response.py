@@ -115,6 +115,12 @@ class ASGIResponse:
         if self._declared is None and not (self.in_parts or self.bodyless):
             self.headers.append(("Content-Length", str(length)))
 
+    def switch_protocols(self) -> None:
+        """Become the empty 101 with which the server is told that the connection is not its own."""
+        self.status = "101 Switching Protocols"
+        self.bodyless = True
+        self.state = _ENDED
+
     def accept(self, message: Mapping[str, Any]) -> tuple[bytes, bool] | None:
         """Take the app's next message.
 

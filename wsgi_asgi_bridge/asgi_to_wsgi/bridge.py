@@ -13,21 +13,23 @@ from typing import Any, Self
 
 from asgiref.compatibility import guarantee_single_callable
 
-from .._crossing.at_exit import closed_at_exit
-from .._crossing.event_loop import LoopFactory, PrivateLoop
+from .._crossing.event_loop import LoopFactory
 from .._crossing.fork import reset_in_child
 from .._kinds import refuse_wsgi_app
 from .._options import count, imported_app, optional_seconds, seconds
 from .._pickling import PickledAsNew, keeping_options
 from .._protocol.scope import LengthRequired, declared_length, is_websocket
+from .._protocol.websocket_upgrade import Refusal
 from ..errors import BadRequest, BridgeClosed, ServerError
 from ..typing import ASGIApp, Backend, Environ, LifespanMode, ReleaseMode, StartResponse
 from .app_task import AppTask
+from .offered_websocket import offered_websocket
 from .released import EVENT_STREAM, WEBSOCKET
 from .response import Response
-from .runtime import Runtime, RuntimeStart
 from .settings import Settings, checked_root_path
+from .starting import RuntimeStarter, in_the_loops_own_thread
 from .stats import ASGIToWSGIStats
+from .websocket import WebSocketTask
 
 __all__ = ["ASGIToWSGI", "ASGIToWSGIStats"]
 
@@ -35,7 +37,7 @@ LOOP_CHECK_SECONDS = 1.0
 """How often a waiting thread checks that the loop is alive if `disconnect_poll` is None."""
 
 
-class ASGIToWSGI(PickledAsNew):
+class ASGIToWSGI(RuntimeStarter, PickledAsNew):
     """Makes a WSGI app of an ASGI app.
 
     `app` is an ASGI 3 or ASGI 2 app or an import string `"pkg.module:attribute"`. All its requests
@@ -55,6 +57,11 @@ class ASGIToWSGI(PickledAsNew):
     - `background_wait`: seconds that a complete response's `close()` waits for what the app does
       after it; for tests and hosts that serve one request (A-OUT-9).
     - `root_path`: put before SCRIPT_NAME, for a proxy that strips a prefix; begins with a slash.
+    - `release`: `"auto"`, or `"off"` to take no connection over from the server (WS-A-2).
+      `max_released`: how many WebSockets may be open (WS-A-8). `max_message_size`: bytes of a
+      client's message (WS-A-9). `ping_interval`, `ping_timeout`: seconds between two pings, and in
+      which a client may then send nothing; None turns either off (WS-A-13).
+      `websocket_compression`: whether permessage-deflate is accepted.
 
     Raises TypeError, ValueError or ImportError for invalid arguments.
     """
@@ -106,42 +113,6 @@ class ASGIToWSGI(PickledAsNew):
         self._begin()
         reset_in_child(self)
 
-    def _begin(self) -> None:
-        """The state that a forked child does not share with its parent."""
-        self._lock = threading.RLock()
-        """Held for a few statements, none of which waits; a signal's handler may re-enter it."""
-        self._start: RuntimeStart | None = None
-        """Set while the loop starts: one thread starts it, the others wait for that."""
-        self._runtime: Runtime | None = None
-        self._private: PrivateLoop | None = None
-        """The loop that was started last; set before its lifespan's startup."""
-        self._process = os.getpid()
-        self._counting = threading.Lock()
-        self._rejected = 0
-        """Requests that were refused in their own thread; `_counting` guards its writers."""
-
-    def reset_after_fork(self) -> None:
-        """Forget the parent's loop; the child starts its own on first use.
-
-        Called by the fork itself (A-CALL-2).
-        """
-        closed_at_exit.notice_fork()
-        if self._runtime is not None:
-            self._runtime.abandon()
-        self._begin()
-
-    def _notice_fork(self) -> None:
-        """Call `reset_after_fork` in a child of a server that forks without Python's hooks, as
-        uWSGI does by default.
-        """
-        process = os.getpid()
-        if self._process != process:
-            # The bridge's own lock may have been held in the parent. setdefault is one step: all
-            # threads get one lock.
-            with _after_fork.setdefault(process, threading.Lock()):
-                if self._process != process:
-                    self.reset_after_fork()
-
     @property
     def app(self) -> ASGIApp:
         """The ASGI app.
@@ -168,9 +139,9 @@ class ASGIToWSGI(PickledAsNew):
         before its response, AppError, ServerError, BridgeClosed, ClientDisconnected.
         """
         if is_websocket(environ):
-            return self._refuse(
-                environ, start_response, "501 Not Implemented", "WebSockets are not served here."
-            )
+            answer = self._websocket(environ, start_response)
+            if answer is not None:
+                return answer
         try:
             length = declared_length(environ)
         except LengthRequired as exc:
@@ -195,58 +166,25 @@ class ASGIToWSGI(PickledAsNew):
             raise BridgeClosed("the private event loop has ended")
         return response.respond(start_response)
 
+    def _websocket(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes] | None:
+        """The same for the handshake of a WebSocket; None: it is a plain request (WS-A-1)."""
+        offer = offered_websocket(environ, self._settings)
+        if offer is None:
+            return None
+        if isinstance(offer, Refusal):
+            return self._refuse(environ, start_response, *offer)
+        try:
+            runtime = self._running_runtime("a WebSocket")
+            task = WebSocketTask(self._app, runtime, environ, *offer, self)
+            response = Response(task.handshake, environ, runtime.settings)
+            if not runtime.handle.post(task.begin_in_loop):
+                raise BridgeClosed("the private event loop has ended")
+        except BaseException:
+            self._count_rejected()
+            raise
+        return response.respond(start_response)
+
     # ------------------------------------------------------------ the private loop
-
-    def _running_runtime(self, waits: str) -> Runtime:
-        """Return the runtime, started if there is none.
-
-        Raises RuntimeError in the loop's own thread, whose work `waits`, a name, would wait for.
-        """
-        if self._process != os.getpid():
-            self._notice_fork()
-        # Without a lock: `_private` and its `thread_id` were written before the app's first step in
-        # the loop, so the loop's thread reads its own id here. No other thread reads its own id.
-        if (private := self._private) is not None and private.thread_id == threading.get_ident():
-            raise _in_the_loops_own_thread(waits)
-        # Without the lock: a runtime is stored here only once it is started, and an attribute is
-        # read in one step.
-        runtime = self._runtime
-        if runtime is None or runtime.private.ended:
-            runtime = self._started_runtime(waits)
-        if runtime.refusal is not None:
-            raise BridgeClosed(runtime.refusal)
-        return runtime
-
-    def _started_runtime(self, waits: str) -> Runtime:
-        """Start the loop, or wait for the thread that does."""
-        own = RuntimeStart()
-        while True:
-            try:
-                with self._lock:
-                    if (runtime := self._runtime) is not None and not runtime.private.ended:
-                        return runtime
-                    if (others := self._start) is None:
-                        self._start = own
-                if others is None:
-                    return self._start_runtime(own)
-            finally:
-                if self._start is own:
-                    self._start = None
-                    own.over.set()
-            if others.thread_id == threading.get_ident():
-                raise RuntimeError(
-                    f"{waits} waits for the private loop, whose start this thread is in the middle "
-                    "of; a signal's handler cannot wait for what it has interrupted"
-                )
-            others.over.wait()
-
-    def _start_runtime(self, start: RuntimeStart) -> Runtime:
-        runtime = Runtime(self._app, self._settings)
-        start.runtime = runtime
-        self._private = runtime.private
-        runtime.startup(self, start)
-        self._runtime = runtime
-        return runtime
 
     def startup(self) -> None:
         """Start the private loop and run the lifespan's startup now.
@@ -267,7 +205,7 @@ class ASGIToWSGI(PickledAsNew):
         """
         self._notice_fork()
         if (private := self._private) is not None and private.thread_id == threading.get_ident():
-            raise _in_the_loops_own_thread("close()")
+            raise in_the_loops_own_thread("close()")
         with self._lock:
             start, runtime = self._start, self._runtime
         if start is not None:
@@ -323,17 +261,15 @@ class ASGIToWSGI(PickledAsNew):
             self._rejected += 1
 
     def _refuse(
-        self, environ: Environ, start_response: StartResponse, status: str, text: str
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        status: str,
+        text: str,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> list[bytes]:
         self._count_rejected()
-        return _plain_answer(environ, start_response, status, text)
-
-
-def _in_the_loops_own_thread(waits: str) -> RuntimeError:
-    return RuntimeError(
-        f"{waits} waits for the private loop, and this is that loop's own thread, which would wait "
-        "for itself; call from another thread, for example by asyncio.to_thread()"
-    )
+        return _plain_answer(environ, start_response, status, text, headers)
 
 
 def _single_callable(app: Any) -> Any:
@@ -349,7 +285,11 @@ def _single_callable(app: Any) -> Any:
 
 
 def _plain_answer(
-    environ: Environ, start_response: StartResponse, status: str, text: str
+    environ: Environ,
+    start_response: StartResponse,
+    status: str,
+    text: str,
+    headers: tuple[tuple[str, str], ...],
 ) -> list[bytes]:
     """Answer a request by the bridge itself.
 
@@ -357,11 +297,6 @@ def _plain_answer(
     the next response.
     """
     body = text.encode() + b"\n"
-    start_response(
-        status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    )
+    kind = ("Content-Type", "text/plain; charset=utf-8")
+    start_response(status, [kind, ("Content-Length", str(len(body))), *headers])
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
-
-
-_after_fork: dict[int, threading.Lock] = {}
-"""By process id: the lock under which one thread resets the bridges of a forked child."""

@@ -209,7 +209,9 @@ class Response(Iterator[bytes]):
         if self._client_has_left is None:  # most requests are over before the first check
             detects = self._settings.detects_disconnects
             self._client_has_left = disconnect_probe(self._environ) if detects else bool
-        if self._client_has_left():
+        # The loop may have taken the connection over just now, in which case the probe sees the
+        # stand-in's end. That happens together with the end of the exchange, under one lock.
+        if self._client_has_left() and not self._caller.is_over():
             raise client_disconnected()
         self._task.check_loop_from_thread()
 

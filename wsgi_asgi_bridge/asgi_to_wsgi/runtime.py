@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .._crossing.at_exit import closed_at_exit
+from .._crossing.calling_thread import CallingThread
 from .._crossing.calling_thread_executor import CallingThreadExecutor
 from .._crossing.event_loop import PrivateLoop, default_loop_factory
 from .._crossing.loops import LoopHandle
@@ -72,6 +73,11 @@ class Runtime:
         self.takes_requests: bool = True
         """False once `close` has begun. The loop's own."""
         self.executor: CallingThreadExecutor = CallingThreadExecutor("wsgi_asgi_bridge-sync")
+        self.nobody: CallingThread = CallingThread(self.handle, 1)
+        """A thread that has left: thread-sensitive code that must not wait for the real one runs in
+        the executor's own.
+        """
+        self.nobody.finish_from_thread()
         self._closing = threading.RLock()
         """Held while the loop ends: a second caller of `close` returns once the first has ended it.
 

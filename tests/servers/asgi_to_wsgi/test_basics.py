@@ -17,12 +17,6 @@ LARGE_MEBIBYTES = 64
 FLAT_BYTES = 24 * MEBIBYTE
 REQUEST_BUFFER_BYTES = 524_288
 PAUSE_SECONDS = 0.5
-WEBSOCKET_HEADERS = [
-    ("connection", "Upgrade"),
-    ("upgrade", "websocket"),
-    ("sec-websocket-version", "13"),
-    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-]
 
 
 @pytest.fixture(scope="module", params=on_each(SERVERS))
@@ -130,15 +124,6 @@ def test_large_download_waits_for_its_reader_in_flat_memory(site: RunningSite) -
     assert checksum == zlib.crc32(bytes(size))
     site.witness.wait_for("large sent", 5.0)
     assert grown < FLAT_BYTES, f"grew by {grown / MEBIBYTE:.1f} MiB"
-
-
-def test_websocket_upgrade_is_refused(site: RunningSite) -> None:
-    """A-WS-1: a clear text instead of an app that cannot know better."""
-    with site.connect() as client:
-        response = client.get("/hello", WEBSOCKET_HEADERS)
-    assert response.status == 501
-    assert "websocket" in response.text.lower()
-    assert site.answers_hello()
 
 
 def test_head_that_asks_for_websocket_keeps_connection_in_step(

@@ -1,0 +1,312 @@
+"""One WebSocket between its handshake and its end, as bytes and ASGI messages.
+
+The frames are the `websockets` package's: its `ServerProtocol` does no I/O. Two of its gaps are
+closed here. A Close frame between the fragments of a message is legal (RFC 6455 5.4). And text is
+checked as it comes, so that a message that is not UTF-8 ends at its first wrong byte.
+
+`websockets` is optional: it is imported with the first WebSocket.
+"""
+
+import codecs
+import functools
+import io
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..errors import AppError
+from ..typing import Environ, Message
+from .asgi_response import ASGIResponse
+from .websocket_upgrade import Refusal
+
+__all__ = ["Close", "WebSocketSession", "websockets_is_installed"]
+
+ACCEPT = "websocket.accept"
+WINDOW_BITS = 12
+MEMORY_LEVEL = 5
+"""A small window: by zlib's defaults each connection would take 300 KB."""
+
+NO_CLOSE_FRAME = 1006
+BAD_TEXT = 1007
+NO_ANSWER = 1011
+
+_quiet = logging.getLogger("wsgi_asgi_bridge.websockets")
+"""Says no word of each connection; what a client does wrong the app learns by its close code."""
+_quiet.setLevel(logging.ERROR)
+
+
+class Close(NamedTuple):
+    """How a WebSocket has ended (RFC 6455 7.4)."""
+
+    code: int
+    reason: str
+
+
+class _Package(NamedTuple):
+    """What is used of `websockets`."""
+
+    engine: Any
+    deflate: Any
+    headers: Any
+    request: Any
+    open: Any
+    rejects: tuple[type[Exception], ...]
+
+
+@functools.cache
+def _package() -> _Package | None:
+    try:
+        from websockets.datastructures import Headers
+        from websockets.exceptions import InvalidState, ProtocolError
+        from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+        from websockets.frames import Opcode
+        from websockets.http11 import Request
+        from websockets.protocol import State
+        from websockets.server import ServerProtocol
+    except ImportError:
+        return None
+
+    class Engine(ServerProtocol):
+        def recv_frame(self, frame: Any) -> None:
+            if frame.opcode is Opcode.CLOSE:
+                self.current_size = None  # else it takes a message in mid-air for an error
+            super().recv_frame(frame)
+
+    deflate = ServerPerMessageDeflateFactory(
+        server_max_window_bits=WINDOW_BITS,
+        client_max_window_bits=WINDOW_BITS,
+        compress_settings={"memLevel": MEMORY_LEVEL},
+    )
+    rejects = (ProtocolError, InvalidState)
+    return _Package(Engine, [deflate], Headers, Request, State.OPEN, rejects)
+
+
+def websockets_is_installed() -> bool:
+    return _package() is not None
+
+
+class WebSocketSession:
+    """One WebSocket. Whoever calls it sends `take_output()` afterwards."""
+
+    __slots__ = ("_answer", "_engine", "_package", "_parts", "_size", "_text", "end", "failed")
+
+    def __init__(self, environ: Environ, *, max_message_size: int, compression: bool) -> None:
+        """`environ`: of a handshake without a `refusal_of_upgrade`."""
+        package = _package()
+        assert package is not None, "websockets is installed"
+        self._package = package
+        self._engine = package.engine(
+            extensions=package.deflate if compression else None,
+            max_size=max_message_size,
+            logger=_quiet,
+            state=package.open,
+        )
+        headers = package.headers(Upgrade="websocket", Connection="Upgrade")
+        for name in ("Key", "Version", "Extensions"):
+            if value := environ.get(f"HTTP_SEC_WEBSOCKET_{name.upper()}"):
+                headers[f"Sec-WebSocket-{name}"] = value
+        self._answer = self._engine.accept(package.request("/", headers))
+        self.end: Close | None = None
+        """How it has ended: by the first close frame, of either side, or without one."""
+        self.failed: bool = False
+        """Whether it was the client's fault: it broke the protocol, or left without a close frame.
+        """
+        self._text = False
+        self._parts: bytearray | _TextParts | None = None
+        """The fragments so far, joined as they come: a million of a byte each are a megabyte."""
+        self._size = 0
+
+    # ------------------------------------------------------------ the handshake
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """What to answer to a malformed offer of extensions."""
+        if self._answer.status_code == 101:
+            return None
+        return Refusal("400 Bad Request", "Sec-WebSocket-Extensions is malformed")
+
+    @property
+    def is_compressed(self) -> bool:
+        return bool(self._engine.extensions)
+
+    def accept(self, message: Mapping[str, Any], offered: list[str]) -> bytes:
+        """Return the head of the 101 for the app's `websocket.accept`.
+
+        `offered`: the client's subprotocols. Raises AppError, and may then be called again.
+        """
+        headers = _accept_headers(message.get("headers") or ())
+        subprotocol = message.get("subprotocol")
+        if subprotocol is not None and subprotocol not in offered:
+            raise AppError(
+                f"{ACCEPT}: the subprotocol is {subprotocol!r:.100}, expected one that the client "
+                f"offers: {offered!r:.200}"
+            )
+        if subprotocol is not None:
+            headers.append(("Sec-WebSocket-Protocol", subprotocol))
+        lines = ["HTTP/1.1 101 Switching Protocols"]
+        lines += [f"{name}: {value}" for name, value in self._answer.headers.raw_items()]
+        lines += [f"{name}: {value}" for name, value in headers]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    # ------------------------------------------------------------ from the client
+
+    def receive(self, data: bytes) -> list[tuple[Message, int]]:
+        """Take bytes of the client; return the messages that they complete, and their sizes.
+
+        `end` is set if the client has closed, or is at fault.
+        """
+        engine = self._engine
+        if engine.reader.eof:
+            return []
+        engine.receive_data(data)
+        messages: list[tuple[Message, int]] = []
+        for frame in engine.events_received():
+            if frame.opcode < 3:  # a message, or a fragment of one
+                if (message := self._message(frame)) is not None:
+                    messages.append(message)
+                elif self.end is not None:
+                    break
+        if self.end is None:
+            if engine.close_rcvd is not None and engine.parser_exc is None:
+                self.end = Close(int(engine.close_rcvd.code), engine.close_rcvd.reason)
+            elif engine.parser_exc is not None:
+                sent = engine.close_sent
+                self.end = Close(int(sent.code), sent.reason) if sent else _LOST
+                self.failed = True
+        return messages
+
+    def _message(self, frame: Any) -> tuple[Message, int] | None:
+        """The message that `frame` completes, if it does; None after the end too."""
+        if self.end is not None:
+            return None
+        data = frame.data
+        if frame.opcode:
+            self._text = frame.opcode == 1
+            if frame.fin:
+                return self._whole(data)
+            self._size = 0
+            self._parts = _TextParts() if self._text else bytearray()
+        self._size += len(data)
+        parts = self._parts
+        if isinstance(parts, _TextParts):
+            try:
+                parts.add(data, last=frame.fin)
+            except UnicodeDecodeError:
+                self._fail(BAD_TEXT, "the text is not UTF-8")
+                return None
+        elif parts is not None:
+            parts += data
+        if not frame.fin or parts is None:
+            return None
+        self._parts = None
+        if isinstance(parts, _TextParts):
+            return {"type": "websocket.receive", "text": parts.text()}, self._size
+        return {"type": "websocket.receive", "bytes": bytes(parts)}, self._size
+
+    def _whole(self, data: Any) -> tuple[Message, int] | None:
+        """The message of one frame."""
+        if not self._text:
+            return {"type": "websocket.receive", "bytes": bytes(data)}, len(data)
+        try:
+            return {"type": "websocket.receive", "text": str(data, "utf-8")}, len(data)
+        except UnicodeDecodeError:
+            self._fail(BAD_TEXT, "the text is not UTF-8")
+            return None
+
+    def receive_end(self) -> None:
+        """The connection has ended, or is lost."""
+        self._engine.receive_eof()
+        if self.end is None:
+            self.end = _LOST
+            self.failed = True
+
+    def let_go(self) -> None:
+        """Nothing more comes or goes: break the cycle of the engine and its parser."""
+        self._engine.parser.close()
+
+    # ------------------------------------------------------------ to the client
+
+    def send(self, message: Mapping[str, Any]) -> int:
+        """Send the app's `websocket.send`; return its size. Raises AppError."""
+        data, text = message.get("bytes"), message.get("text")
+        if data is not None:
+            if not isinstance(data, bytes | bytearray | memoryview):
+                raise AppError(f"websocket.send: bytes is {data!r:.100}, expected bytes")
+            self._engine.send_binary(data)
+            return len(data)
+        if not isinstance(text, str):
+            raise AppError(f"websocket.send: expected bytes or text: {message!r:.200}")
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError as exc:
+            raise AppError(f"websocket.send: the text is not Unicode: {exc}") from None
+        self._engine.send_text(encoded)
+        return len(encoded)
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame, unless it has ended. Raises AppError for what it may not say."""
+        if self.end is not None:
+            return
+        try:
+            self._engine.send_close(code, reason)
+        except self._package.rejects as exc:
+            raise AppError(
+                f"websocket.close: {exc}: code {code!r}, reason {reason!r:.200}"
+            ) from None
+        self.end = Close(code, reason)
+
+    def give_up(self, reason: str) -> None:
+        """The client seems to be gone: tell it, if it is there after all."""
+        if self.end is None:
+            self.end = Close(NO_CLOSE_FRAME, reason)
+            self.failed = True
+            self._engine.fail(NO_ANSWER, reason)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """End it because of what the client has sent."""
+        self.end = Close(code, reason)
+        self.failed = True
+        self._engine.fail(code, reason)
+
+    def ping(self) -> None:
+        """Ask the client for a sign of life."""
+        self._engine.send_ping(b"")
+
+    def take_output(self) -> tuple[list[bytes], bool]:
+        """The bytes to send now, and whether they are the last."""
+        chunks: list[bytes] = self._engine.data_to_send()
+        last = bool(chunks) and not chunks[-1]
+        return (chunks[:-1] if last else chunks), last
+
+
+_LOST = Close(NO_CLOSE_FRAME, "")
+
+
+class _TextParts:
+    """Fragments of a text, decoded one by one."""
+
+    __slots__ = ("_decoder", "_parts")
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._parts = io.StringIO()
+
+    def add(self, data: bytes, *, last: bool) -> None:
+        """Raises UnicodeDecodeError at the first byte that no text can have there."""
+        self._parts.write(self._decoder.decode(data, last))
+
+    def text(self) -> str:
+        return self._parts.getvalue()
+
+
+def _accept_headers(headers: Any) -> list[tuple[str, str]]:
+    """The headers of the app's `websocket.accept`, checked as those of a response (WS-A-12)."""
+    checked = ASGIResponse("GET")
+    try:
+        checked.accept({"type": "http.response.start", "status": 200, "headers": headers})
+    except AppError as exc:
+        raise AppError(str(exc).replace("http.response.start", ACCEPT)) from None
+    for name, _ in checked.headers:
+        if name.startswith("Sec-Websocket-"):
+            raise AppError(f"{ACCEPT}: the header {name!r} is the bridge's; use `subprotocol`")
+    return [pair for pair in checked.headers if pair[0] != "Content-Length"]

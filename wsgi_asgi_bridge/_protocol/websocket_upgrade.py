@@ -1,0 +1,59 @@
+"""The handshake of a WebSocket in an environ: what is wrong with it, and its scope."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..typing import Environ
+from .scope import scope_from_environ
+
+__all__ = ["Refusal", "refusal_of_upgrade", "websocket_scope"]
+
+KEY_BYTES = 16
+SCHEMES = {"http": "ws", "https": "wss"}
+
+
+class Refusal(NamedTuple):
+    """An answer to a handshake that the bridge gives by itself."""
+
+    status: str
+    text: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def refusal_of_upgrade(environ: Environ) -> Refusal | None:
+    """What to answer if the request of a WebSocket is malformed (RFC 6455 4.2, WS-A-1)."""
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
+    if version != "13":
+        return Refusal(
+            "426 Upgrade Required",
+            f"Sec-WebSocket-Version is {version!r}, expected '13'",
+            (("Sec-WebSocket-Version", "13"),),
+        )
+    if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+        return _bad("the request of a WebSocket has no body")
+    key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):
+        size = -1
+    if size != KEY_BYTES:
+        return _bad(f"Sec-WebSocket-Key is {key!r:.100}, expected 16 bytes in base64")
+    return None
+
+
+def _bad(text: str) -> Refusal:
+    return Refusal("400 Bad Request", text)
+
+
+def websocket_scope(environ: Environ, root_path: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The scope of ASGI WebSocket 2.5. Raises what `scope_from_environ` raises."""
+    scope = scope_from_environ(environ, root_path, state)
+    del scope["method"]
+    scope["type"] = "websocket"
+    scope["scheme"] = SCHEMES.get(scope["scheme"], scope["scheme"])
+    offered = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")
+    scope["subprotocols"] = [name for each in offered if (name := each.strip())]
+    scope["extensions"]["websocket.http.response"] = {}
+    return scope

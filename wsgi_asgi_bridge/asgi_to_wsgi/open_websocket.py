@@ -1,0 +1,288 @@
+"""A WebSocket that the loop serves: its messages, its pings and its end, over one socket.
+
+    OPEN      messages go both ways
+    CLOSING   a close frame has been sent or the client has closed; what comes is dropped (WS-A-10)
+    CLOSED    the socket is closed
+
+The app has its disconnect from CLOSING on, after the messages that came before it.
+"""
+
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from .._crossing.loops import LoopEvent, LoopHandle, Timer
+from .._crossing.socket_stream import SocketStream, StreamCallbacks, open_socket_stream
+from .._protocol.websocket_session import WebSocketSession
+from ..typing import Message
+from .disconnects import client_disconnected
+from .settings import Settings
+
+__all__ = ["OpenWebSocket"]
+
+CLOSE_SECONDS = 10.0
+"""How long a client may take to answer a close frame, and to close the connection after that."""
+SHUTDOWN_SECONDS = 1.0
+"""The same while the bridge is being closed."""
+INBOX_BYTES = 65536
+INBOX_MESSAGES = 32
+"""What waits for the app before no more is read (WS-A-11)."""
+UNBROKEN_BYTES = 262144
+"""What the app may send before the loop's other tasks have their turn."""
+LEAST_MESSAGE_BYTES = 512
+SLICE_BYTES = 16384
+"""Compressed bytes that are read at a time: they may be a thousand times as long."""
+
+GOING_AWAY = 1012
+
+
+class OpenWebSocket:
+    """One connection. The loop's own.
+
+    `on_end` is called once, when the app has its disconnect, with whether a close frame of either
+    side has ended it; `on_closed` once, when the socket is closed. Neither is called before `open`
+    has sent the head.
+    """
+
+    __slots__ = (
+        "_eof",
+        "_heard",
+        "_inbox",
+        "_inbox_bytes",
+        "_is_open",
+        "_loop",
+        "_on_closed",
+        "_on_end",
+        "_paused",
+        "_receivers",
+        "_session",
+        "_settings",
+        "_stream",
+        "_timer",
+        "_unbroken",
+        "_unread",
+        "disconnect",
+    )
+
+    def __init__(
+        self,
+        session: WebSocketSession,
+        loop: LoopHandle,
+        settings: Settings,
+        on_end: Callable[[bool], None],
+        on_closed: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._loop = loop
+        self._settings = settings
+        self._on_end = on_end
+        self._on_closed = on_closed
+        self._stream: SocketStream
+        self._is_open = False
+        self._eof = False
+        """Whether the client's end has come before `open` has sent the head."""
+        self._inbox: deque[tuple[Message, int]] = deque()
+        self._inbox_bytes = 0
+        self._unread = b""
+        """What has come and is not yet taken for messages."""
+        self._paused = True
+        """Whether no more is read for now."""
+        self._heard = False
+        """Whether anything has come since the last ping."""
+        self._receivers: list[LoopEvent] = []
+        self._unbroken = 0
+        self._timer: Timer | None = None
+        self.disconnect: Message | None = None
+        """What `receive()` gives after the messages, once it has ended."""
+
+    async def open(self, source: socket.socket, head: bytes, read_ahead: bytes) -> None:
+        """Serve `source`: send `head`, and take `read_ahead`, which had come before.
+
+        After the head is written the task goes on without a wait: a client that has seen it finds
+        an app that has seen it too (WS-A-5). Raises OSError, and its cancellation; `source` is
+        closed then.
+        """
+        callbacks = StreamCallbacks(self._on_data, self._on_eof, self._on_lost)
+        self._stream = await open_socket_stream(self._loop, source, callbacks)
+        self._is_open = True
+        self._stream.write(head)
+        self._unread = read_ahead + self._unread
+        self._read_on()
+        if self._stream.closed:
+            self._on_lost()
+        elif self._eof:
+            self._on_eof()
+        elif self._settings.ping_interval is not None and self.disconnect is None:
+            self._timer = self._loop.call_later(self._settings.ping_interval, self._ping)
+
+    # ------------------------------------------------------------ from the client
+
+    def _on_data(self, data: bytes) -> None:
+        self._heard = True
+        self._unread = self._unread + data if self._unread else data
+        if not self._paused:
+            self._read()
+
+    def _read_on(self) -> None:
+        self._paused = False
+        self._stream.resume_reading()
+        self._read()
+
+    def _read(self) -> None:
+        """Take messages of what has come, until enough wait for the app."""
+        while (data := self._unread) and not self._paused:
+            if self._session.is_compressed and len(data) > SLICE_BYTES:
+                self._unread = data[SLICE_BYTES:]
+                data = data[:SLICE_BYTES]
+            else:
+                self._unread = b""
+            messages = self._session.receive(data)
+            if messages and self.disconnect is None:
+                self._inbox += messages
+                self._inbox_bytes += sum(size for _, size in messages)
+                self._wake_receivers()
+                if self._inbox_bytes > INBOX_BYTES or len(self._inbox) > INBOX_MESSAGES:
+                    self._paused = True
+                    self._stream.pause_reading()
+            self._flush()
+
+    def _on_eof(self) -> None:
+        """The client has shut down its sending side, without a close frame."""
+        if not self._is_open:
+            self._eof = True
+            return
+        self._session.receive_end()
+        self._flush()
+        self._stream.finish(CLOSE_SECONDS)
+
+    def _on_lost(self) -> None:
+        """The socket is closed."""
+        if not self._is_open:
+            return
+        self._session.receive_end()
+        self._end()
+        if self._timer is not None:
+            self._timer.cancel()
+        on_closed, self._on_closed = self._on_closed, _nothing
+        on_closed()
+
+    async def receive(self) -> Message:
+        """The app's `receive()`; any number of its tasks may wait here."""
+        while True:
+            if self._inbox:
+                message, size = self._inbox.popleft()
+                self._inbox_bytes -= size
+                if self._paused and not self._inbox:
+                    self._read_on()
+                return message
+            if self.disconnect is not None:
+                return self.disconnect
+            event = self._loop.create_event()
+            self._receivers.append(event)
+            try:
+                await event
+            finally:
+                self._receivers.remove(event)
+
+    def _wake_receivers(self) -> None:
+        for event in self._receivers:
+            self._loop.set_event(event)
+
+    # ------------------------------------------------------------ to the client
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Send the app's `websocket.send`; wait while the client reads nothing (WS-A-11).
+
+        Raises AppError, and ClientDisconnected after the end.
+        """
+        if self.disconnect is not None:
+            raise client_disconnected()
+        size = self._session.send(message)
+        self._flush()
+        self._unbroken += size + LEAST_MESSAGE_BYTES
+        if self._unbroken > UNBROKEN_BYTES:
+            self._unbroken = 0
+            await self._loop.checkpoint()
+        await self._stream.wait_for_room()
+        if self._stream.closed:
+            raise client_disconnected()
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame, and give the client time to answer. Raises AppError."""
+        if self.disconnect is None:
+            self._session.close(code, reason)
+            self._flush()
+            self._close_within(CLOSE_SECONDS)
+
+    def bridge_closes(self) -> None:
+        """Tell the client, and do not wait for long."""
+        self.close(GOING_AWAY, "")
+        self._close_within(SHUTDOWN_SECONDS)
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+    def forget_after_fork(self) -> None:
+        self._stream.forget_after_fork()
+
+    def _flush(self) -> None:
+        """Send what the session has to say."""
+        chunks, last = self._session.take_output()
+        if chunks:
+            self._stream.write(*chunks)
+        self._end()
+        if last:
+            self._stream.finish(CLOSE_SECONDS)
+
+    def _end(self) -> None:
+        """Let the app know if it has ended."""
+        end = self._session.end
+        if self.disconnect is not None or end is None:
+            return
+        self.disconnect = {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
+        self._wake_receivers()
+        on_end, self._on_end = self._on_end, _nothing
+        on_end(not self._session.failed)
+        if self._paused:  # the client's close frame may be behind what waits for the app
+            self._read_on()
+
+    # ------------------------------------------------------------ time
+
+    def _close_within(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._stream.closed:
+            self._timer = self._loop.call_later(seconds, self._stream.abort)
+
+    def _ping(self) -> None:
+        if self.disconnect is not None:
+            return
+        self._heard = False
+        self._session.ping()
+        self._flush()
+        interval, timeout = self._settings.ping_interval, self._settings.ping_timeout
+        assert interval is not None
+        if timeout is None:
+            self._timer = self._loop.call_later(interval, self._ping)
+        else:
+            later = max(0.0, interval - timeout)
+            self._timer = self._loop.call_later(timeout, partial(self._check_heard, later))
+
+    def _check_heard(self, later: float) -> None:
+        """The time for a pong is over; the next ping is due in `later` seconds (WS-A-13).
+
+        Whatever has come is a sign of life: a pong may be stuck behind a long message. While the
+        app does not receive, nothing is read and nothing can be heard.
+        """
+        if self.disconnect is not None:
+            return
+        if self._heard or self._paused:
+            self._timer = self._loop.call_later(later, self._ping)
+            return
+        self._session.give_up("no answer to a ping")
+        self._flush()
+
+
+def _nothing(*_: object) -> None: ...

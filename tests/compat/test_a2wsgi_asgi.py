@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import a2wsgi
@@ -17,10 +18,16 @@ import pytest
 from tests.support.fake_wsgi_server import environ_for, hello, must_become, respond
 from wsgi_asgi_bridge import ASGIToWSGI, ServerError
 from wsgi_asgi_bridge.compat import a2wsgi as compat
+from wsgi_asgi_bridge.compat.a2wsgi import asgi
 from wsgi_asgi_bridge.compat.a2wsgi.asgi import ASGIMiddleware, ASGIResponder
 
 BOTH = {"a2wsgi": a2wsgi, "ours": compat}
 DEADLINE_SECONDS = 10.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # a2wsgi knows no other
 
 
 @pytest.fixture(params=BOTH.values(), ids=BOTH)
@@ -288,6 +295,50 @@ def test_an_app_that_has_ended_is_not_cancelled() -> None:
     assert (stats.completed, stats.background) == (3, 0)
 
 
+async def test_a_websocket_is_not_cancelled_when_its_thread_leaves() -> None:
+    """WS-A-4: its thread is free while the app goes on."""
+    left = asyncio.Event()
+    ended: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await left.wait()
+        ended.append("by itself")
+
+    call = asgi._Call(app, None, cancels=True)
+    task = asyncio.create_task(call.run({"type": "websocket"}, None, None))
+    await asyncio.sleep(0)
+    call.response_ended()
+    await asyncio.sleep(0)
+    left.set()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await task
+    assert ended == ["by itself"]
+
+
+class Wrapped:
+    """What a server makes of a file; it may be sent by its descriptor alone."""
+
+    def __init__(self, file: Any, block_size: int) -> None:
+        self.file = file
+
+
+def test_a_file_goes_to_the_server_in_its_own_wrapper(tmp_path: Path) -> None:
+    """A-OUT-6"""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.pathsend", "path": str(path)})
+
+    environ = {**environ_for(), "wsgi.file_wrapper": Wrapped}
+    with ended(compat.ASGIMiddleware(app, 0)) as middleware:
+        response = middleware(environ, lambda *_: lambda data: None)
+        assert isinstance(response, Wrapped)
+        with response.file as file:
+            assert file.read() == b"content"
+
+
 # --- loops
 
 
@@ -417,8 +468,6 @@ def test_a_responder_runs_one_request_in_a_loop() -> None:
         responder = ASGIResponder(app, first, 5.0)
         assert (responder.app, responder.loop, responder.wait_time) == (app, first, 5.0)
         assert Server(responder).body() == b"ok"
-    from wsgi_asgi_bridge.compat.a2wsgi import asgi
-
     for wait_time in (None, 5.0):
         asgi._shared_bridge(wait_time).close()
     asgi._shared_bridge.cache_clear()

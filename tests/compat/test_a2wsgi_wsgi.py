@@ -386,3 +386,30 @@ def test_what_is_kept_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         WSGIMiddleware(echo, 1, 1)
+
+
+async def test_a_websocket_is_refused_by_an_app_that_knows_none(adapter: Any) -> None:
+    """WS-W-4"""
+    middleware = adapter.WSGIMiddleware(echo)
+    sent: list[dict[str, Any]] = []
+    scope = {
+        "type": "websocket",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": "/",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"site")],
+        "subprotocols": [],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await middleware(scope, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+    await asyncio.to_thread(middleware.executor.shutdown)

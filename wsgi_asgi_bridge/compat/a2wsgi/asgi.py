@@ -14,6 +14,7 @@ from ..._kinds import refuse_wsgi_app
 from ..._options import imported_app
 from ..._pickling import PickledAsNew, keeping_options
 from ...asgi_to_wsgi import ASGIToWSGI
+from ...asgi_to_wsgi.response import Response
 from ...errors import BridgeClosed, ClientDisconnected, ServerError
 from ...typing import ASGIApp, Environ, StartResponse
 
@@ -147,11 +148,14 @@ class _Call:
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [ERROR_BODY]
         finally:
             _call.reset(token)
-        return _Response(response, self)
+        # The server's own wrapper of a file reaches it as it is, and nothing is left to wait for.
+        ours = isinstance(response, list | Response)
+        return _Response(response, self) if ours else response
 
     async def run(self, scope: Any, receive: Any, send: Any) -> None:
         """In the bridge's loop."""
-        self._task = asyncio.current_task()
+        if scope["type"] == "http":  # a WebSocket goes on when its thread has left
+            self._task = asyncio.current_task()
         try:
             if self._loop is None:
                 await self._app(scope, receive, send)

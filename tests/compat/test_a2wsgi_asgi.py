@@ -177,9 +177,13 @@ async def raising_after_the_head(scope: Any, receive: Any, send: Any) -> None:
     raise LookupError("before the body")
 
 
-@pytest.mark.parametrize("app", [raising, raising_after_the_head])
+@pytest.mark.parametrize(
+    ("adapter", "app"),
+    [(a2wsgi, raising), (compat, raising), (compat, raising_after_the_head)],
+    ids=["a2wsgi, no head", "ours, no head", "ours, after the head"],
+)
 def test_an_error_before_the_body_is_answered(
-    app: Any, adapter: Any, caplog: pytest.LogCaptureFixture
+    adapter: Any, app: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server gets the error as `exc_info`; ours is logged besides."""
     with ended(adapter.ASGIMiddleware(app)) as middleware:
@@ -201,8 +205,11 @@ async def raising_in_the_body(scope: Any, receive: Any, send: Any) -> None:
     raise LookupError("in the body")
 
 
-def test_an_error_in_the_body_reaches_the_server(adapter: Any) -> None:
-    with ended(adapter.ASGIMiddleware(raising_in_the_body)) as middleware:
+def test_an_error_in_the_body_reaches_the_server() -> None:
+    """A-OUT-4. a2wsgi ends the response without the error if its loop is quicker than its thread:
+    so it does after a head without a body.
+    """
+    with ended(compat.ASGIMiddleware(raising_in_the_body)) as middleware:
         server = Server(middleware)
         with pytest.raises(LookupError):
             server.body()

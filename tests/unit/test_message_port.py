@@ -59,7 +59,7 @@ def send(port: MessagePort, text: str, timeout: float | None = WAIT_SECONDS) -> 
 
 
 def put(port: MessagePort, text: str) -> bool:
-    return port.put_in_loop(text, len(text))
+    return port.put(text, len(text))
 
 
 def take(port: MessagePort) -> Any:

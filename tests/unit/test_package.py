@@ -202,6 +202,7 @@ WINGS = {
         "request_body",
         "app_call",
         "websocket_messages",
+        "websocket_socket",
         "websocket_feed",
         "websocket_call",
         "settings",

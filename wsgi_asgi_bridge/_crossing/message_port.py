@@ -55,7 +55,7 @@ class MessagePort:
 
     Threads: `open_from_thread`, `send_from_thread` and `receive_from_thread`, then
     `close_from_thread` or `leave_from_thread`. The task: `take_in_loop` until it gives None;
-    beside it another one, `put_in_loop` and `wait_for_room_in_loop`. `closed` makes what is raised
+    beside it another one, `put` and `wait_for_room_in_loop`. `closed` makes what is raised
     to a thread that would put a message after the end; `lost` is the end if the loop was closed.
     """
 
@@ -206,9 +206,7 @@ class MessagePort:
         with self._lock:
             self._observer = observer
 
-    # ------------------------------------------------------------ the loop
-
-    def put_in_loop(self, message: Any, size: int) -> bool:
+    def put(self, message: Any, size: int) -> bool:
         """Put one message, or drop it after the end. Whether there is room for more."""
         with self._lock:
             if self._end is not None:
@@ -223,6 +221,8 @@ class MessagePort:
         if observer is not None:
             observer()
         return room
+
+    # ------------------------------------------------------------ the loop
 
     async def wait_for_room_in_loop(self) -> None:
         """Wait while the budget is spent."""

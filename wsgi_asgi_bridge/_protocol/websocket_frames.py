@@ -6,7 +6,7 @@ which leaves a payload as it is.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple, TypeAlias
 
@@ -32,6 +32,7 @@ __all__ = [
     "Ping",
     "Pong",
     "ResponseHead",
+    "accept_arguments",
     "close_payload",
     "encode_frame",
     "encode_frame_head",
@@ -48,6 +49,7 @@ NO_STATUS = 1005
 INVALID_DATA = 1007
 TOO_BIG = 1009
 
+SWITCHING_PROTOCOLS = 101
 MAX_CONTROL_BYTES = 125
 MAX_HEAD_BYTES = 65536
 """The longest head of a 101 that is taken; libraries write a few hundred bytes."""
@@ -300,6 +302,47 @@ class HeadParser:
         return ResponseHead(
             _status(lines[0]), [_header(line) for line in lines[1:]], bytes(buffer[end + 4 :])
         )
+
+
+_OWN_HEADERS = frozenset(
+    {
+        # The server makes them for its own handshake.
+        b"upgrade",
+        b"connection",
+        b"sec-websocket-accept",
+        b"sec-websocket-version",
+        b"date",
+        b"server",
+        # A 101 has no body.
+        b"content-length",
+        b"content-type",
+        b"transfer-encoding",
+    }
+)
+
+
+def accept_arguments(
+    head: ResponseHead, offered: Iterable[str]
+) -> tuple[str | None, list[tuple[bytes, bytes]]]:
+    """The subprotocol and the other headers of a 101, for `websocket.accept` (WS-W-3).
+
+    Raises AppError for a head that is not a 101, and for what the client has not offered.
+    """
+    if head.status != SWITCHING_PROTOCOLS:
+        raise AppError(
+            f"the app answered the handshake with {head.status} on the socket; "
+            "return a WSGI response instead, or write the 101"
+        )
+    chosen = [value for name, value in head.headers if name == b"sec-websocket-protocol"]
+    subprotocol = b",".join(chosen).decode("latin-1") if chosen else None
+    if subprotocol is not None and subprotocol not in offered:
+        raise AppError(
+            f"the app chose the subprotocol {subprotocol!r}, the client offered {[*offered]}"
+        )
+    if any(name == b"sec-websocket-extensions" for name, _ in head.headers):
+        raise AppError("the app chose an extension of WebSocket, and none was offered")
+    others = (b"sec-websocket-protocol", *_OWN_HEADERS)
+    return subprotocol, [pair for pair in head.headers if pair[0] not in others]
 
 
 def _status(line: bytes) -> int:

@@ -52,7 +52,9 @@ from .settings import CLOCK_NOT_STARTED, Settings
 from .stats import CLOSED, COMPLETED, DISCONNECTED, FAILED, REJECTED, STALLED, ClientLeft
 from .websocket_call import (
     GOING_AWAY,
+    INTERNAL_ERROR,
     LOST,
+    NORMAL,
     End,
     WebSocketCall,
     WebSocketRefused,
@@ -60,6 +62,7 @@ from .websocket_call import (
 )
 from .websocket_feed import feed
 from .websocket_messages import MessageSocket
+from .websocket_socket import MemorySocket
 
 __all__ = ["WebSocketExchange"]
 
@@ -68,8 +71,6 @@ logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 HTTP_RESPONSE = "websocket.http.response"
 """The extension by which a server takes an answer other than the handshake."""
 
-NORMAL = 1000
-INTERNAL_ERROR = 1011
 FIRST_SERVER_ERROR = 500
 
 _LOST_CODES = (1006, 1015)
@@ -173,8 +174,7 @@ class WebSocketExchange:
         websocket = self._websocket = WebSocketCall(
             binding.app, port, binding.stall_timeout, self._stall_from_thread
         )
-        environ["wsgi.websocket"] = MessageSocket(websocket, environ)
-        environ["wsgi.websocket_version"] = "13"
+        _add_faces(environ, self._scope, websocket)
         environ["wsgi_asgi_bridge.client_disconnected"] = port.has_ended
         environ.update(runtime.settings.extra_environ)
         before = own_context()
@@ -385,6 +385,15 @@ def _environ(scope: Any, settings: Settings) -> Environ:
     environ["wsgi.input"] = io.BytesIO()
     environ.setdefault("wsgi.errors", sys.stderr)
     return environ
+
+
+def _add_faces(environ: Environ, scope: Any, websocket: WebSocketCall) -> None:
+    """What libraries look for (WS-W-2); simple-websocket takes the first of the sockets."""
+    environ["werkzeug.socket"] = environ["gunicorn.socket"] = MemorySocket(
+        websocket, scope.get("subprotocols") or (), scope.get("client"), scope.get("server")
+    )
+    environ["wsgi.websocket"] = MessageSocket(websocket, environ)
+    environ["wsgi.websocket_version"] = "13"
 
 
 def _taken_error(call: AppCall) -> BaseException | None:

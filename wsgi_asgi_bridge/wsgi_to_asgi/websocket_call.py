@@ -11,10 +11,22 @@ from .._crossing.message_port import MessagePort
 from ..errors import BridgeClosed, client_reads_nothing
 from ..typing import Environ, Headers, WSGIApp
 
-__all__ = ["GOING_AWAY", "LOST", "End", "WebSocketCall", "WebSocketRefused", "counted_size"]
+__all__ = [
+    "GOING_AWAY",
+    "INTERNAL_ERROR",
+    "LOST",
+    "NORMAL",
+    "End",
+    "WebSocketCall",
+    "WebSocketRefused",
+    "counted_size",
+]
 
 End = tuple[int, str]
 """How a WebSocket ended: the close code, and the reason."""
+
+NORMAL = 1000
+INTERNAL_ERROR = 1011
 
 LOST: End = (1006, "")
 """The connection ended without a close frame."""

@@ -37,7 +37,7 @@ async def feed(
                 if limit is not None and _exceeds(payload, limit):
                     return False, (TOO_BIG, f"a message may have {limit} bytes")
                 size = counted_size(payload)
-                if not port.put_in_loop(payload, size):
+                if not port.put(payload, size):
                     await port.wait_for_room_in_loop()
                 unbroken += size
                 if unbroken > budget:  # a receive() that never waits would keep the loop

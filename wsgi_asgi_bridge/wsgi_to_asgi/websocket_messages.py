@@ -9,15 +9,12 @@ from typing import Any
 
 from .._protocol.websocket_frames import is_sendable_close_code
 from ..typing import Environ
-from .websocket_call import WebSocketCall
+from .websocket_call import INTERNAL_ERROR, WebSocketCall
 
 __all__ = ["MessageSocket"]
 
 MAX_REASON_BYTES = 123
 """What a close frame has room for (RFC 6455 5.5)."""
-
-UNSENDABLE_CODE = 1011
-"""Sent in place of a close code that may not go on a wire."""
 
 
 class MessageSocket:
@@ -84,7 +81,7 @@ class MessageSocket:
             return
         self.closed = True
         if not is_sendable_close_code(code):
-            code = UNSENDABLE_CODE
+            code = INTERNAL_ERROR
         reason = _text(message or "").encode()[:MAX_REASON_BYTES].decode("utf-8", "ignore")
         self._call.close(code, reason)
 

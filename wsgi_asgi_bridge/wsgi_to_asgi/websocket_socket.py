@@ -1,0 +1,295 @@
+"""A WebSocket as the socket of its connection: `werkzeug.socket` and `gunicorn.socket`.
+
+simple-websocket (Flask-Sock, Flask-SocketIO), eventlet.websocket and the sync side of websockets
+take the server's connection out of the environ and speak RFC 6455 over it by themselves: they write
+the 101, then frames. Here they find an object in memory that looks like that connection. What they
+write is parsed, and what they read is made, in their own threads; only messages cross to the loop.
+
+Locks: `_writing` guards the parsers, `_reading` the bytes that wait to be read. Neither is held
+while a thread waits, so two threads that write at the same time send their messages in either
+order, each whole.
+"""
+
+import errno
+import socket
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Self
+
+from .._crossing.readiness import Readiness
+from .._protocol.websocket_frames import (
+    BINARY,
+    CLOSE,
+    NO_STATUS,
+    PONG,
+    TEXT,
+    Close,
+    Event,
+    FrameError,
+    FrameParser,
+    HeadParser,
+    Ping,
+    Pong,
+    accept_arguments,
+    close_payload,
+    encode_frame,
+    encode_frame_head,
+)
+from ..errors import connection_closed
+from .websocket_call import INTERNAL_ERROR, NORMAL, WebSocketCall, counted_size
+
+__all__ = ["MemorySocket"]
+
+COPIED_BYTES = 4096
+"""A longer payload is read beside its frame's head, without a copy that joins the two."""
+
+
+class MemorySocket:
+    """The connection of one WebSocket, as far as a library for the server's side uses it.
+
+    Any thread; two may read and write at once. It blocks unless a time-out is set, and a write
+    blocks also with a time-out of 0. Beside what sockets raise, a write raises AppError for a head
+    or a frame that cannot be passed on (WS-W-3, WS-W-9).
+    """
+
+    family: int = socket.AF_INET
+    type: int = socket.SOCK_STREAM
+    proto: int = 0
+
+    def __init__(
+        self, call: WebSocketCall, offered: Sequence[str], client: Any, server: Any
+    ) -> None:
+        self._call = call
+        self._port = call.port
+        self._offered = offered
+        self._names = client, server
+        self._timeout: float | None = None
+        self._closed = False
+        self._writing = threading.Lock()
+        self._head: HeadParser | None = HeadParser()
+        self._frames = FrameParser()
+        self._reading = threading.Lock()
+        self._waiting: deque[bytes | memoryview] = deque()
+        """What is to be read next."""
+        self._end_is_read = False
+        self._readiness: Readiness | None = None
+
+    # ------------------------------------------------------------ writing
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Write all of `data`: a part of the head, or frames.
+
+        Raises BrokenPipeError after the end, TimeoutError, AppError.
+        """
+        self._check_open()
+        was_over = self._port.is_open() and self._port.has_ended()
+        failure: FrameError | None = None
+        with self._writing:
+            accepts, events, failure = self._parsed(data)
+        if accepts is not None:
+            self._call.accept(*accepts)
+        for event in events:
+            self._pass_on(event)
+        if was_over and not any(isinstance(event, Close) for event in events):
+            raise connection_closed()  # the answer to a close is no mistake
+        if failure is not None:
+            self._call.close(INTERNAL_ERROR, "")  # the app's fault, whatever the frame's was
+            try:
+                raise failure
+            finally:
+                failure = None  # its traceback leads to this frame
+        return len(data)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        self.send(data)
+
+    def _parsed(self, data: Any) -> tuple[Any, list[Event], FrameError | None]:
+        """Holding `_writing`: the arguments of `accept`, if the head is complete now; the events
+        that are complete; what is wrong behind them.
+        """
+        accepts = None
+        if self._head is not None:
+            head = self._head.feed(data)
+            if head is None:
+                return None, [], None
+            accepts = accept_arguments(head, self._offered)
+            self._head, data = None, head.rest
+        events: list[Event] = []
+        try:
+            events.extend(self._frames.feed(data))
+        except FrameError as error:
+            return accepts, events, error
+        return accepts, events, None
+
+    def _pass_on(self, event: Event) -> None:
+        if isinstance(event, str | bytes):
+            if not self._call.send(event, self._timeout):
+                raise TimeoutError("timed out")
+        elif isinstance(event, Close):
+            # The library reads the answer next, and then the end (WS-W-6).
+            self._call.close(NORMAL if event.code == NO_STATUS else event.code, event.reason)
+        elif isinstance(event, Ping):
+            self._port.put(Pong(event.payload), counted_size(event.payload))
+
+    # ------------------------------------------------------------ reading
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Up to `size` bytes of what a client would send; `b""` at the end.
+
+        Raises TimeoutError, or BlockingIOError with a time-out of 0.
+        """
+        self._check_open()
+        timeout = 0 if flags & getattr(socket, "MSG_DONTWAIT", 0) else self._timeout
+        while True:
+            with self._reading:
+                if self._waiting:
+                    data = self._taken(size, peek=bool(flags & socket.MSG_PEEK))
+                    break
+                if self._end_is_read:
+                    return b""
+            self._receive(timeout)
+        if self._readiness is not None:
+            self._readiness.update()
+        return data
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        with memoryview(buffer) as view, view.cast("B") as octets:
+            data = self.recv(nbytes or len(octets), flags)
+            octets[: len(data)] = data
+        return len(data)
+
+    def _receive(self, timeout: float | None) -> None:
+        """Wait for the next message or the end, and let it wait to be read."""
+        try:
+            message = self._port.receive_from_thread(timeout)
+        except TimeoutError:
+            if timeout == 0:
+                raise BlockingIOError(errno.EAGAIN, "nothing can be read now") from None
+            raise
+        frames = self._last_frame() if message is None else _frames_of(message)
+        with self._reading:
+            if message is not None or not self._end_is_read:
+                self._waiting.extend(frames)
+            self._end_is_read = self._end_is_read or message is None
+            if self._readiness is not None:
+                self._readiness.has_bytes = bool(self._waiting)
+
+    def _last_frame(self) -> list[bytes]:
+        """The close frame before the end; none if the connection was lost (WS-W-6, WS-W-7)."""
+        payload = close_payload(*self._port.end()) if self._port.is_open() else None
+        return [] if payload is None else [encode_frame(CLOSE, payload)]
+
+    def _taken(self, size: int, *, peek: bool) -> bytes:
+        """Holding `_reading`."""
+        first = self._waiting[0]
+        data = first if len(first) <= size else memoryview(first)[:size]
+        if not peek:
+            if len(first) <= size:
+                self._waiting.popleft()
+            else:
+                self._waiting[0] = memoryview(first)[size:]
+            if self._readiness is not None:
+                self._readiness.has_bytes = bool(self._waiting)
+        return data if isinstance(data, bytes) else bytes(data)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while `recv` would not wait; -1 once closed.
+
+        It is made when first asked for, and only for select() and its like.
+        """
+        with self._reading:
+            if self._closed:
+                return -1
+            readiness = self._readiness
+            if readiness is None:
+                readiness = self._readiness = Readiness(self._port, bool(self._waiting))
+        readiness.update()
+        return readiness.fileno()
+
+    # ------------------------------------------------------------ the end
+
+    def shutdown(self, how: int) -> None:
+        """Without a close frame before it, the app has broken off: 1011 (WS-W-5)."""
+        self._check_open()
+        if how != socket.SHUT_RD:
+            self._call.close(INTERNAL_ERROR, "")
+
+    def close(self) -> None:
+        """As `shutdown`; then only `close` may be called."""
+        with self._reading:
+            if self._closed:
+                return
+            self._closed = True
+            readiness, self._readiness = self._readiness, None
+        self._call.close(INTERNAL_ERROR, "")
+        if readiness is not None:
+            readiness.close()
+
+    def detach(self) -> int:
+        raise OSError(errno.EOPNOTSUPP, "no descriptor stands behind this WebSocket")
+
+    def dup(self) -> Self:
+        raise OSError(errno.EOPNOTSUPP, "no descriptor stands behind this WebSocket")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "the socket is closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ settings
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._timeout = seconds
+
+    def gettimeout(self) -> float | None:
+        return self._timeout
+
+    def setblocking(self, flag: bool) -> None:
+        self._timeout = None if flag else 0.0
+
+    def getblocking(self) -> bool:
+        return self._timeout != 0
+
+    @property
+    def timeout(self) -> float | None:
+        return self._timeout
+
+    def getpeername(self) -> Any:
+        return _address(self._names[0])
+
+    def getsockname(self) -> Any:
+        return _address(self._names[1])
+
+    def setsockopt(self, *args: Any) -> None:
+        """Options of TCP have no meaning here."""
+
+    def getsockopt(self, *args: Any) -> int:
+        return 0
+
+
+def _frames_of(message: str | bytes | Pong) -> list[bytes]:
+    """The frame of a message; a long payload beside its head."""
+    if isinstance(message, Pong):
+        return [encode_frame(PONG, message.payload)]
+    opcode, payload = (
+        (TEXT, message.encode("utf-8", "surrogatepass"))
+        if isinstance(message, str)
+        else (BINARY, message)
+    )
+    if len(payload) < COPIED_BYTES:
+        return [encode_frame(opcode, payload)]
+    return [encode_frame_head(opcode, len(payload)), payload]
+
+
+def _address(pair: Any) -> Any:
+    """As a socket gives it: a pair, or the path of a Unix socket."""
+    if not pair:
+        return "", 0
+    name, port = [*pair, None][:2]
+    return name if port is None else (name, port)

@@ -30,21 +30,18 @@ class CallbackQueue:
 
     `wake` schedules a callable in the loop from any thread, and raises RuntimeError once the loop
     is closed. `is_closed`, if the loop can be closed with tasks in it, lets a poster see that a
-    pending wake-up will never arrive. `wake_without_lock` is `wake` for a signal's handler that may
-    have interrupted that one.
+    pending wake-up will never arrive.
     """
 
-    __slots__ = ("_is_closed", "_pending", "_posts", "_wake", "_wake_without_lock")
+    __slots__ = ("_is_closed", "_pending", "_posts", "_wake")
 
     def __init__(
         self,
         wake: Callable[[Callable[[], None]], object],
         *,
         is_closed: Callable[[], bool] | None = None,
-        wake_without_lock: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._wake = wake
-        self._wake_without_lock = wake_without_lock or wake
         self._is_closed = is_closed
         self._posts: deque[Callable[[], None]] = deque()
         self._pending = Lock()
@@ -82,7 +79,7 @@ class CallbackQueue:
         """
         self._posts.append(callback)
         try:
-            self._wake_without_lock(self._drain)
+            self._wake(self._drain)
         except RuntimeError:
             self._posts.clear()
             return False

@@ -5,11 +5,14 @@ is empty, and the callback runs in the loop's next turn. An eventfd takes one sy
 and the callback runs in the same turn. That saves a third of a small request.
 
 The race. The descriptor must not be written to once it is closed, since another file may then have
-its number. So both happen under one lock, held for that system call alone; the loop's thread takes
-it once, when it closes.
+its number. So whoever writes holds a reference to the object that owns the descriptor, and the end
+of its last reference closes it. There is no lock: a signal's handler that has interrupted a wake-up
+may wait for the end of the loop.
 
-A forked child shares the counter with its parent, and may find the lock held. It must not wake the
-parent's loop, so in a child the wakeup is closed, with a new lock.
+A wake-up that comes between the end of the loop and `close` is heard by nobody.
+
+A forked child shares the counter with its parent. It must not wake the parent's loop, so in a child
+the wakeup is closed.
 """
 
 import asyncio
@@ -17,7 +20,6 @@ import contextvars
 import os
 import sys
 from collections.abc import Callable
-from threading import Lock
 
 from .fork import reset_in_child
 
@@ -32,16 +34,12 @@ class EventfdWakeup:
         if sys.platform != "linux":
             raise NotImplementedError("eventfd exists on Linux only")
         self._loop = loop
-        self._lock = Lock()
         self._callback: Callable[[], None]
-        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._closed = False
-        try:
-            # In an empty context: the callback belongs to no request.
-            contextvars.Context().run(loop.add_reader, self._descriptor, self._on_readable)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+        counter = _Counter(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        # In an empty context: the callback belongs to no request.
+        contextvars.Context().run(loop.add_reader, counter.descriptor, self._on_readable)
+        self._counter: _Counter | None = counter
+        """None once it is closed."""
         reset_in_child(self)
 
     @classmethod
@@ -54,36 +52,47 @@ class EventfdWakeup:
 
     def wake(self, callback: Callable[[], None]) -> None:
         """Run `callback`, the same each time, in the loop soon. RuntimeError if it is closed."""
-        with self._lock:
-            if self._closed or self._loop.is_closed():
-                raise RuntimeError("the event loop is closed")
-            self._callback = callback
-            os.eventfd_write(self._descriptor, 1)
+        counter = self._counter  # this reference keeps the descriptor open
+        if counter is None or self._loop.is_closed():
+            raise RuntimeError("the event loop is closed")
+        self._callback = callback
+        os.eventfd_write(counter.descriptor, 1)
+        if self._counter is None:  # closed meanwhile, perhaps before the callback was stored
+            self._callback = _nothing
 
     def close(self) -> None:
-        """Close the descriptor, once the loop is closed."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self._descriptor)
-                # Break the cycle with the queue whose method the callback is.
-                self._callback = _nothing
+        """Close the descriptor, once the loop is closed, and after the wake-ups under way."""
+        self._counter = None
+        # Break the cycle with the queue whose method the callback is.
+        self._callback = _nothing
 
     def reset_after_fork(self) -> None:
         """In the child, whose only thread this is."""
-        self._lock = Lock()  # another thread of the parent may have held it
         self.close()
 
     def _on_readable(self) -> None:
-        if self._closed:
+        counter = self._counter
+        if counter is None:
             return  # forked inside this loop: the child still runs it, the counter is the parent's
         # Read before the callback: a wake-up from here on comes in the loop's next turn. After a
         # fork without hooks two processes read the counter, and the callback runs in both.
         try:  # noqa: SIM105  # suppress() costs as much as the reading
-            os.eventfd_read(self._descriptor)
+            os.eventfd_read(counter.descriptor)
         except BlockingIOError:
             pass
         self._callback()
+
+
+class _Counter:
+    """Owns an eventfd, and closes it when nobody refers to this any more."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 def _nothing() -> None: ...

@@ -172,16 +172,12 @@ class _AsyncioHandle(LoopHandle):
 
     def __init__(self, wakeup: EventfdWakeup | None = None) -> None:
         loop = asyncio.get_running_loop()
-        # An empty context: no contextvar of the poster leaks into the loop, and none is copied.
-        wake = partial(loop.call_soon_threadsafe, context=contextvars.Context())
         self.loop: asyncio.AbstractEventLoop = loop
         self.thread_id = threading.get_ident()
         self.is_closed = loop.is_closed
-        queue = CallbackQueue(
-            wake if wakeup is None else wakeup.wake,
-            is_closed=loop.is_closed,
-            wake_without_lock=wake,
-        )
+        # An empty context: no contextvar of the poster leaks into the loop, and none is copied.
+        wake = partial(loop.call_soon_threadsafe, context=contextvars.Context())
+        queue = CallbackQueue(wake if wakeup is None else wakeup.wake, is_closed=loop.is_closed)
         self.post = queue.post
         self.post_at_any_moment = queue.post_at_any_moment
         self.create_event = loop.create_future

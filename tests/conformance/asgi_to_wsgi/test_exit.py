@@ -40,7 +40,7 @@ async def app(scope, receive, send):
         print("startup", end=" ", flush=True)
         if wait_in_startup:
             wait_in_startup.pop()
-            threading.Thread(target=signal.pthread_kill, args=[main, signal.SIGTERM]).start()
+            threading.Thread(target=interrupt).start()
             await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -49,11 +49,20 @@ async def app(scope, receive, send):
     else:
         await respond(send, b"ok")
 
+def interrupt():
+    # Python does not see a signal that comes just before the main thread begins to wait.
+    handled.clear()
+    while not handled.is_set():
+        signal.pthread_kill(main, signal.SIGTERM)
+        handled.wait(0.1)
+
 def close(*_):
+    handled.set()
     bridge.close()
     print("closed", end=" ", flush=True)
 
 main = threading.get_ident()
+handled = threading.Event()
 wait_in_startup = []
 signal.signal(signal.SIGTERM, close)
 

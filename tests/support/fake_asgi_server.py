@@ -161,6 +161,8 @@ class Client:
         """`reads` messages are accepted until `read_on`; `send_fails_at` counts messages from 0."""
         self.scope = http_scope() if scope is None else scope
         self.messages: list[Message] = []
+        self.early: list[Message] = []
+        """Messages of extensions that precede the start."""
         self.violations: list[str] = []
         self.error: BaseException | None = None
         self.receive_calls = 0
@@ -304,7 +306,9 @@ class Client:
             await anyio.lowlevel.checkpoint()
         finally:
             self._sending -= 1
-        if not self.gone:
+        if not self.gone and message["type"] in self._EARLY_TYPES:
+            self.early.append(message)
+        elif not self.gone:
             self._reads_left -= 1
             self.messages.append(message)
             self.body_bytes += len(message.get("body", b""))
@@ -330,6 +334,9 @@ class Client:
         kind = message["type"]
         if self.complete:
             self._complain_if(True, f"{kind} after the final message")
+        elif kind in self._EARLY_TYPES:
+            self._complain_if(bool(self.messages), f"{kind} after the start")
+            self._complain_if(kind not in self.scope["extensions"], f"{kind} is not offered")
         elif not self.messages and not self.gone:
             self._complain_if(kind != "http.response.start", f"{kind} before the start")
         elif not self.gone:
@@ -339,6 +346,8 @@ class Client:
         elif kind == "http.response.body":
             self._complain_if(type(message.get("body", b"")) is not bytes, f"body {message!r}")
 
+    _EARLY_TYPES = ("http.response.early_hint", "http.response.debug")
+
     def _check_start(self, message: Message) -> None:
         self._complain_if(type(message["status"]) is not int, f"status {message['status']!r}")
         for name, value in message.get("headers", ()):
@@ -346,7 +355,11 @@ class Client:
             self._complain_if(not legal, f"header {(name, value)!r}")
 
     def _is_final(self, message: Message) -> bool:
-        if message["type"] in ("http.response.body", "websocket.http.response.body"):
+        if message["type"] in (
+            "http.response.body",
+            "http.response.zerocopysend",
+            "websocket.http.response.body",
+        ):
             return not message.get("more_body", False)
         return message["type"] in ("http.response.pathsend", "websocket.close")
 

@@ -13,7 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import django
+import django.http
 import flask
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.urls import path as route
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -25,7 +30,38 @@ from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 FOLDER = "WSGI_ASGI_BRIDGE_TEST_FILES"
 
+
+def django_file(request: django.http.HttpRequest, name: str) -> django.http.FileResponse:
+    return django.http.FileResponse(open(Path(os.environ[FOLDER]) / name, "rb"))
+
+
+class RemovedFile(django.http.FileResponse):
+    """It removes its file with its end."""
+
+    def close(self) -> None:
+        super().close()
+        Path(self.file_to_stream.name).unlink()
+
+
+def django_removed_file(request: django.http.HttpRequest, name: str) -> django.http.FileResponse:
+    """A copy of the file, which is gone when the response has ended."""
+    folder = Path(os.environ[FOLDER])
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as copy:
+        copy.write((folder / name).read_bytes())
+    return RemovedFile(open(copy.name, "rb"))
+
+
+urlpatterns = [route("removed/<name>", django_removed_file), route("<name>", django_file)]
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], USE_TZ=True)
+django.setup()
+django_app = get_wsgi_application()
+
 flask_app = flask.Flask(__name__)
+
+
+@flask_app.get("/")
+def flask_nothing() -> str:
+    return "ready"
 
 
 @flask_app.get("/<name>")
@@ -47,6 +83,7 @@ starlette_app = Starlette(
 )
 
 flask_bridged = WSGIToASGI(flask_app)
+django_bridged = WSGIToASGI(django_app)
 flask_twice = ASGIToWSGI(flask_bridged)
 starlette_bridged = ASGIToWSGI(starlette_app)
 starlette_twice = WSGIToASGI(starlette_bridged)
@@ -72,6 +109,32 @@ told_starlette = telling(starlette_bridged)
 told_flask_twice = telling(flask_twice)
 
 
+async def three_apps(scope: Any, receive: Any, send: Any) -> None:
+    """Flask, Django and Starlette below their names. At /sent the last message without its bytes
+    that the app has sent by an extension.
+    """
+    if scope["type"] == "lifespan":
+        await flask_bridged(scope, receive, send)
+        return
+    if scope["path"] == "/sent":
+        await Response(_sent.pop() if _sent else "")(scope, receive, send)
+        return
+    apps = {"flask": flask_bridged, "django": django_bridged, "starlette": starlette_twice}
+    _, name, path = f"{scope['path']}/".split("/", 2)
+    path = f"/{path.rstrip('/')}"
+
+    async def noted(message: Any) -> None:
+        if message["type"].endswith("send"):
+            _sent[:] = [message["type"]]
+        await send(message)
+
+    inner = {**scope, "path": path, "raw_path": path.encode()}
+    await apps.get(name, flask_bridged)(inner, receive, noted)
+
+
+_sent: list[str] = []
+
+
 # ------------------------------------------------------------ measuring
 
 GIB = 1 << 30
@@ -84,11 +147,26 @@ GTHREAD = (*GUNICORN, "--worker-class", "gthread", "--threads", "4")
 ROWS = {
     "Flask, gunicorn gthread (native)": (*GTHREAD, "flask_app"),
     "Flask, granian, WSGIToASGI": (*GRANIAN, "flask_bridged"),
+    "the same in blocks": (*GRANIAN, "flask_in_blocks"),
     "Flask, uvicorn, WSGIToASGI": (*UVICORN, "flask_bridged"),
     "Starlette, uvicorn (native)": (*UVICORN, "starlette_app"),
     "Starlette, granian (native)": (*GRANIAN, "starlette_app"),
     "Starlette, gunicorn gthread, ASGIToWSGI": (*GTHREAD, "starlette_bridged"),
+    "the same in blocks ": (*GTHREAD, "starlette_in_blocks"),
+    "Flask, gunicorn gthread, both bridges": (*GTHREAD, "flask_twice"),
+    "Starlette, granian, both bridges": (*GRANIAN, "starlette_twice"),
 }
+
+
+async def flask_in_blocks(scope: Any, receive: Any, send: Any) -> None:
+    """Without the server's extension."""
+    await flask_bridged({**scope, "extensions": {}}, receive, send)
+
+
+def starlette_in_blocks(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    """Without the server's wrapper."""
+    # In a copy: gunicorn itself looks for it afterwards.
+    return starlette_bridged({**environ, "wsgi.file_wrapper": None}, start_response)
 
 
 def downloaded(address: tuple[str, int], name: str) -> int:
@@ -108,8 +186,11 @@ def downloaded(address: tuple[str, int], name: str) -> int:
 def measure(size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.bin"
+        size = size >> 20 << 20
         with open(path, "wb") as file:
-            file.truncate(size)
+            block = os.urandom(1 << 20)
+            for _ in range(size >> 20):
+                file.write(block)
         for title, command in ROWS.items():
             *options, app = command
             line = [sys.executable, "-m", *options, f"tests.support.file_sites:{app}"]

@@ -39,6 +39,7 @@ class Http2Connection(Client):
     _parts: deque[tuple[bytes, int]] = field(init=False, default_factory=deque)
     _has_ended: bool = field(init=False, default=False)
     _cut: str = field(init=False, default="")
+    _interim: deque[Response] = field(init=False, default_factory=deque)
 
     def __post_init__(self) -> None:
         config = h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
@@ -92,6 +93,14 @@ class Http2Connection(Client):
         if end:
             self._state.end_stream(self._stream)
             self._flush()
+
+    def read_interim(self) -> Response:
+        """Wait for the next interim response (1xx)."""
+        while not self._interim:
+            if self._cut or self._head is not None:
+                raise CutResponseError(f"{self._cut or 'the head came'} before an interim response")
+            self._receive()
+        return self._interim.popleft()
 
     def read_head(self) -> Response:
         while self._head is None:
@@ -156,9 +165,9 @@ class Http2Connection(Client):
         if getattr(event, "stream_id", self._stream) not in (0, self._stream):
             return
         if isinstance(event, h2.events.ResponseReceived):
-            pairs = [(str(name), str(value)) for name, value in event.headers]
-            status = int(dict(pairs)[":status"])
-            self._head = Response(status, [pair for pair in pairs if pair[0] != ":status"])
+            self._head = _response(event)
+        elif isinstance(event, h2.events.InformationalResponseReceived):
+            self._interim.append(_response(event))
         elif isinstance(event, h2.events.DataReceived):
             self._parts.append((event.data, event.flow_controlled_length))
         elif isinstance(event, h2.events.StreamEnded):
@@ -167,3 +176,11 @@ class Http2Connection(Client):
             self._cut = f"the stream was reset (code {event.error_code})"
         elif isinstance(event, h2.events.ConnectionTerminated):
             self._cut = self._cut or f"the server said goodbye (code {event.error_code})"
+
+
+def _response(
+    event: h2.events.ResponseReceived | h2.events.InformationalResponseReceived,
+) -> Response:
+    pairs = [(str(name), str(value)) for name, value in event.headers]
+    status = int(dict(pairs)[":status"])
+    return Response(status, [pair for pair in pairs if pair[0] != ":status"])

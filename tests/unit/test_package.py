@@ -205,7 +205,9 @@ WINGS = {
         "websocket_socket",
         "websocket_feed",
         "websocket_call",
+        "early_messages",
         "settings",
+        "files",
         "stats",
     ],
     "asgi_to_wsgi": [

@@ -153,21 +153,22 @@ def header_name_from_app(name: str) -> bytes | None:
 APP_HEADER_NAMES = TranslationCache(header_name_from_app)
 
 
-def header_value_from_app(name: str, value: str) -> bytes:
+def header_value_from_app(name: str, value: str, call: str = "start_response") -> bytes:
     """A WSGI app's header value as bytes, without the spaces and tabs around it (RFC 9110 5.5).
 
-    Raises AppError unless it is latin-1 text without control characters.
+    `call` is what the app called with it. Raises AppError unless it is latin-1 text without control
+    characters.
     """
     try:
         stripped = str.strip(value, " \t")
         # isprintable() is quick and true for nearly every value; only the others are searched.
         if not stripped.isprintable() and _CONTROL.search(stripped) is not None:
-            raise control_character_error("start_response", name, value)
+            raise control_character_error(call, name, value)
         return stripped.encode("latin-1")
     except TypeError:
         expected = "a str"
     except UnicodeEncodeError:
         expected = "latin-1 text only"
     raise AppError(
-        f"start_response: header {name!r} has the value {value!r}, expected {expected} (PEP 3333)"
+        f"{call}: header {name!r} has the value {value!r}, expected {expected} (PEP 3333)"
     )

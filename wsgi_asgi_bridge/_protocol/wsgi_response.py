@@ -96,6 +96,10 @@ class WSGIResponse:
         self._status = code
         self.state = _HELD
 
+    def has_no_body(self) -> bool:
+        """Whether the status, as it is now, or the method allows no body."""
+        return self._method == "HEAD" or self._status in BODYLESS_STATUSES
+
     def seal(self, length: int | None = None) -> Head:
         """The head, which is final from here on. `length`: of the body, if that is known."""
         if self.state is _EXPECTED:

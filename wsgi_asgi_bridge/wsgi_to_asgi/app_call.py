@@ -1,13 +1,13 @@
 """One call of a WSGI app in a worker: the call, the iteration and `close()`, in one thread
 (W-CALL-2).
 
-Everything here runs in the worker, except that the loop reads `head`, `changes`, `last_changes`,
-`error` and `late_error`: each is written before the worker puts, ends or leaves the channel, and
-read after the loop has taken that from it. The channel's lock is between the two.
+Everything here runs in the worker, except that the loop reads `head`, `file`, `changes`,
+`last_changes`, `error` and `late_error`: each is written before the worker puts, ends or leaves the
+channel, and read after the loop has taken that from it. The channel's lock is between the two.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
@@ -26,8 +26,10 @@ from ..errors import (
     client_reads_nothing,
 )
 from ..typing import Environ, WSGIApp
+from .early_messages import EarlyMessages
+from .files import FileWrapper, SentFile, file_to_send
 
-__all__ = ["AppBinding", "AppCall", "exchange_over"]
+__all__ = ["AppBinding", "AppCall", "exchange_over", "run_with_body"]
 
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -48,13 +50,14 @@ class AppCall:
 
     `before` is the context that it starts in, `caller` the thread that waits for this very exchange
     where that came out of an ASGIToWSGI. `on_stall` is called, in the worker, when the client has
-    read nothing for `stall_timeout` seconds.
+    read nothing for `stall_timeout` seconds. `extensions` are those of the scope.
     """
 
     __slots__ = (
         "_binding",
         "_ended",
         "_environ",
+        "_extensions",
         "_on_stall",
         "_out",
         "_response",
@@ -65,7 +68,9 @@ class AppCall:
         "before",
         "caller",
         "changes",
+        "early",
         "error",
+        "file",
         "head",
         "last_changes",
         "late_error",
@@ -79,6 +84,7 @@ class AppCall:
         before: Context,
         caller: CallingThread | None,
         on_stall: Callable[[], None],
+        extensions: Mapping[str, Any] | None = None,
     ) -> None:
         self._binding = binding
         self._environ = environ
@@ -87,6 +93,7 @@ class AppCall:
         self._seen = before
         self.caller: CallingThread | None = caller
         self._on_stall = on_stall
+        self._extensions = extensions
         self._response: WSGIResponse
         self._worker: Worker
         self._streaming = False
@@ -94,6 +101,11 @@ class AppCall:
         self._ended = False  # the loop has the whole body
         self.head: Head | None = None
         """The response's head, once it stands."""
+        self.file: SentFile | None = None
+        """The body, if the server is to send a file by itself; set before the body ends."""
+        self.early: EarlyMessages | None = None
+        if extensions:
+            self.early = EarlyMessages.offered(extensions, environ, out)
         self.changes: Changes | None = None
         """What the app had set in its context when the head stood."""
         self.last_changes: Changes | None = None
@@ -130,32 +142,6 @@ class AppCall:
             self.caller.last_changes = self.last_changes
             done.set()
 
-    def run_with_body(
-        self, body: ChannelReader, run: Callable[[Worker], None], worker: Worker
-    ) -> None:
-        """`run`, for a request whose body still streams.
-
-        Before code of the app enters the loop, the rest of the body is brought in (W-CALL-4).
-        """
-        binding = self._binding.binding
-        brought = False
-
-        def bring_in() -> None:
-            nonlocal brought
-            # A client that has its whole response need not send any more.
-            if not self._ended:
-                brought = True
-                body.buffer_rest()
-
-        binding.bind_thread(bring_in)
-        worker.bound_to = binding
-        try:
-            run(worker)
-        finally:
-            binding.bind_thread()
-            if brought:
-                body.discard(exchange_over)
-
     def run(self, worker: Worker) -> None:
         """All of the app's work.
 
@@ -181,7 +167,7 @@ class AppCall:
                     # By its iterator, since `__len__` may be the app's own. A plain list runs no
                     # code of the app while a lock is held.
                     self._give_whole(list(iter(iterable)), left=False)
-                else:
+                elif kind is not FileWrapper or not self._give_file(iterable):
                     self._give_pieces(iterable)
             finally:
                 close = getattr(iterable, "close", None)
@@ -209,7 +195,7 @@ class AppCall:
         """
         # An exception may be false.
         error = self.late_error if self.error is None else self.error
-        self.error = self.late_error = None
+        self.error = self.late_error = self.file = None
         if error is not None and not isinstance(
             error, ClientDisconnected | ClientStalled | BridgeClosed
         ):
@@ -254,11 +240,29 @@ class AppCall:
         """A list or tuple: one hand-over, together with the head and the end."""
         head, body = self._response.whole(chunks)
         if body is not chunks:
-            self._warn_of_excess()
+            _warn_of_excess(self)
         self._note_changes()
         self.head = head
         self._out.end_from_thread(body, finished=left)
         self._ended = True  # not before: what raised there has ended the body before its end
+
+    def _give_file(self, wrapper: Any) -> bool:
+        """Hand a file over, for the server to send by itself, which frees this thread (W-OUT-10).
+
+        False: the wrapper is to be iterated.
+        """
+        response = self._response
+        if not self._extensions or self.head is not None or response.has_no_body():
+            return False
+        file = file_to_send(wrapper, self._extensions, response.declared)
+        if file is None:
+            return False
+        head = response.seal()
+        self._note_changes()
+        self.head, self.file = head, file
+        self._out.end_from_thread((), finished=False)
+        self._ended = True
+        return True
 
     def _give_pieces(self, iterable: Any) -> None:
         """A body made on the way: each chunk goes before the next is asked for (W-OUT-4)."""
@@ -280,7 +284,7 @@ class AppCall:
                 break
         head = self.head or response.seal(0)
         response.check_end()
-        self._warn_of_excess()
+        _warn_of_excess(self)
         self._note_changes()
         self.head = head
         if not self._ended:
@@ -301,6 +305,8 @@ class AppCall:
         if first:
             self._note_changes()
             self.head = head
+            if self.early is not None:
+                self.early.closed = True
         while not self._out.put_from_thread(admitted, last=last):
             self._wait_for_room(len(admitted))
         self._ended = last
@@ -333,16 +339,44 @@ class AppCall:
             self._on_stall()
             raise client_reads_nothing(timeout)
 
-    def _warn_of_excess(self) -> None:
-        """Log bytes beyond Content-Length; none of them was sent (W-OUT-6)."""
-        if excess := self._response.excess():
-            logger.warning(
-                "the app gave %d bytes beyond Content-Length %s; they were cut (%r %r)",
-                excess,
-                self._response.declared,
-                self._environ.get("REQUEST_METHOD"),
-                self._environ.get("PATH_INFO"),
-            )
+
+def run_with_body(
+    call: AppCall, body: ChannelReader, run: Callable[[Worker], None], worker: Worker
+) -> None:
+    """`run`, for a request whose body still streams.
+
+    Before code of the app enters the loop, the rest of the body is brought in (W-CALL-4).
+    """
+    binding = call._binding.binding
+    brought = False
+
+    def bring_in() -> None:
+        nonlocal brought
+        # A client that has its whole response need not send any more.
+        if not call._ended:
+            brought = True
+            body.buffer_rest()
+
+    binding.bind_thread(bring_in)
+    worker.bound_to = binding
+    try:
+        run(worker)
+    finally:
+        binding.bind_thread()
+        if brought:
+            body.discard(exchange_over)
+
+
+def _warn_of_excess(call: AppCall) -> None:
+    """Log bytes beyond Content-Length; none of them was sent (W-OUT-6)."""
+    if excess := call._response.excess():
+        logger.warning(
+            "the app gave %d bytes beyond Content-Length %s; they were cut (%r %r)",
+            excess,
+            call._response.declared,
+            call._environ.get("REQUEST_METHOD"),
+            call._environ.get("PATH_INFO"),
+        )
 
 
 def exchange_over() -> ClientDisconnected:

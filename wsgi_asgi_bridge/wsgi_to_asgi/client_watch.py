@@ -75,7 +75,8 @@ class ClientWatch:
         if self._has_left:
             return LEFT
         # Some servers do not end a send() when the client leaves, so ask meanwhile.
-        return STALLED if since <= now - stall_timeout else ASK
+        has_stalled = since <= now - stall_timeout and not response.progress_is_hidden
+        return STALLED if has_stalled else ASK
 
     async def _pump(
         self,

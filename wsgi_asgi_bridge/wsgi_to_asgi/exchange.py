@@ -44,7 +44,7 @@ from ..errors import (
     presentable,
 )
 from ..typing import Environ
-from .app_call import AppCall, exchange_over
+from .app_call import AppCall, exchange_over, run_with_body
 from .client_watch import LEFT as CLIENT_LEFT
 from .client_watch import STALLED as CLIENT_STALLED
 from .client_watch import ClientWatch
@@ -206,12 +206,13 @@ class Exchange:
         caller = current_calling_thread.get(None) if "wsgi_environ" in self._scope else None
         out = self._response.out
         call = self._call = AppCall(
-            runtime.app_binding, environ, out, before, caller, self._stall_from_thread
+            *(runtime.app_binding, environ, out, before, caller, self._stall_from_thread),
+            self._scope.get("extensions"),
         )
         # All of the app's work runs in the context of the request (W-CALL-2).
         run: Job = call.run if caller is None else call.run_for_caller
         if self._body.reader is not None:
-            run = partial(call.run_with_body, self._body.reader, run)
+            run = partial(run_with_body, call, self._body.reader, run)
         job = self._job = partial(before.copy().run, run)  # type: ignore[call-arg]
         admission = runtime.submit(job)
         if admission is _STARTING:
@@ -345,6 +346,8 @@ class Exchange:
             self._runtime.counts.add(self._outcome)
         if self._job is not None:
             self._runtime.withdraw(self._job)
+        if self._call is not None:
+            self._call.file = None  # if the worker sets it later, it finds the channel broken
         # This one first: a thread that wakes up in read() may ask whether its client has left.
         self._response.out.break_in_loop(reason)
         self._body.break_off(reason)

@@ -9,6 +9,7 @@ from .._crossing.loops import LoopHandle
 from .._protocol.blocks import SPLIT_BYTES, blocks
 from ..errors import BridgeError
 from .app_call import AppCall
+from .early_messages import EarlyMessages
 from .settings import CLOCK_NOT_STARTED
 from .stats import ClientLeft
 
@@ -51,6 +52,7 @@ class Response:
         "mirror_of_app",
         "out",
         "phase",
+        "progress_is_hidden",
         "send_message",
         "waiting_since",
     )
@@ -65,6 +67,8 @@ class Response:
         self.phase: int = COLLECTING
         self.waiting_since: float | None = None
         """The start of the send() that is pending: the client is waited for."""
+        self.progress_is_hidden: bool = False
+        """The pending send() sends a whole file: what the client has read of it is not seen."""
         self.mirror_of_app: ContextMirror | None = None
         """Sets in this context what the app's thread has set in its own."""
 
@@ -73,7 +77,13 @@ class Response:
         out, send = self.out, self.send_message
         chunks, ended = out.taken_in_loop() or await out.take_in_loop()
         try:
-            if ended and len(chunks) == 1 and len(chunks[0]) <= SPLIT_BYTES and call.error is None:
+            if (
+                ended
+                and len(chunks) == 1
+                and len(chunks[0]) <= SPLIT_BYTES
+                and call.error is None
+                and call.early is None
+            ):
                 # The common case, inline: the checks of longer bodies are not needed.
                 assert call.head is not None, "a body has a head before it"
                 start, body_part = self._types
@@ -111,7 +121,9 @@ class Response:
         start, body_part = self._types
         unbroken = 0  # bytes since the loop's other tasks could run
         while True:
-            whole = ended and call.error is None
+            whole = ended and call.error is None and call.file is None
+            if call.early is not None:
+                await self._send_early(call.early)
             if self.phase < HEAD_SENT and call.head is not None:
                 self.phase = HEAD_SENT
                 if call.changes is not None:
@@ -120,8 +132,7 @@ class Response:
                 await send({"type": start, "status": call.head[0], "headers": call.head[1]})
             if ended and call.last_changes is not None:
                 self.mirror(call, call.last_changes)
-            sent = 0
-            pieces = blocks(chunks)
+            sent, pieces = 0, blocks(chunks)
             piece = next(pieces, _END)
             while piece or whole:
                 following = next(pieces, _END)  # a message says whether it is the last
@@ -143,6 +154,8 @@ class Response:
                     await checkpoint()
             self.waiting_since = None
             if ended:
+                if call.file is not None:
+                    await self._send_file(call, begin_watching)
                 return
             begin_watching()
             unbroken += sent
@@ -150,6 +163,35 @@ class Response:
                 unbroken = 0
                 await checkpoint()
             chunks, ended = out.taken_in_loop() or await out.take_in_loop()
+
+    async def _send_early(self, early: EarlyMessages) -> None:
+        """Send what goes before the head."""
+        for message in early.taken_in_loop():
+            if self.phase < HEAD_SENT:  # another thread of the app may have been late
+                self.waiting_since = CLOCK_NOT_STARTED
+                await self.send_message(message)
+                self.waiting_since = None
+
+    async def _send_file(self, call: AppCall, begin_watching: Callable[[], None]) -> None:
+        """Let the server send a file by itself (W-OUT-10)."""
+        file, call.file = call.file, None  # it is closed with the last reference
+        assert file is not None
+        self.progress_is_hidden = file.path is not None
+        unbroken = 0
+        for message, size in file.messages():
+            if not message.get("more_body", False):
+                self.phase = LAST_MESSAGE
+            self.waiting_since = CLOCK_NOT_STARTED
+            await self.send_message(message)
+            self.waiting_since = None
+            if self.phase == LAST_MESSAGE:
+                break
+            begin_watching()
+            unbroken += size
+            if unbroken > self._budget:
+                unbroken = 0
+                await self._handle.checkpoint()
+        self.phase = BODY_SENT
 
     def mirror(self, call: AppCall, changes: Changes) -> None:
         """Set in the context of the ASGI task what the app has set in its own, and let a WSGI

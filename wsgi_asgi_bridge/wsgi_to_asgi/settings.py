@@ -3,16 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from wsgiref.util import FileWrapper
 
 from .._options import count, seconds
 from .._protocol.environ import environ_template
 from ..typing import Environ
+from .files import FileWrapper
 
 __all__ = ["CLOCK_NOT_STARTED", "TICKS_PER_TIMEOUT", "Settings"]
-
-FILE_BLOCK_BYTES = 65536
-"""`wsgi.file_wrapper` reads blocks of at least this size, even if the app asks for smaller ones."""
 
 TICKS_PER_TIMEOUT = 8
 """The loop checks time-outs this often; it notices one at most a quarter late, and never early."""
@@ -29,13 +26,6 @@ CLOCK_NOT_STARTED = float("inf")
 """The start of a wait that no tick has seen yet. The first tick that sees it sets the time, so that
 no client is given up early.
 """
-
-
-class _FileWrapper(FileWrapper):
-    """`wsgi.file_wrapper` (PEP 3333), in large blocks."""
-
-    def __init__(self, filelike: Any, blksize: int = FILE_BLOCK_BYTES) -> None:
-        super().__init__(filelike, max(blksize, FILE_BLOCK_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +99,7 @@ class Settings:
             least_upload=min_upload_rate * stall_timeout,
             pause=min(UNDECLARED_PAUSE_SECONDS, stall_timeout / TICKS_PER_TIMEOUT),
             tick=max(LEAST_TICK_SECONDS, min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT),
-            template=environ_template(multithread=workers > 1, file_wrapper=_FileWrapper),
+            template=environ_template(multithread=workers > 1, file_wrapper=FileWrapper),
         )
 
 

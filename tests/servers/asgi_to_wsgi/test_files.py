@@ -10,7 +10,7 @@ from tests.support.asgi_sites import RunningSite, on_each, running_site
 from tests.support.file_sites import FOLDER
 from tests.support.processes import shown_on_failure
 from tests.support.raw_http import Response
-from tests.support.wsgi_servers import GREENLET_SERVERS, KEEP_ALIVE, SERVERS
+from tests.support.wsgi_servers import GREENLET_SERVERS, KEEP_ALIVE, SERVERS, WSGIServer, by_name
 
 CONTENT = os.urandom(3_000_000)
 NAME = "large.bin"
@@ -113,3 +113,15 @@ def test_client_that_leaves_in_the_middle(site: RunningSite) -> None:
             assert client.read_body_exactly(1000) == CONTENT[:1000]
             client.reset()
     assert asked(site, "GET")[0].body == CONTENT
+
+
+@pytest.mark.parametrize("server", on_each([by_name("gunicorn-sync"), by_name("uwsgi")]))
+def test_flask_behind_both_bridges(server: WSGIServer, folder: Path) -> None:
+    """A-OUT-6, W-OUT-10: its file reaches the server's own wrapper."""
+    target = "tests.support.file_sites:told_flask_twice"
+    with running_site(server, target, env={FOLDER: str(folder)}) as site:
+        response, result = asked(site, "GET")
+        assert (response.status, response.body) == (200, CONTENT)
+        assert result == wrapper_of(site)
+        part, _ = asked(site, "GET", ("range", "bytes=5-9"))
+        assert (part.status, part.body) == (206, CONTENT[5:10])

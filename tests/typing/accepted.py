@@ -29,6 +29,8 @@ from werkzeug.serving import run_simple
 
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 from wsgi_asgi_bridge.asgi_to_wsgi import ASGIToWSGIStats
+from wsgi_asgi_bridge.compat import a2wsgi
+from wsgi_asgi_bridge.compat.a2wsgi.wsgi_typing import Environ, IterableChunks, StartResponse
 from wsgi_asgi_bridge.typing import ASGIApp, Backend, LifespanMode, ReleaseMode, WSGIApp
 from wsgi_asgi_bridge.wsgi_to_asgi import WSGIToASGIStats
 
@@ -152,6 +154,16 @@ def where_a_wsgi_app_goes(bridge: ASGIToWSGI) -> None:
     werkzeug.test.Client(bridge)
     httpx.WSGITransport(app=bridge)
     _hypercorn_app: hypercorn.typing.Framework = bridge
+
+
+def by_the_interface_of_a2wsgi(environ: Environ, start_response: StartResponse) -> IterableChunks:
+    FastAPI().mount("/legacy", a2wsgi.WSGIMiddleware(apps.flask_app, 15, send_queue_size=15))
+    Mount("/legacy", app=a2wsgi.WSGIMiddleware(by_the_interface_of_a2wsgi))
+    DispatcherMiddleware(apps.flask_app, {"/new": a2wsgi.ASGIMiddleware(apps.fastapi_app)})
+    httpx.WSGITransport(app=a2wsgi.ASGIMiddleware(apps.starlette_app, wait_time=5.0))
+    bridge = a2wsgi.ASGIMiddleware(apps.quart_app, None, asyncio.new_event_loop())
+    bridge.loop.call_soon_threadsafe(print)
+    return bridge(environ, start_response)
 
 
 def arguments(backend: Backend, lifespan: LifespanMode, release: ReleaseMode) -> None:

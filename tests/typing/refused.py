@@ -24,6 +24,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import run_simple
 
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
+from wsgi_asgi_bridge.compat import a2wsgi
 from wsgi_asgi_bridge.typing import ASGIApp, WSGIApp
 
 from . import apps, untyped_apps
@@ -103,6 +104,11 @@ def adapters_given_to_the_wrong_server(to_asgi: WSGIToASGI, to_wsgi: ASGIToWSGI)
     DispatcherMiddleware(to_asgi)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     run_simple("127.0.0.1", 8000, to_asgi)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     wsgiref.simple_server.make_server("127.0.0.1", 8000, to_asgi)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def apps_given_to_the_wrong_class_of_a2wsgi() -> None:
+    a2wsgi.WSGIMiddleware(apps.fastapi_app)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    a2wsgi.ASGIMiddleware(apps.flask_app)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def factories_and_classes_in_place_of_apps() -> None:

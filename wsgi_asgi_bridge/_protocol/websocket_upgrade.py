@@ -48,8 +48,11 @@ def _bad(text: str) -> Refusal:
 
 
 def websocket_scope(environ: Environ, root_path: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The scope of ASGI WebSocket 2.5. Raises what `scope_from_environ` raises."""
-    scope = scope_from_environ(environ, root_path, state)
+    """The scope of ASGI WebSocket 2.5. Raises what `scope_from_environ` raises.
+
+    It has a copy of `environ`: uWSGI uses the dict again once its thread has gone home.
+    """
+    scope = scope_from_environ(dict(environ), root_path, state)
     del scope["method"]
     scope["type"] = "websocket"
     scope["scheme"] = SCHEMES.get(scope["scheme"], scope["scheme"])

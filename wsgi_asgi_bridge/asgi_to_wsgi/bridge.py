@@ -182,6 +182,8 @@ class ASGIToWSGI(RuntimeStarter, PickledAsNew):
         except BaseException:
             self._count_rejected()
             raise
+        if offer.connection.keeps_thread:
+            start_response = task.handshake.starting_from_thread(start_response)
         return response.respond(start_response)
 
     # ------------------------------------------------------------ the private loop

@@ -15,8 +15,11 @@ before it speaks another protocol, has sent nothing past the head.
 """
 
 import io
+import os
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from .._crossing.sockets import is_plain_socket, read_buffered
@@ -32,7 +35,7 @@ UWSGI_OPAQUE = ("https-socket", "ssl-socket", "suwsgi-socket", "fastcgi-socket",
 class Connection:
     """The connection of one request, as its server shows it. Made by `find_connection`."""
 
-    __slots__ = ("_read_ahead", "far_end_is_closed", "held", "socket")
+    __slots__ = ("_read_ahead", "far_end_is_closed", "held", "keeps_thread", "socket")
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class Connection:
         far_end_is_closed: bool = False,
     ) -> None:
         self.held: HeldDescriptor = held
-        """For `take_over`, if `can_be_released()`."""
+        """For `take_over`, unless the thread is kept."""
         self.socket: Any = connection
         """The server's socket object; None if it has none."""
         self.far_end_is_closed: bool = far_end_is_closed
@@ -51,13 +54,17 @@ class Connection:
         gunicorn passes over the EPIPE of its next write, and would otherwise keep the stand-in for
         a further request.
         """
+        self.keeps_thread: bool = connection is not None and not is_plain_socket(connection)
+        """Whether something of the server, such as TLS, is between the descriptor and the client,
+        so that no stand-in can take its place (WS-A-2). May be set if it is not to.
+        """
         self._read_ahead = read_ahead
 
-    def can_be_released(self) -> bool:
-        """Whether a stand-in can take the place of its descriptor: nothing of the server,
-        such as TLS, is between the descriptor and the client.
-        """
-        return self.socket is None or is_plain_socket(self.socket)
+    def opened(self) -> AbstractContextManager[Any]:
+        """The server's socket, for a thread that is kept."""
+        if self.socket is not None:
+            return nullcontext(self.socket)
+        return socket.socket(fileno=os.dup(self.held.number))
 
     def take_read_ahead(self) -> bytes:
         """Take what the server has read past the request's head.

@@ -1,15 +1,24 @@
-"""The answer to a WebSocket's handshake: a response by the calling thread, or its connection."""
+"""The answer to a WebSocket's handshake: a response by the calling thread, or its connection.
+
+A connection that cannot be taken over, for example one with TLS, stays with the thread. The thread
+then carries the bytes between it and a socket pair of the loop (WS-A-2). In the end its server gets
+a stand-in all the same, to write its 101 to.
+"""
 
 import logging
 from collections.abc import Callable
-from socket import socket
+from contextlib import suppress
+from functools import partial
+from socket import SHUT_RDWR, socket, socketpair
+from typing import Any
 
 from .._crossing.calling_thread import CallingThread
+from .._crossing.carrying import carry, forget_tls
 from .._crossing.contexts import Changes
-from .._crossing.stand_in import take_over
+from .._crossing.stand_in import close_in_child, take_over
 from .._protocol.asgi_response import ASGIResponse
 from ..errors import BridgeClosed
-from ..typing import Message
+from ..typing import Message, StartResponse
 from .connection import Connection
 from .disconnects import client_disconnected
 from .extensions import SentFile
@@ -18,6 +27,9 @@ from .runtime import Runtime
 __all__ = ["Handshake", "TakeOverError"]
 
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
+
+LOOP_CHECK_SECONDS = 1.0
+"""How often a thread that carries bytes checks that the loop is alive."""
 
 
 class TakeOverError(Exception):
@@ -31,13 +43,24 @@ class Handshake:
     left before the end, or is found to have.
     """
 
-    __slots__ = ("_connection", "_on_left", "_runtime", "caller", "changes", "file", "response")
+    __slots__ = (
+        "_carried",
+        "_connection",
+        "_on_left",
+        "_runtime",
+        "caller",
+        "changes",
+        "file",
+        "response",
+    )
 
     def __init__(
         self, runtime: Runtime, connection: Connection, on_left: Callable[[], None]
     ) -> None:
         self._runtime = runtime
-        self._connection: Connection | None = connection
+        self._connection = connection
+        self._carried: socket | None = None
+        """The thread's end of the pair, if it stays."""
         self._on_left = on_left
         self.caller: CallingThread = CallingThread(runtime.handle, runtime.settings.response_buffer)
         self.response: ASGIResponse = ASGIResponse("GET")
@@ -107,15 +130,58 @@ class Handshake:
         close, before the server has its stand-in (WS-A-3).
         """
         connection = self._connection
-        assert connection is not None, "it is taken once"
         read_ahead = connection.take_read_ahead()
-        ours, far = take_over(connection.held)
-        self._connection = None
+        if connection.keeps_thread:
+            ours, self._carried = socketpair()
+            ours.setblocking(False)
+            far = None
+        else:
+            ours, far = self._taken_over()
         self.response.switch_protocols()
-        if connection.far_end_is_closed:
-            far.close()
-            return ours, None, read_ahead
         return ours, far, read_ahead
+
+    def _taken_over(self) -> tuple[socket, socket | None]:
+        """Ours, and the far end of the stand-in if it is to be drained (WS-A-6)."""
+        ours, far = take_over(self._connection.held)
+        if not self._connection.far_end_is_closed:
+            return ours, far
+        far.close()
+        return ours, None
+
+    def forget_after_fork(self) -> None:
+        if self._carried is not None:
+            close_in_child(self._carried)
+
+    # ------------------------------------------------------------ the calling thread
+
+    def starting_from_thread(self, start_response: StartResponse) -> StartResponse:
+        """`start_response` for a connection that keeps the thread: before it, bytes are carried."""
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            if self._carried is not None:
+                self._carry_from_thread(self._carried)
+            return start_response(status, headers, exc_info)
+
+        return start
+
+    def _carry_from_thread(self, inner: socket) -> None:
+        connection = self._connection
+        with connection.opened() as client:
+            before = client.gettimeout()
+            carry(client, inner, LOOP_CHECK_SECONDS, self.check_loop_from_thread)
+            try:
+                ours, far = self._taken_over()
+            except OSError:
+                logger.error("a WebSocket's server could be given no stand-in", exc_info=True)
+                return
+            with ours, suppress(OSError):
+                ours.shutdown(SHUT_RDWR)
+            forget_tls(client)
+            client.settimeout(before)
+        if far is not None and not self._runtime.handle.post(
+            partial(self._runtime.released.drain, far)
+        ):
+            far.close()
 
 
 def _nothing() -> None: ...

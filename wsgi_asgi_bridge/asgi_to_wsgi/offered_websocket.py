@@ -29,8 +29,11 @@ def offered_websocket(environ: Environ, settings: Settings) -> OfferedWebSocket 
     refusal = refusal_of_upgrade(environ)
     if refusal is not None:
         return refusal
-    if settings.release == "off" or not connection.can_be_released():
-        return Refusal("501 Not Implemented", "WebSockets are not served over this connection.")
+    if settings.release == "off":
+        connection.keeps_thread = True
+    if connection.keeps_thread and not environ.get("wsgi.multithread"):
+        text = "this server's one thread cannot serve a WebSocket beside its requests"
+        return Refusal("501 Not Implemented", text)
     session = WebSocketSession(
         environ,
         max_message_size=settings.max_message_size,

@@ -15,6 +15,9 @@ EVENT_STREAM = "event stream"
 """What a released connection carries."""
 
 
+_KEPT, _RESERVED, _TAKEN = "keeps its thread", "may be taken over", "is taken over"
+
+
 class Released(Protocol):
     """What the runtime uses of a connection without a thread, or one that is about to be so."""
 
@@ -34,8 +37,8 @@ class ReleasedConnections:
     def __init__(self, loop: LoopHandle, limit: int) -> None:
         self._loop = loop
         self._limit = limit
-        self._connections: dict[Released, bool] = {}
-        """Whether each has been taken over yet."""
+        self._connections: dict[Released, str] = {}
+        self._reserved = 0
         self._counts = {WEBSOCKET: 0, EVENT_STREAM: 0}
         self._far_ends: dict[socket, BackgroundTask] = {}
 
@@ -43,21 +46,29 @@ class ReleasedConnections:
         """How many there are. Any thread."""
         return self._counts[kind]
 
-    def reserve(self, connection: Released) -> bool:
-        """Make room for a connection that may be taken over. False: there are `max_released`."""
-        if len(self._connections) >= self._limit:
-            return False
-        self._connections[connection] = False
+    def reserve(self, connection: Released, *, limited: bool = True) -> bool:
+        """Make room for a connection that may be taken over. False: there are `max_released`.
+
+        Not `limited`: it keeps its thread, and is only to be told of the bridge's end.
+        """
+        if limited:
+            if self._reserved >= self._limit:
+                return False
+            self._reserved += 1
+        self._connections[connection] = _RESERVED if limited else _KEPT
         return True
 
     def took_over(self, connection: Released) -> None:
         """`connection`, for which there is room, has been taken over."""
-        self._connections[connection] = True
+        self._connections[connection] = _TAKEN
         self._counts[connection.kind] += 1
 
     def discard(self, connection: Released) -> None:
         """`connection` is closed, or is not to be taken over. May be called again."""
-        if self._connections.pop(connection, False):
+        state = self._connections.pop(connection, _KEPT)
+        if state is not _KEPT:
+            self._reserved -= 1
+        if state is _TAKEN:
             self._counts[connection.kind] -= 1
 
     def bridge_closes(self) -> None:

@@ -96,6 +96,7 @@ class WebSocketTask:
         "_disconnect",
         "_is_connected",
         "_is_over",
+        "_keeps_thread",
         "_open",
         "_receivers",
         "_runtime",
@@ -120,6 +121,7 @@ class WebSocketTask:
         self._runtime = runtime
         self._bridge = bridge  # a reference: it is not collected while a WebSocket is open
         self._session = session
+        self._keeps_thread = connection.keeps_thread
         self.handshake: Handshake = Handshake(runtime, connection, self._caller_left)
         self._scope = websocket_scope(environ, settings.root_path, runtime.state)
         self._context = own_context()
@@ -143,7 +145,7 @@ class WebSocketTask:
             self._finish(REJECTED)
             reason = "the bridge is being closed and takes no new requests"
             self.handshake.caller.fail_in_loop(BridgeClosed(reason))
-        elif not runtime.released.reserve(self):
+        elif not runtime.released.reserve(self, limited=not self._keeps_thread):
             self._finish(REJECTED)
             self._refuse(UNAVAILABLE)
         else:
@@ -279,7 +281,8 @@ class WebSocketTask:
             raise client_disconnected() from exc
         self._state = _ACCEPTING
         self._is_connected = True
-        runtime.released.took_over(self)
+        if not self._keeps_thread:
+            runtime.released.took_over(self)
         opened = OpenWebSocket(
             self._session, runtime.handle, runtime.settings, self._has_ended, self._is_closed
         )
@@ -358,6 +361,7 @@ class WebSocketTask:
             self._open.abort()
 
     def forget_after_fork(self) -> None:
+        self.handshake.forget_after_fork()
         if self._open is not None:
             self._open.forget_after_fork()
 

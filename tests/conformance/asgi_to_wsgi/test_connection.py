@@ -66,7 +66,7 @@ def test_the_connection_that_a_server_shows(pair: Pair, server: Any) -> None:
     connection = found(server(servers))
     assert connection.held.number == servers.fileno()
     assert connection.socket is servers
-    assert connection.can_be_released()
+    assert not connection.keeps_thread
     assert connection.far_end_is_closed is (server is gunicorn)
     assert connection.take_read_ahead() == EARLY
     assert connection.take_read_ahead() == b""
@@ -100,7 +100,7 @@ def test_uwsgi_shows_its_descriptor(pair: Pair, monkeypatch: pytest.MonkeyPatch)
     environ = environ_for() | {"uwsgi.version": b"2"}
     connection = found(environ)
     assert connection.held.number == pair[0].fileno()
-    assert connection.can_be_released()
+    assert not connection.keeps_thread
     assert connection.take_read_ahead() == b""
     for option in ("https-socket", "fastcgi-socket"):
         uwsgi.opt = {option: b":80"}
@@ -139,7 +139,7 @@ def test_a_socket_in_memory_is_none() -> None:
     assert find_connection(environ_for() | {"werkzeug.socket": object()}) is None
 
 
-def test_tls_and_wrappers_cannot_be_released(pair: Pair) -> None:
+def test_tls_and_wrappers_keep_the_thread(pair: Pair) -> None:
     class Wrapper:
         def fileno(self) -> int:
             return wrapped.fileno()
@@ -148,4 +148,4 @@ def test_tls_and_wrappers_cannot_be_released(pair: Pair) -> None:
     context.check_hostname = False
     with context.wrap_socket(pair[0], do_handshake_on_connect=False) as wrapped:
         for connection in (wrapped, Wrapper()):
-            assert not found(environ_for() | {"gunicorn.socket": connection}).can_be_released()
+            assert found(environ_for() | {"gunicorn.socket": connection}).keeps_thread

@@ -373,24 +373,11 @@ def test_a_handshake_on_a_closing_bridge() -> None:
         assert bridge.stats().rejected == 1
 
 
-def test_connections_that_are_not_taken_over_are_501() -> None:
-    """WS-A-2: `release="off"`, and a socket that is not plain."""
-
-    class Wrapper:
-        def __init__(self, number: int) -> None:
-            self._number = number
-
-        def fileno(self) -> int:
-            return self._number
-
+def test_a_server_with_one_thread_keeps_it_for_requests() -> None:
+    """WS-A-2: 501 for a connection that would keep the thread."""
     capture = ScopeCapture()
     with bridged(capture, release="off") as bridge:
-        client, server = connect(bridge)
-        assert client.read_head().status == 501
-        client.close()
-        server.finish()
-    with bridged(capture) as bridge:
-        client, server = connect(bridge, environ={"gunicorn.socket": Wrapper(0)})
+        client, server = connect(bridge, environ={"wsgi.multithread": False})
         assert client.read_head().status == 501
         client.close()
         server.finish()

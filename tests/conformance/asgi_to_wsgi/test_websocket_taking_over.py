@@ -373,3 +373,107 @@ def test_a_websocket_after_another_on_the_same_number(backend: Message) -> None:
         for client in (second, first):
             assert client.read() == Frame(TEXT, b"hello")
             client.say_goodbye()
+
+
+# A thread that is kept
+
+
+KEPT = ["release=off", "a wrapper"]
+
+
+class Wrapper:
+    """A server's own object around its socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        for name in ("recv", "send", "fileno", "setblocking", "shutdown", "settimeout"):
+            setattr(self, name, getattr(connection, name))
+        self.gettimeout = connection.gettimeout
+
+
+def connect_and_keep(bridge: Any, how: str, **more: Any) -> Connected:
+    """A WebSocket whose connection is not taken over."""
+
+    class Wrapping:
+        """Shows the server's socket in a wrapper."""
+
+        def __call__(self, environ: Message, start_response: Any) -> Any:
+            environ["gunicorn.socket"] = Wrapper(environ["gunicorn.socket"])
+            return bridge(environ, start_response)
+
+    return connect(Wrapping() if how == "a wrapper" else bridge, **more)
+
+
+@pytest.mark.parametrize("how", KEPT)
+@pytest.mark.parametrize("closes", ["the client", "the app", "the client vanishes", "the bridge"])
+def test_a_kept_thread_carries_the_bytes(backend: Message, how: str, closes: str) -> None:
+    """WS-A-2: messages go both ways, and the server goes on when all has ended; it writes its 101
+    to a stand-in.
+    """
+    block = bytes(range(256)) * 4096
+    files = open_files()
+    received: list[Message] = []
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        await send(send_message((await receive())["bytes"]))
+        if closes == "the app":
+            await send({"type": "websocket.close", "code": 4000})
+        received.append(await receive())
+
+    release = "off" if how == "release=off" else "auto"
+    with bridged(app, backend, release=release, max_released=0) as bridge:
+        client, server = connect_and_keep(bridge, how)
+        client.must_be_accepted()
+        client.send(Frame(2, block))
+        assert client.read() == Frame(2, block)
+        assert server.thread.is_alive()
+        assert server.written == b""
+        assert (bridge.stats().in_flight, bridge.stats().released_websockets) == (1, 0)
+        if closes == "the client":
+            client.say_goodbye(4000)
+        elif closes == "the client vanishes":
+            client.close()
+        else:
+            closing = InThread(bridge.close, "close()") if closes == "the bridge" else None
+            code = 1012 if closing else 4000
+            assert client.read() == close_frame(code)
+            client.send(close_frame(code))
+            assert client.read() is None
+            client.close()
+            if closing:
+                closing.result()
+        server.finish()
+        assert server.error is None
+        assert server.written.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+        assert not server.next_request
+    code = {"the client vanishes": 1006, "the bridge": 1012}.get(closes, 4000)
+    assert received == [disconnect(code)]
+    assert open_files() <= files
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_kept_thread_on_each_server(backend: Message, style: str) -> None:
+    """WS-A-2, WS-A-5: what the server has read already goes first."""
+    early = Frame(TEXT, b"early").masked()
+    with bridged(echo, backend, release="off") as bridge:
+        client, server = connect(bridge, style=style, early=early)
+        client.must_be_accepted()
+        assert client.read() == Frame(TEXT, b"early")
+        client.say_goodbye()
+        server.finish()
+        assert server.error is None
+
+
+def test_a_refusal_needs_no_carrying(backend: Message) -> None:
+    """WS-A-2, WS-A-1."""
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.close"})
+
+    with bridged(app, backend, release="off") as bridge:
+        client, server = connect(bridge)
+        assert client.read_head().status == 403
+        client.close()
+        server.finish()
+        assert server.error is None

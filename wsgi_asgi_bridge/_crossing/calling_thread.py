@@ -17,13 +17,14 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
 from threading import Lock
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .contexts import Changes
+from .delegated_work import DelegatedWork
 from .loops import LoopEvent, LoopHandle
 from .thread_event import ThreadEvent
 
-__all__ = ["CallingThread", "current_calling_thread"]
+__all__ = ["CallingThread", "Leftover", "current_calling_thread"]
 
 LEAST_CHUNK_BYTES = 512
 """What even an empty chunk counts for when the loop's other tasks are due."""
@@ -31,62 +32,7 @@ LEAST_CHUNK_BYTES = 512
 Taken = TypeVar("Taken")
 
 
-class _DelegatedWork:
-    """What another thread does and reports for a calling thread.
-
-    The loop may pass an exchange on to a worker of a bridge behind this one. That worker reports
-    here that it has begun, that it is done, and what it has set in its context.
-    """
-
-    __slots__ = ("_lock", "_unfinished", "changes", "last_changes", "remark")
-
-    # Set by CallingThread, without one more call for each request.
-    _lock: Lock
-    _unfinished: list[tuple[ThreadEvent, Callable[[], bool]]] | None
-    changes: Changes | None
-    """Context changes for the calling thread to apply; written before the chunk that they belong to
-    is put, and never changed in place.
-    """
-    last_changes: Changes | None
-    """The same at the end of the work, which `wait_for_work_from_thread` waits for."""
-    remark: str | None
-    """A note on the response; written before its head is put into the worker's channel, from which
-    the loop takes it.
-    """
-
-    def begin_work(self, matters: Callable[[], bool]) -> ThreadEvent:
-        """Make the calling thread wait, after the end, until the returned event is set.
-
-        It stops waiting when `matters()`, called in the calling thread, is false: the exchange has
-        ended without this work. Any thread.
-        """
-        event = ThreadEvent()
-        with self._lock:
-            if self._unfinished is None:
-                self._unfinished = []
-            self._unfinished.append((event, matters))
-        return event
-
-    def has_unfinished_work(self) -> bool:
-        return bool(self._unfinished)
-
-    def wait_for_work_from_thread(
-        self, poll_interval: float, check_alive: Callable[[], None]
-    ) -> None:
-        """After the end: wait until all work that was begun and still matters is done.
-
-        `check_alive` is called each `poll_interval` seconds and may raise to stop waiting.
-        """
-        while True:
-            with self._lock:
-                if not self._unfinished:
-                    return
-                event, matters = self._unfinished.pop()
-            while matters() and not event.wait(poll_interval):
-                check_alive()
-
-
-class _ExchangeEnd(_DelegatedWork):
+class _ExchangeEnd(DelegatedWork):
     """The ends of an exchange other than its last chunk."""
 
     __slots__ = ("_ended", "_ending", "_error", "_finished", "_parked", "late_error")
@@ -157,24 +103,79 @@ class _ExchangeEnd(_DelegatedWork):
             return error
 
 
-class CallingThread(_ExchangeEnd):
+class Leftover(NamedTuple):
+    """What a thread that leaves its exchange to the loop has not taken."""
+
+    chunks: list[bytes]
+    ended: bool
+    """Whether the end was put, with the last of the chunks or with `error`."""
+    error: BaseException | None
+    jobs: list[Callable[[], None]]
+
+
+class _EarlyLeave(_ExchangeEnd):
+    """A thread that leaves before the end, and the loop that goes on without it.
+
+    The loop offers and never waits for the answer, which may take long: the thread may be in a job
+    that itself waits for the loop. Until the thread has left, chunks are put for it as ever. It
+    takes them along, under the lock under which they are put, so that the loop gets each once and
+    in order.
+    """
+
+    __slots__ = ("_chunks", "_held", "_jobs", "_leave_offered", "_putters", "has_left")
+
+    # Set by CallingThread.
+    loop: LoopHandle
+    _chunks: list[bytes]
+    _held: int
+    _jobs: list[Callable[[], None]]
+    _leave_offered: bool
+    _putters: list[LoopEvent]
+    has_left: bool
+    """Whether the thread has left in this way. The loop may read it after it has found the thread
+    finished: both are written under one lock.
+    """
+
+    def offer_leave_in_loop(self) -> None:
+        """Offer the thread to leave: before any chunk or end it takes `([], False)`, once."""
+        with self._lock:
+            if self._finished:
+                return
+            self._leave_offered = True
+            parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.set()
+
+    def leave_from_thread(self) -> Leftover | None:
+        """Leave now; the loop goes on with what is left. None: another thread has finished already.
+
+        From then on the thread has finished.
+        """
+        with self._lock:
+            if self._finished:
+                return None
+            self._finished = self.has_left = True
+            left = Leftover(self._chunks, self._ended, self._error, self._jobs)
+            self._chunks, self._error, self._jobs = [], None, []
+            self._held = 0
+            if self._putters:
+                self._wake_putters()
+        return left
+
+    def _wake_putters(self) -> None:
+        """Holding the lock."""
+        putters, self._putters = self._putters, []
+        self.loop.post(partial(_set_all, self.loop, putters))
+
+
+class CallingThread(_EarlyLeave):
     """One calling thread and the exchange it waits for.
 
     `budget`: bytes that may wait for the thread. `stays`: the thread does not finish with the end,
     but goes on with `run_jobs_from_thread` until `release_in_loop`.
     """
 
-    __slots__ = (
-        "_budget",
-        "_chunks",
-        "_held",
-        "_jobs",
-        "_passed_over",
-        "_putters",
-        "_stays",
-        "_unbroken",
-        "loop",
-    )
+    __slots__ = ("_budget", "_passed_over", "_stays", "_unbroken", "loop")
 
     def __init__(self, loop: LoopHandle, budget: int, stays: bool = False) -> None:
         self.loop: LoopHandle = loop
@@ -184,10 +185,10 @@ class CallingThread(_ExchangeEnd):
         self.last_changes: Changes | None = None
         self.remark: str | None = None
         self._budget = budget
-        self._chunks: list[bytes] = []
+        self._chunks = []
         self._held = 0
         self._unbroken = 0  # bytes put since the task last waited; the loop's own
-        self._jobs: list[Callable[[], None]] = []  # few at a time
+        self._jobs = []  # few at a time
         self._passed_over = 0  # jobs that were waiting when chunks were taken last
         self._ending = False
         self._ended = False
@@ -195,7 +196,9 @@ class CallingThread(_ExchangeEnd):
         self._finished = False
         self._stays = stays
         self._parked = None
-        self._putters: list[LoopEvent] = []  # an app may send from several tasks
+        self._putters = []  # an app may send from several tasks
+        self._leave_offered = False
+        self.has_left: bool = False
         self.late_error: BaseException | None = None
 
     # ------------------------------------------------------------ the loop
@@ -291,7 +294,7 @@ class CallingThread(_ExchangeEnd):
         `check_alive` is called each `poll_interval` seconds while nothing happens, and may raise to
         stop waiting. Raises the error of `fail_in_loop`, and what a job raises. With the end the
         thread has finished, and `finish_from_thread` gives its jobs. `([], False)`: another thread
-        has finished in this one's place.
+        has finished in this one's place, or this one may leave.
         """
         if self._passed_over:  # written by this thread, or by one that finishes in its place
             self._run_jobs_that_waited()
@@ -299,6 +302,9 @@ class CallingThread(_ExchangeEnd):
             event: ThreadEvent | None = None
             job: Callable[[], None] | None = None
             with self._lock:
+                if self._leave_offered:
+                    self._leave_offered = False
+                    return [], False
                 if self._chunks or self._ended or self._finished:
                     self._passed_over = len(self._jobs)
                     return self._taken()
@@ -398,11 +404,6 @@ class CallingThread(_ExchangeEnd):
                 job = self._jobs.pop(0)
             job()
             del job
-
-    def _wake_putters(self) -> None:
-        """Holding the lock."""
-        putters, self._putters = self._putters, []
-        self.loop.post(partial(_set_all, self.loop, putters))
 
     def _retract(self, event: ThreadEvent) -> bool:
         """Take `event` back after a time-out. False if it is set just now."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from .loops import LoopEvent, LoopHandle, Timer
 from .stand_in import close_in_child
 
-__all__ = ["SocketStream", "StreamCallbacks", "open_socket_stream"]
+__all__ = ["FULL_BYTES", "SocketStream", "StreamCallbacks", "open_socket_stream"]
 
 FULL_BYTES = 65536
 """From so many waiting bytes on, a writer waits until there is room again."""
@@ -97,6 +97,12 @@ class SocketStream(ABC):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.abort()
 
+    def close(self) -> None:
+        """Send what waits, then close. A reset may follow if the peer has sent anything unread."""
+        self._finishing = True
+        if not self.closed:
+            self._close_when_sent()
+
     def finish(self, seconds: float) -> None:
         """Send what waits and the end, then drop what the peer still sends until its own end.
 
@@ -120,8 +126,6 @@ class SocketStream(ABC):
         )
 
     def _give_up(self, seconds: float, kept_before: int) -> None:
-        if self.closed:
-            return
         kept = self.kept_bytes()
         if not kept:
             self._close_when_sent()
@@ -241,6 +245,7 @@ class _AsyncioStream(asyncio.Protocol, SocketStream):
         return 0 if self.closed else int(self._transport.get_write_buffer_size())
 
     def abort(self) -> None:
+        self._finishing = True
         if not self.closed:
             self._transport.abort()
 
@@ -379,6 +384,7 @@ class _TrioStream(SocketStream):
         return self._kept_size
 
     def abort(self) -> None:
+        self._finishing = True
         self._scope.cancel()
 
     def _shut_sending_side(self) -> None:

@@ -74,6 +74,7 @@ class ASGIResponse:
         "bodyless",
         "headers",
         "in_parts",
+        "is_event_stream",
         "passed_over",
         "state",
         "status",
@@ -92,6 +93,8 @@ class ASGIResponse:
         """Whether the body comes in several messages and without a Content-Length (A-OUT-7)."""
         self.bodyless: bool = False
         """Whether the status or the method allows no body; known after the start."""
+        self.is_event_stream: bool = False
+        """Whether the content type says `text/event-stream`; known after the start."""
         self.passed_over: int = 0
         """Bytes of a body that may not be sent."""
         self.beside: tuple[str, Any] | None = None
@@ -106,6 +109,10 @@ class ASGIResponse:
         """
         if self.state is _STARTED and line[:3] == self.status[:3] and line[3:4] == " ":
             self.status = line
+
+    def is_endless(self) -> bool:
+        """Whether it is an event stream whose end nobody has announced (R-1)."""
+        return self.is_event_stream and self._declared is None and not self.bodyless
 
     def add_length(self, length: int) -> None:
         """Add the Content-Length of a body that came in one message, as servers do for a list.
@@ -157,7 +164,9 @@ class ASGIResponse:
         if type(status) is not int:  # 200.0 would match the cached 200
             status = _plain_status(status)
         line = _STATUS_LINES[status]
-        self.headers, self._declared = _native_headers(message.get("headers") or ())
+        self.headers, self._declared, self.is_event_stream = _native_headers(
+            message.get("headers") or ()
+        )
         self.status = line
         self.bodyless = self._method == "HEAD"
         if status in BODYLESS_STATUSES:
@@ -199,6 +208,8 @@ class ASGIResponse:
                 raise AppError(f"{PATHSEND}: the path is {path!r:.200}, expected a str")
             if self.in_parts or self._sent:
                 raise AppError(f"the app sent {PATHSEND!r} after a part of the body")
+            if self.is_endless():  # the server may have its thread back
+                raise AppError(f"the app sent {PATHSEND!r} for an event stream without a length")
             self.state = _TRAILERS if self._trailers else _ENDED
             if self.bodyless:
                 return b"", True
@@ -279,8 +290,10 @@ _NATIVE_NAMES = TranslationCache(_native_name)
 
 def _native_headers(
     headers: Iterable[Any], call: str = _START
-) -> tuple[list[tuple[str, str]], int | None]:
-    """WSGI's headers and the Content-Length among them (A-OUT-1)."""
+) -> tuple[list[tuple[str, str]], int | None, bool]:
+    """WSGI's headers, the Content-Length among them, and whether they announce an event stream
+    (A-OUT-1).
+    """
     if type(headers) is not list and not isinstance(headers, Iterable):
         raise AppError(
             f"{call}: the headers are {headers!r:.200}, "
@@ -288,6 +301,7 @@ def _native_headers(
         )
     native: list[tuple[str, str]] = []
     declared: int | None = None
+    is_event_stream = False
     for pair in headers:
         try:
             raw_name, raw_value = pair
@@ -316,8 +330,11 @@ def _native_headers(
                 if before != declared:
                     raise content_lengths_differ(_START, before, declared)
                 continue
+        elif name == "Content-Type":
+            # A slice: hardly any other type is as long, and each response passes here.
+            is_event_stream = text[:17].lower() == "text/event-stream" and text[17:18] in "; "
         native.append((name, text))
-    return native, declared
+    return native, declared, is_event_stream
 
 
 def _as_bytes(value: Any) -> bytes:

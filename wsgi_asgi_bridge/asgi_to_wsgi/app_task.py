@@ -1,41 +1,31 @@
-"""The loop's half of a request: the app's task, its `send()`, and how it ends.
+"""The loop's half of a request: the app's task, its `send()`, and what it leaves.
 
-    end            set by                               the app's receive(), send()
-    RUNNING        -                                    work
-    COMPLETED      the last part of the response        disconnect; send() as ASGIResponse says
-    DISCONNECTED   the calling thread has left, or the  disconnect; send() raises
-                   app ends after a broken body
-    FAILED         the app ends without a response      disconnect; send() raises
-    CLOSED         the bridge is closed                 disconnect; send() raises
-    REJECTED       the bridge is being closed           the app is not called
-
-`_finish` sets it once and counts the request. The app may go on after each of them, as background
+`request_end.py` has the ends of a request. The app may go on after each of them, as background
 work; `_app_ended` ends the task.
 """
 
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable
-from enum import Enum
-from typing import Final
 
 from .._crossing.calling_thread import CallingThread, current_calling_thread
-from .._crossing.contexts import Changes, changes, notes_on, own_context, unchanged
-from .._crossing.loops import BackgroundTask
-from .._protocol.asgi_response import ASGIResponse, ASGIResponseState
+from .._crossing.contexts import own_context
+from .._protocol.asgi_response import ASGIResponse
 from .._protocol.scope import scope_from_environ
 from ..errors import (
     AppError,
     BridgeClosed,
     BridgeError,
     ClientDisconnected,
-    bridge_shut_down,
     presentable,
 )
 from ..typing import Environ, Message
+from .context_changes import is_below_a_task
 from .disconnects import client_disconnected, is_consequence
+from .event_stream import EventStream
 from .extensions import SentFile, carried_out
 from .request_body import ReceivedBody, RequestBody, request_body
+from .request_end import COMPLETED, DISCONNECTED, FAILED, REJECTED, RUNNING, RequestEnd
 from .response import log_late_error
 from .runtime import Runtime
 
@@ -58,27 +48,7 @@ App = Callable[..., Awaitable[None]]
 """An ASGI 3 callable."""
 
 
-class End(Enum):
-    """How a request has ended; see the module's table."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    DISCONNECTED = "disconnected"
-    FAILED = "failed"
-    CLOSED = "closed"
-    REJECTED = "rejected"
-
-
-# An attribute of an Enum class costs a call in Python 3.11.
-_RUNNING: Final = End.RUNNING
-_COMPLETED: Final = End.COMPLETED
-_DISCONNECTED: Final = End.DISCONNECTED
-_FAILED: Final = End.FAILED
-_CLOSED: Final = End.CLOSED
-_REJECTED: Final = End.REJECTED
-
-
-class AppTask:
+class AppTask(RequestEnd):
     """One request in the private loop.
 
     The loop's own, except for what `Response` uses of it and the methods named `_from_thread`.
@@ -86,26 +56,7 @@ class AppTask:
 
     # Slots, because each instance would get a full dict: instances share the keys of their dicts
     # only if all attributes are set early, and the loop sets some late.
-    __slots__ = (
-        "_app",
-        "_before",
-        "_bridge",
-        "_context",
-        "_end",
-        "_held",
-        "_mirrors_changes",
-        "_received",
-        "_runtime",
-        "_scope",
-        "_seen",
-        "_sending",
-        "_task",
-        "body",
-        "caller",
-        "changes",
-        "file",
-        "response",
-    )
+    __slots__ = ("_app", "_bridge", "_scope", "body", "file")
 
     def __init__(
         self, app: App, runtime: Runtime, environ: Environ, length: int | None, bridge: object
@@ -114,28 +65,24 @@ class AppTask:
         self._app = app
         self._runtime = runtime
         self._bridge = bridge  # a reference: it is not collected while a request runs in its loop
-        self.caller: CallingThread = CallingThread(
+        self.caller = CallingThread(
             runtime.handle, settings.response_buffer, settings.background_wait > 0
         )
         self._scope = scope_from_environ(environ, settings.root_path, runtime.state)
-        self.response: ASGIResponse = ASGIResponse(self._scope["method"], self._scope["extensions"])
+        self.response = ASGIResponse(self._scope["method"], self._scope["extensions"])
         self.file: SentFile | None = None
         """The body, if the app has sent the path of a file. Set before that is opened."""
         self.body: RequestBody = request_body(environ, length, settings.request_buffer)
         """Used by the calling thread only."""
-        self.changes: Changes | None = None
-        """What the app's task has set in its context, to be repeated in the caller's."""
-        self._mirrors_changes = "asgi.scope" in environ and _is_below_a_task(environ)
+        self.changes = None
+        self._mirrors_changes = "asgi.scope" in environ and is_below_a_task(environ)
         self._context = own_context()
-        self._before: contextvars.Context
-        """The app's context when it began."""
-        self._seen: contextvars.Context
-        self._task: BackgroundTask | None = None
-        self._end: End = _RUNNING
-        self._held: HeldEnd | None = None
-        self._received: ReceivedBody | None = None
-        """Made by the first `receive()`, since few apps call it if there is no body."""
-        self._sending = 0  # tasks of the app that wait in send()
+        self._task = None
+        self._end = RUNNING
+        self._held = None
+        self._received = None  # made by the first `receive()`, which few apps call without a body
+        self._sending = 0
+        self.stream = None
 
     # ------------------------------------------------------------ the calling thread
 
@@ -163,7 +110,7 @@ class AppTask:
     def begin_in_loop(self) -> None:
         runtime = self._runtime
         if not runtime.takes_requests:
-            self._finish(_REJECTED)
+            self._finish(REJECTED)
             reason = "the bridge is being closed and takes no new requests"
             self.caller.fail_in_loop(BridgeClosed(reason))
             return
@@ -203,7 +150,7 @@ class AppTask:
     def _receive(self) -> Awaitable[Message]:
         if self._received is None:
             self._received = self._make_received()
-            if self._end is not _RUNNING:
+            if self._end is not RUNNING:
                 self._received.close_in_loop()
         return self._received.receive()
 
@@ -211,12 +158,14 @@ class AppTask:
         return ReceivedBody(self.caller, self.body, self._lost_client_in_loop)
 
     async def _send(self, message: Message) -> None:
-        if self._end is not _RUNNING and self._end is not _COMPLETED:
+        if self._end is not RUNNING and self._end is not COMPLETED:
             raise client_disconnected()
         part = self.response.accept(message)
         if part is None:
             if self.caller.remark is not None:
                 self.response.set_reason(self.caller.remark)
+            if self.response.is_event_stream and self.stream is None:
+                self._offer_release()
             if self.response.beside is None:
                 return
             part = await carried_out(self, self._scope["wsgi_environ"])
@@ -233,17 +182,37 @@ class AppTask:
             return
         wait = self.caller.put_in_loop(body, last)
         if wait is None:
-            raise self._found_left()
+            self._stream_without_thread().put(body, last)
+            wait = True
         if last:
-            self._finish(_COMPLETED)
+            self._finish(COMPLETED)
         elif wait:
             self._sending += 1
             try:
                 await self.caller.wait_for_room_in_loop()
+                if self.stream is not None:
+                    await self.stream.wait_for_room()
             finally:
                 self._sending -= 1
-            if self.caller.finished() and self._end is not _COMPLETED:
-                raise self._found_left()
+            if self.caller.finished() and self._end is not COMPLETED:
+                self._stream_without_thread()
+
+    def _offer_release(self) -> None:
+        received = self._received
+        body_is_read = self.body.empty or (received is not None and received.is_read())
+        self.stream = EventStream.for_response(self, self._runtime, body_is_read=body_is_read)
+        if self.stream is not None:
+            self.caller.offer_leave_in_loop()  # last of all: the thread may look at once
+
+    def _stream_without_thread(self) -> EventStream:
+        """The stream that goes on. Raises what `send()` raises if the client has left; the calling
+        thread has finished.
+        """
+        if self.stream is None or not self.caller.has_left:
+            self._finish(DISCONNECTED)
+        if self.stream is None or self._end is not RUNNING:
+            raise client_disconnected()
+        return self.stream
 
     def _hold_end(self, body: bytes) -> None:
         """Hold back `body`, the last part, until the app ends: `close()` raises its error after a
@@ -251,65 +220,29 @@ class AppTask:
         """
         if not self.caller.hold_end_in_loop():
             raise self._found_left()
-        self._finish(_COMPLETED)
+        self._finish(COMPLETED)
         self._held = HeldEnd(self, body)
         self._held.count_turns()
 
-    def _note_changes(self) -> None:
-        """Note what the app's first task has set in its context. Its other tasks have contexts of
-        their own, which no caller sees.
-        """
-        now = self._context.copy()
-        if not unchanged(self._seen, now):
-            self._seen = now
-            self.changes = changes(self._before, now)
-
-    def note_last_changes(self, error: BaseException | None) -> None:
-        """The same when the app has ended, by raising `error` or, if None, by returning."""
-        self._note_changes()
-        if not self._mirrors_changes and self.changes is not None:
-            # Every caller gets what a monitoring tool around the app has noted about this error, so
-            # that another one, around the bridge, does not report it again.
-            self.changes = None if error is None else notes_on(error, self.changes)
-
     # ------------------------------------------------------------ the end
-
-    def _finish(self, end: End) -> None:
-        """End the request unless it has ended: count it, and let `receive()` give a disconnect."""
-        if self._end is not _RUNNING:
-            return
-        self._end = end
-        counts = self._runtime.counts
-        if end is _COMPLETED:
-            counts.completed += 1
-            counts.background += 1
-        elif end is _DISCONNECTED:
-            counts.disconnected += 1
-        elif end is _FAILED:
-            counts.failed += 1
-        elif end is _CLOSED:
-            counts.closed += 1
-        else:
-            counts.rejected += 1
-        if self._received is not None:
-            self._received.close_in_loop()
 
     def _app_ended(self, error: BaseException | None) -> None:
         if self._held is not None:
             error = self._held.release_with(error)
-        if self._end is _RUNNING:
+        if self._end is RUNNING:
             self._end_unanswered(error)
-        if self._end is _COMPLETED:
+        if self._end is COMPLETED:
             self._runtime.counts.background -= 1
             if error is not None and not is_consequence(error, (ClientDisconnected,)):
                 log_late_error(error)
         elif (
-            self._end is not _FAILED
+            self._end is not FAILED
             and error is not None
             and not is_consequence(error, (ClientDisconnected, self._runtime.handle.cancelled))
         ):
             logger.error("the app raised after its client had left", exc_info=error)
-        self._runtime.ended_in_loop(self)
+        if self.stream is None or not self.stream.is_open:
+            self._runtime.ended_in_loop(self)
         if self._runtime.settings.background_wait:
             self.caller.release_in_loop()
 
@@ -317,15 +250,17 @@ class AppTask:
         """The app has ended before its response, by raising `error` or, if None, by returning."""
         if self._received is not None and self._received.has_delivered_break():
             # It received a disconnect and ended without an answer, as the ASGI spec asks.
-            self._finish(_DISCONNECTED)
+            self._finish(DISCONNECTED)
             self.caller.fail_in_loop(client_disconnected())
             return
-        self._finish(_FAILED)
+        self._finish(FAILED)
         self.note_last_changes(error)
         if error is None:
             returned = f"the app returned {self.response.state.value}"
             error = AppError(f"{returned}, without ending its response")
         self.caller.fail_in_loop(presentable(error))
+        if self.stream is not None and self.caller.finished() and self.caller.has_left:
+            self.stream.fail(error)
 
     def _lost_client_in_loop(self, error: BridgeError) -> None:
         """End the request after a failed read; the thread raises `error` after the waiting chunks.
@@ -338,42 +273,13 @@ class AppTask:
         self.caller_left_in_loop()
         self.caller.fail_in_loop(error)
 
-    def caller_left_in_loop(self) -> None:
-        """The calling thread has left before the end, or is about to: for the app that is the
-        client's disconnect (A-OUT-3).
-
-        An app that waits in `receive()` or `send()` gets the disconnect there. If it is silent in
-        the middle of its response, it is cancelled, as frameworks do to their own streams.
-        """
-        if self._end is not _RUNNING:
-            return
-        waits = self._sending or (self._received is not None and self._received.receivers)
-        self._finish(_DISCONNECTED)
-        is_silent = not waits and self.response.state is ASGIResponseState.STARTED
-        if is_silent and self._task is not None:
-            self._task.cancel()
-
-    def _found_left(self) -> ClientDisconnected:
-        """End the request after the thread has left; return what `send()` raises (A-OUT-3)."""
-        self._finish(_DISCONNECTED)
-        return client_disconnected()
-
-    def shut_down_in_loop(self) -> None:
-        """End the thread's wait, and the app with its background work: the bridge is closed."""
-        if self._held is not None:
-            self._held.release()
-        self.caller.fail_in_loop(bridge_shut_down())
-        if self._task is not None:
-            self._task.cancel()  # before _finish: a receive() of this task is cancelled first
-        self._finish(_CLOSED)
-
 
 async def _pass_over(task: AppTask, last: bool) -> None:
     """Drop a body part of a response that has no body (HEAD, 204, 304); the first one ends it.
 
     `send()` raises a disconnect after `PASSED_OVER_BYTES`, so that no app goes on for ever.
     """
-    if task._end is _RUNNING:
+    if task._end is RUNNING:
         if task._mirrors_changes:
             task._note_changes()
         if task.changes or task.response.status[0] == "5":
@@ -381,7 +287,7 @@ async def _pass_over(task: AppTask, last: bool) -> None:
         elif task.caller.put_in_loop(b"", last=True) is None:
             raise task._found_left()
         else:
-            task._finish(_COMPLETED)
+            task._finish(COMPLETED)
     if not last:
         await task._runtime.handle.checkpoint()
         if task.response.passed_over > PASSED_OVER_BYTES:
@@ -439,16 +345,3 @@ class HeldEnd:
 
 
 _NO_CONTEXT = contextvars.Context()
-
-
-def _is_below_a_task(environ: Environ) -> bool:
-    """Whether the outermost bridge of this request is a WSGIToASGI. Then its caller is a task, so
-    mirrored changes stay out of a WSGI server's thread.
-    """
-    scope = environ.get("asgi.scope")
-    while scope is not None:
-        outer = scope.get("wsgi_environ")
-        if outer is None:
-            return True
-        scope = outer.get("asgi.scope")
-    return False

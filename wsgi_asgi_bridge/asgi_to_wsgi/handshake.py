@@ -52,6 +52,7 @@ class Handshake:
         "changes",
         "file",
         "response",
+        "stream",
     )
 
     def __init__(
@@ -66,6 +67,7 @@ class Handshake:
         self.response: ASGIResponse = ASGIResponse("GET")
         self.changes: Changes | None = None
         self.file: SentFile | None = None
+        self.stream: None = None
 
     # ------------------------------------------------------------ what Response uses
 

@@ -181,6 +181,10 @@ class ReceivedBody:
         if self.receivers:
             self._wake_receivers()
 
+    def is_read(self) -> bool:
+        """Whether nothing of the body is left for the calling thread to read."""
+        return self._state is _COMPLETE
+
     def has_delivered_break(self) -> bool:
         return self._delivered and self._state is _BROKEN
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Protocol
 
-from .._crossing.calling_thread import CallingThread
+from .._crossing.calling_thread import CallingThread, Leftover
 from .._crossing.contexts import Changes, ContextMirror
 from .._protocol.asgi_response import ASGIResponse
 from .._protocol.blocks import SPLIT_BYTES, blocks
@@ -27,6 +27,14 @@ __all__ = ["Response", "log_late_error"]
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
 
+class Offer(Protocol):
+    """The loop's offer to go on without this thread; `EventStream` keeps it."""
+
+    def may_leave_from_thread(self, environ: Environ, start_response: StartResponse) -> bool: ...
+
+    def leave_from_thread(self, caller: CallingThread) -> Leftover | None: ...
+
+
 class LoopHalf(Protocol):
     """What this thread uses of the loop's half."""
 
@@ -34,6 +42,9 @@ class LoopHalf(Protocol):
     response: ASGIResponse
     file: SentFile | None
     changes: Changes | None
+
+    @property
+    def stream(self) -> Offer | None: ...
 
     def caller_left_in_loop(self) -> None: ...
 
@@ -76,6 +87,11 @@ class Response(Iterator[bytes]):
     def respond(self, start_response: StartResponse) -> Iterable[bytes]:
         """Wait for the app's first bytes or its end, call `start_response`, return the iterable."""
         chunks = self._take()
+        if not chunks and not self._last:
+            left = self._leave_early(start_response)
+            if left is not None:
+                return left
+            chunks = self._take()
         if self._task.file is not None:
             return self._respond_with_file(self._task.file, start_response)
         response = self._task.response
@@ -128,6 +144,26 @@ class Response(Iterator[bytes]):
             raise
         self._blocks = file.blocks()
         return self
+
+    def _leave_early(self, start_response: StartResponse) -> Iterable[bytes] | None:
+        """Answer the loop's offer; None if this thread has to stay (R-2)."""
+        offer = self._task.stream
+        if offer is None or not offer.may_leave_from_thread(self._environ, start_response):
+            return None
+        response = self._task.response
+        try:
+            start_response(response.status, response.headers)
+            left = offer.leave_from_thread(self._caller)
+        except BaseException:
+            self.close()
+            raise
+        if left is None:
+            return self
+        self._last = self._left = True
+        if left.jobs:
+            self._task.run_elsewhere_from_thread(left.jobs)
+        # One empty chunk, not none: wsgiref would add the length 0.
+        return iter((b"",))
 
     def __next__(self) -> bytes:
         while True:

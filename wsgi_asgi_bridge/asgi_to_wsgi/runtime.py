@@ -19,7 +19,7 @@ from .released import ReleasedConnections
 from .settings import Settings
 from .stats import Counts
 
-__all__ = ["Runtime", "RuntimeStart"]
+__all__ = ["InFlight", "Runtime", "RuntimeStart"]
 
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 

@@ -1,0 +1,379 @@
+"""An event stream whose connection the loop has taken over, so that no thread waits for it.
+
+    the loop                              the calling thread
+    the app sends the head: offer    ->   waits in `take_from_thread`
+    (the app goes on; what it sends       called by the server, and a plain connection?
+    waits for the thread as ever)         no: the response is the thread's, as any other
+                                          yes: start_response(), take_over(), leave_from_thread()
+    adopt the connection, and what   <-   posts both, returns an iterable of one empty chunk
+    the thread has not taken              the server writes its head to the stand-in
+    read that head, pass it on
+    send the body, framed as the head says
+
+Why the thread takes over, and not the loop. The loop would have to wait for an answer: only the
+thread can see who has called it. An app may send from thread-sensitive code, which runs in that
+very thread, and then both would wait for ever. And while the thread itself replaces the descriptor,
+the server that has called it cannot close it.
+
+Why nothing depends on who is quicker. The thread sees the offer before any chunk, end or error,
+whatever the app has done since. Chunks are put under the lock under which the thread leaves, so
+the loop gets those that were put before, and keeps those that come after (`put`) behind them.
+"""
+
+import contextvars
+import logging
+from enum import Enum
+from functools import partial
+from socket import socket
+from typing import Final, Protocol, Self
+
+from .._crossing.calling_thread import CallingThread, Leftover
+from .._crossing.loops import BackgroundTask, LoopEvent
+from .._crossing.socket_stream import (
+    FULL_BYTES,
+    SocketStream,
+    StreamCallbacks,
+    open_socket_stream,
+)
+from .._crossing.stand_in import close_in_child, receive_some, take_over
+from .._protocol.asgi_response import ASGIResponse
+from .._protocol.server_head import Framing, ServerHead, framed_end, framed_part
+from ..errors import ServerError
+from ..typing import Environ, StartResponse
+from .connection import Connection, find_connection
+from .released import EVENT_STREAM
+from .runtime import InFlight, Runtime
+from .server_call import is_called_by_server
+
+__all__ = ["EventStream"]
+
+logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
+
+FINISH_SECONDS = 10.0
+"""How long a client may send or read nothing after the end of its stream."""
+
+LEAST_PART_BYTES = 512
+"""What even an empty part counts for when the loop's other tasks are due."""
+
+
+class BodyEnd(Enum):
+    """How the body has ended."""
+
+    OPEN = "not yet"
+    WHOLE = "with its last part"
+    CUT = "before it"
+
+
+# An attribute of an Enum class costs a call in Python 3.11.
+_OPEN: Final = BodyEnd.OPEN
+_WHOLE: Final = BodyEnd.WHOLE
+_CUT: Final = BodyEnd.CUT
+
+
+class Streaming(InFlight, Protocol):
+    """What this module uses of the app's task."""
+
+    caller: CallingThread
+    response: ASGIResponse
+
+    def caller_left_in_loop(self) -> None: ...
+
+    def bridge_closes_in_loop(self) -> None: ...
+
+    def stream_closed_in_loop(self) -> None: ...
+
+
+class EventStream:
+    """One event stream: offered to its thread, then taken over or not.
+
+    The loop's own, save the methods named `_from_thread`.
+    """
+
+    __slots__ = (
+        "_body_end",
+        "_connection",
+        "_far",
+        "_framing",
+        "_is_aborted",
+        "_pending",
+        "_pending_bytes",
+        "_room",
+        "_runtime",
+        "_serving",
+        "_stream",
+        "_task",
+        "_unbroken",
+        "is_open",
+        "kind",
+    )
+
+    def __init__(self, task: Streaming, runtime: Runtime) -> None:
+        self._task: Streaming | None = task
+        """None once the connection is closed, to break the cycle: the task refers to this."""
+        self._runtime = runtime
+        self.kind: str = EVENT_STREAM
+        self.is_open: bool = False
+        """Whether the connection is taken over and not closed yet."""
+        self._connection: Connection | None = None  # the calling thread's
+        self._stream: SocketStream | None = None
+        self._far: socket | None = None
+        """The server's head is read from it."""
+        self._framing: Framing | None = None
+        """None until that head is passed on."""
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._room: list[LoopEvent] = []
+        self._unbroken = 0
+        self._body_end = _OPEN
+        self._is_aborted = False
+        self._serving: BackgroundTask | None = None
+
+    @classmethod
+    def for_response(cls, task: Streaming, runtime: Runtime, *, body_is_read: bool) -> Self | None:
+        """Return a stream if the response, of which the head is known, may go on without its thread
+        (R-1). If there are `max_released` connections, the thread stays.
+
+        After a 5xx the app's error is to be raised by `close()` (A-OUT-8), and `background_wait` is
+        a wait in it (A-OUT-9): both need the thread.
+        """
+        settings, response = runtime.settings, task.response
+        if (
+            settings.release == "off"
+            or settings.background_wait
+            or not (body_is_read and response.is_endless())
+            or response.status[0] == "5"
+            or not runtime.takes_requests
+        ):
+            return None
+        stream = cls(task, runtime)
+        return stream if runtime.released.reserve(stream) else None
+
+    # ------------------------------------------------------------ the calling thread
+
+    def may_leave_from_thread(self, environ: Environ, start_response: StartResponse) -> bool:
+        """Whether the thread may leave (R-1, R-2). False: the offer is over."""
+        if is_called_by_server(start_response):
+            connection = find_connection(environ)
+            if connection is not None and not connection.keeps_thread:
+                self._connection = connection
+                return True
+        self._runtime.handle.post(self.withdraw)
+        return False
+
+    def leave_from_thread(self, caller: CallingThread) -> Leftover | None:
+        """Take the connection over, give it to the loop, and leave the exchange to it.
+
+        After `may_leave_from_thread` and the server's `start_response`. None: the thread stays.
+        """
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        loop = self._runtime.handle
+        try:
+            ours, far = take_over(connection.held)
+        except OSError:
+            logger.warning("an event stream keeps its thread", exc_info=True)
+            loop.post(self.withdraw)
+            return None
+        try:
+            left = caller.leave_from_thread()
+            if left is not None and loop.post(partial(self.adopt, ours, far, left)):
+                return left
+        except BaseException:  # Ctrl-C
+            ours.close()
+            far.close()
+            raise
+        # The loop has ended, or another thread has closed the response: its client gets an end.
+        ours.close()
+        far.close()
+        return left
+
+    # ------------------------------------------------------------ taken over or not
+
+    def withdraw(self) -> None:
+        """The connection is not taken over. May be called again."""
+        if not self.is_open:
+            self._runtime.released.discard(self)
+
+    def adopt(self, ours: socket, far: socket, left: Leftover) -> None:
+        """Go on where the thread has left."""
+        task, runtime = self._task, self._runtime
+        assert task is not None
+        self.is_open = True
+        self._far = far
+        runtime.released.took_over(self)
+        runtime.in_flight.add(task)
+        self._pending[:0] = left.chunks
+        self._pending_bytes += sum(map(len, left.chunks))
+        if left.error is not None and not self._is_aborted:
+            self.fail(left.error)
+        elif left.ended:
+            self._body_end = _WHOLE
+        # In an empty context: it belongs to the connection, not to who has posted this.
+        serve = partial(self._serve, ours, far)
+        self._serving = runtime.handle.spawn(serve, contextvars.Context())
+        if not runtime.takes_requests:
+            self.bridge_closes_in_loop()
+
+    async def _serve(self, ours: socket, far: socket) -> None:
+        """Open the stream, pass the server's head on, and leave the stand-in to be drained."""
+        try:
+            await self._open(ours)
+            await self._pass_head_on(far)
+        except OSError:
+            self._closed()
+        except BaseException:  # cancelled: the loop ends
+            far.close()
+            if self._stream is None:
+                self._closed()
+            else:
+                self._stream.abort()
+            raise
+        finally:
+            self._far = self._serving = None
+        self._runtime.released.drain(far)
+
+    async def _open(self, ours: socket) -> None:
+        detects = self._runtime.settings.detects_disconnects
+        self._stream = await open_socket_stream(
+            self._runtime.handle,
+            ours,
+            StreamCallbacks(
+                on_data=_drop,  # a further request, which the close answers
+                on_end=self._client_left if detects else _nothing,
+                on_closed=self._closed,
+            ),
+        )
+        if self._is_aborted:
+            self._stream.abort()
+
+    async def _pass_head_on(self, far: socket) -> None:
+        """Read the head from the stand-in, and send it with what has come since."""
+        stream, task = self._stream, self._task
+        assert stream is not None
+        if task is None or self._is_aborted:
+            return
+        head = ServerHead(task.response.status[:3])
+        try:
+            while data := await receive_some(self._runtime.handle, far):
+                if head.feed(data):
+                    break
+            else:
+                raise ServerError("the server has written no whole head")
+        except (ServerError, OSError) as error:
+            if not stream.closed:
+                logger.error("an event stream ends before it begins: %s", error)
+                self._client_left()
+            return
+        self._framing = framing = head.framing
+        pending, self._pending = self._pending, []
+        self._pending_bytes = 0
+        framed = (piece for part in pending for piece in framed_part(framing, part))
+        stream.write(head.lines, *framed)
+        self._wake_senders()
+        if self._body_end is not _OPEN:
+            self._conclude()
+
+    # ------------------------------------------------------------ the body
+
+    def put(self, part: bytes, last: bool) -> None:
+        """Send one part, when the head is sent; `last` ends the body with it."""
+        if last and self._body_end is _OPEN:
+            self._body_end = _WHOLE
+        if self._framing is None or self._stream is None:
+            self._pending.append(part)
+            self._pending_bytes += len(part)
+            return
+        self._unbroken += len(part) + LEAST_PART_BYTES
+        self._stream.write(*framed_part(self._framing, part))
+        if last:
+            self._conclude()
+
+    async def wait_for_room(self) -> None:
+        """Wait while the client takes less than the app sends, and give other tasks their turn."""
+        loop = self._runtime.handle
+        while self._framing is None and self._pending_bytes > FULL_BYTES and self._task is not None:
+            event = loop.create_event()
+            self._room.append(event)
+            await event
+        if self._stream is not None:
+            await self._stream.wait_for_room()
+        if self._unbroken > FULL_BYTES:
+            self._unbroken = 0
+            await loop.checkpoint()
+
+    def fail(self, error: BaseException) -> None:
+        """The app has ended with `error` before the end of its body, and the thread has left."""
+        if self._body_end is _OPEN:
+            logger.error("the app failed in the middle of an event stream", exc_info=error)
+            self._body_end = _CUT
+            if self._framing is not None:
+                self._conclude()
+
+    def _conclude(self) -> None:
+        """End the connection as the body has ended: cut, it must not look whole (R-4)."""
+        stream, framing = self._stream, self._framing
+        assert stream is not None
+        assert framing is not None
+        if self._body_end is _WHOLE:
+            stream.write(*framed_end(framing))
+            stream.finish(FINISH_SECONDS)
+        elif framing is Framing.CHUNKED:
+            stream.finish(FINISH_SECONDS)  # without a last chunk
+        else:
+            stream.reset()  # an end of the connection would be one of the body
+
+    # ------------------------------------------------------------ the end
+
+    def _client_left(self) -> None:
+        if self._task is not None:
+            self._task.caller_left_in_loop()
+        self.abort()
+
+    def _closed(self) -> None:
+        """The connection is closed."""
+        task, self._task = self._task, None
+        self.is_open = False
+        self._runtime.released.discard(self)
+        self._wake_senders()
+        if task is not None:
+            task.caller_left_in_loop()
+            task.stream_closed_in_loop()
+
+    def _wake_senders(self) -> None:
+        waiting, self._room = self._room, []
+        for event in waiting:
+            self._runtime.handle.set_event(event)
+
+    def bridge_closes_in_loop(self) -> None:
+        """Cut the body; a connection whose body has ended sends what is left of it (R-5)."""
+        if not self.is_open:
+            return  # the thread is still there
+        stream = self._stream
+        if self._body_end is _OPEN:
+            self._body_end = _CUT
+            if self._task is not None:
+                self._task.bridge_closes_in_loop()
+        if stream is None or self._framing is None:  # the client has not seen a head yet
+            self.abort()
+        elif self._body_end is _CUT and self._framing is Framing.UNTIL_CLOSE:
+            stream.reset()
+        else:
+            stream.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._is_aborted = True
+        if self._stream is not None:
+            self._stream.abort()
+
+    def forget_after_fork(self) -> None:
+        if self._stream is not None:
+            self._stream.forget_after_fork()
+        if self._far is not None:
+            close_in_child(self._far)
+
+
+def _nothing() -> None: ...
+
+
+def _drop(data: bytes) -> None: ...

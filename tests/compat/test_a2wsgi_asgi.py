@@ -322,6 +322,29 @@ async def test_a_websocket_is_not_cancelled_when_its_thread_leaves() -> None:
     assert ended == ["by itself"]
 
 
+async def test_an_app_that_ends_as_it_is_to_be_cancelled() -> None:
+    """The cancellation is under way when the app ends: it must not hit what the task does next."""
+    may_end = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await may_end.wait()
+
+    call = asgi._Call(app, None, cancels=True)
+
+    async def request() -> str:
+        await call.run({"type": "http"}, None, None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return "what comes next"
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    may_end.set()  # the app's last step comes first,
+    call.response_ended()  # and the cancellation behind it
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await task == "what comes next"
+
+
 class Wrapped:
     """What a server makes of a file; it may be sent by its descriptor alone."""
 

@@ -318,22 +318,21 @@ def test_each_message_wakes_one_receiver(port: MessagePort) -> None:
     assert sorted(each.result() for each in receiving) == ["one", "three", "two"]
 
 
-def test_a_message_that_another_thread_takes_first(port: MessagePort) -> None:
-    """The receiver that was woken for it sleeps again, and gets the next."""
-    lock = lying(port)
-    quicker: list[Any] = []
-    slept_again = threading.Event()
-    asleep_once = threading.Event()
-    lock.after("receive_from_thread", asleep_once.set)
-    receiving = Blocking(port.receive_from_thread)
-    must_happen(asleep_once)
-    lock.before("receive_from_thread", lambda: quicker.append(port.receive_from_thread()))
-    lock.after("receive_from_thread", slept_again.set)
+def test_a_message_is_for_the_thread_that_waited_for_it(port: MessagePort) -> None:
+    """A thread that comes just after the put does not take it away."""
+    receiving = asleep(port, port.receive_from_thread)
+    lock = port._lock
+    late: list[Any] = []
+
+    def come_late() -> None:
+        with pytest.raises(TimeoutError):
+            port.receive_from_thread(0)
+        late.append(True)
+
+    lock.after("put", come_late)  # type: ignore[attr-defined]
     put(port, "one")
-    must_happen(slept_again)
-    put(port, "two")
-    assert receiving.result() == "two"
-    assert (quicker, lock.told) == (["one"], True)
+    assert receiving.result() == "one"
+    assert late == [True]
 
 
 def test_a_receiver_gives_up(port: MessagePort) -> None:
@@ -352,18 +351,13 @@ def test_a_message_comes_in_the_moment_in_which_the_time_runs_out(
     """It is received now or by the next call; it is never lost."""
     lock = lying(port)
     getattr(lock, moment)("_wait_to_receive", lambda: put(port, "late"))
-    assert ended(lambda: port.receive_from_thread(TINY_SECONDS)) == "late"
+    if moment == "before":
+        assert ended(lambda: port.receive_from_thread(TINY_SECONDS)) == "late"
+    else:
+        with pytest.raises(TimeoutError):
+            ended(lambda: port.receive_from_thread(TINY_SECONDS))
+        assert port.receive_from_thread(0) == "late"
     assert lock.told
-
-
-def test_a_message_after_the_receiver_has_given_up(port: MessagePort) -> None:
-    """It wakes nobody and waits for the next call."""
-    lock = lying(port)
-    lock.after("receive_from_thread", lambda: put(port, "late"), nth=2)
-    with pytest.raises(TimeoutError):
-        ended(lambda: port.receive_from_thread(TINY_SECONDS))
-    assert lock.told
-    assert port.receive_from_thread(0) == "late"
 
 
 def test_the_feeding_task_waits_until_half_of_the_budget_is_free(

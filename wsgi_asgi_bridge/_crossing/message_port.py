@@ -16,9 +16,9 @@ The races, each decided by who takes the lock first:
 - room and time-out: a sender that waits carries its message, and whoever makes room puts it, in the
   order of the calls. So a message is put once: by then its sender is off the list, and a sender
   whose time is up and who is off the list waits for its event, which is set in a moment.
-- receive and put: the receiver sees the message, or the put finds the receiver's event. A message
-  wakes one receiver; another thread may be quicker, and the woken one waits again. One that is
-  woken as its time runs out looks once more, so the message is not left behind.
+- receive and put: the receiver sees the message, or the put finds the receiver and hands it the
+  message. So a message is received once: a receiver whose time is up and who is off the list waits
+  for its event, as a sender does. While receivers wait, no message does.
 - the loop is closed: a post fails, or a waiting thread sees it within CLOSED_LOOP_SECONDS.
 """
 
@@ -50,6 +50,16 @@ class _Sender:
         self.is_put = False
 
 
+class _Receiver:
+    """A thread that waits for a message; it is given None at the end."""
+
+    __slots__ = ("event", "message")
+
+    def __init__(self) -> None:
+        self.event = ThreadEvent()
+        self.message: Any = None
+
+
 class MessagePort:
     """One connection. Messages are any objects, with the bytes that each counts for.
 
@@ -74,13 +84,14 @@ class MessagePort:
         self._inbox: deque[tuple[Any, int]] = deque()
         self._in_budget = in_budget
         self._in_held = 0
-        self._receivers: deque[ThreadEvent] = deque()
+        self._receivers: deque[_Receiver] = deque()
         self._putter: LoopEvent | None = None
         # Towards the loop. `held` are the bytes put and not yet sent.
         self._outbox: deque[tuple[Any, int]] = deque()
         self._out_budget = out_budget
         self._out_held = 0
-        self._taken_size = 0
+        self.taken_size: int = 0
+        """For the task: what the message that it took last counts for."""
         self._sent = 0  # messages
         self._senders: deque[_Sender] = deque()
         self._taker: LoopEvent | None = None
@@ -106,18 +117,18 @@ class MessagePort:
     def send_from_thread(self, message: Any, size: int, timeout: float | None) -> bool:
         """Put one message; wait for room, behind those who wait already.
 
-        False after `timeout` seconds in which nothing was sent. A message larger than the whole
-        budget is put when no other is held. Raises `closed` after the end, WaitInLoop if it would
-        wait in the loop's own thread.
+        False after `timeout` seconds in which nothing was sent. One larger than the whole budget is
+        put when no other is held. Raises `closed` after the end, WaitInLoop in the loop's thread.
         """
         sender = taker = None
         with self._lock:
             sent = self._sent
             if self._left or not self._opened:
                 raise self._closed()
-            if not self._senders and self._fits(size):
+            held = self._out_held
+            if (held <= 0 or held + size <= self._out_budget) and not self._senders:
                 self._outbox.append((message, size))
-                self._out_held += size
+                self._out_held = held + size
                 taker, self._taker = self._taker, None
             elif timeout == 0:
                 return False
@@ -126,7 +137,8 @@ class MessagePort:
                 sender = _Sender(message, size)
                 self._senders.append(sender)
         if sender is None:
-            self._wake_from_thread(taker)
+            if taker is not None:
+                self._wake_from_thread(taker)
             return True
         return self._wait_for_room(sender, timeout, sent)
 
@@ -155,29 +167,27 @@ class MessagePort:
     # ------------------------------------------------------------ threads: in
 
     def receive_from_thread(self, timeout: float | None = None) -> Any:
-        """The next message; None, for ever, at the end.
-
-        Raises TimeoutError after `timeout` seconds, WaitInLoop if it would wait in the loop's own
-        thread.
+        """The next message; None, for ever, at the end. Raises TimeoutError, and WaitInLoop if it
+        would wait in the loop's own thread.
         """
-        deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            message = event = putter = None
-            with self._lock:
-                if self._inbox:
-                    message, size = self._inbox.popleft()
-                    self._in_held -= size
-                    putter = self._putter_with_room()
-                elif self._end is None:
-                    if timeout is not None and timeout <= 0:
-                        raise TimeoutError("timed out")
-                    self._loop.refuse_wait_in_loop("receive()")
-                    event = ThreadEvent()
-                    self._receivers.append(event)
-            if event is None:
-                self._wake_from_thread(putter)
-                return message
-            timeout = self._wait_to_receive(event, deadline)
+        message = receiver = putter = None
+        with self._lock:
+            if self._inbox:
+                message, size = self._inbox.popleft()
+                self._in_held -= size
+                if self._putter is not None and self._in_held <= self._in_budget // 2:
+                    putter, self._putter = self._putter, None
+            elif self._end is None:
+                if timeout is not None and timeout <= 0:
+                    raise TimeoutError("timed out")
+                self._loop.refuse_wait_in_loop("receive()")
+                receiver = _Receiver()
+                self._receivers.append(receiver)
+        if receiver is not None:
+            return self._wait_to_receive(receiver, timeout)
+        if putter is not None:
+            self._wake_from_thread(putter)
+        return message
 
     # ------------------------------------------------------------ any thread
 
@@ -208,16 +218,20 @@ class MessagePort:
 
     def put(self, message: Any, size: int) -> bool:
         """Put one message, or drop it after the end. Whether there is room for more."""
+        receiver = None
         with self._lock:
             if self._end is not None:
                 return True
-            self._inbox.append((message, size))
-            self._in_held += size
-            receiver = self._receivers.popleft() if self._receivers else None
+            if self._receivers:
+                receiver = self._receivers.popleft()
+                receiver.message = message
+            else:
+                self._inbox.append((message, size))
+                self._in_held += size
             room = self._in_held < self._in_budget
             observer = self._observer
         if receiver is not None:
-            receiver.set()
+            receiver.event.set()
         if observer is not None:
             observer()
         return room
@@ -238,11 +252,18 @@ class MessagePort:
         can follow.
         """
         while True:
+            message = event = None
+            senders: list[_Sender] = _NOBODY
             with self._lock:
-                senders = self._note_sent()
-                message, self._taken_size = self._outbox.popleft() if self._outbox else (None, 0)
-                event = None
-                if message is None and not self._left:
+                if self.taken_size:
+                    self._out_held -= self.taken_size
+                    self.taken_size = 0
+                    self._sent += 1
+                    if self._senders:
+                        senders = self._admitted()
+                if self._outbox:
+                    message, self.taken_size = self._outbox.popleft()
+                elif not self._left:
                     event = self._taker = self._loop.create_event()
             for sender in senders:
                 sender.event.set()
@@ -267,15 +288,11 @@ class MessagePort:
     def _fits(self, size: int) -> bool:
         return self._out_held <= 0 or self._out_held + size <= self._out_budget
 
-    def _note_sent(self) -> list[_Sender]:
-        """What was taken is sent: put what waited for room, and give those whose event is due."""
-        if self._taken_size:
-            self._out_held -= self._taken_size
-            self._taken_size = 0
-            self._sent += 1
+    def _admitted(self) -> list[_Sender]:
+        """Put what has room now; give the senders whose event is due."""
         admitted: list[_Sender] = []
         # At half of the budget, so that the two meet once in half a budget.
-        if self._senders and self._out_held <= self._out_budget // 2:
+        if self._out_held <= self._out_budget // 2:
             while self._senders and self._fits(self._senders[0].size):
                 sender = self._senders.popleft()
                 sender.is_put = True
@@ -284,12 +301,6 @@ class MessagePort:
                 admitted.append(sender)
         return admitted
 
-    def _putter_with_room(self) -> LoopEvent | None:
-        putter = None
-        if self._putter is not None and self._in_held <= self._in_budget // 2:
-            putter, self._putter = self._putter, None
-        return putter
-
     def _end_all(self, end: Any) -> Callable[[Callable[[Any], object]], None]:
         """Set the end, if none is. Returns a call that wakes all who wait, to make without the
         lock; it is given how to wake the loop.
@@ -297,7 +308,8 @@ class MessagePort:
         self._left = True
         if self._end is None:
             self._end = end
-        threads = [*self._receivers, *(sender.event for sender in self._senders)]
+        threads = [receiver.event for receiver in self._receivers]
+        threads += [sender.event for sender in self._senders]
         self._receivers.clear()
         self._senders.clear()
         events = [event for event in (self._taker, self._putter) if event is not None]
@@ -338,23 +350,26 @@ class MessagePort:
             raise self._closed()
         return True
 
-    def _wait_to_receive(self, event: ThreadEvent, deadline: float | None) -> float | None:
-        """Wait for `event`. The seconds that are left; 0 if only what is there may be taken."""
-        if _wait(event, deadline, self._check_loop):
-            return None if deadline is None else max(0.0, deadline - monotonic())
-        with self._lock:
-            if event in self._receivers:
-                self._receivers.remove(event)
-                return 0.0
-        event.wait()  # taken out just now, so it is set in a moment
-        return 0.0
+    def _wait_to_receive(self, receiver: _Receiver, timeout: float | None) -> Any:
+        deadline = None if timeout is None else monotonic() + timeout
+        if not _wait(receiver.event, deadline, self._check_loop):
+            with self._lock:
+                if receiver in self._receivers:
+                    self._receivers.remove(receiver)
+                    raise TimeoutError("timed out")
+            receiver.event.wait()  # taken out just now, so it is set in a moment
+        return receiver.message
+
+
+_NOBODY: list[_Sender] = []
+"""Never changed."""
 
 
 def _wait(event: ThreadEvent, deadline: float | None, check: Callable[[], None]) -> bool:
     """Wait until set; False at the deadline. Calls `check` every CLOSED_LOOP_SECONDS."""
     while True:
-        left = None if deadline is None else deadline - monotonic()
-        if left is not None and left <= CLOSED_LOOP_SECONDS:
+        left = CLOSED_LOOP_SECONDS
+        if deadline is not None and (left := deadline - monotonic()) <= CLOSED_LOOP_SECONDS:
             return event.wait(max(0.0, left))
         if event.wait(CLOSED_LOOP_SECONDS):
             return True

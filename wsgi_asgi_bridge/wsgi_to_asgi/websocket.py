@@ -58,7 +58,6 @@ from .websocket_call import (
     End,
     WebSocketCall,
     WebSocketRefused,
-    counted_size,
 )
 from .websocket_feed import feed
 from .websocket_messages import MessageSocket
@@ -194,10 +193,9 @@ class WebSocketExchange:
 
     async def _send_messages(self) -> None:
         """Send what the app gives until nothing can follow (WS-W-10)."""
-        take, response = self._port.take_in_loop, self._response
-        budget, checkpoint = self._runtime.settings.response_buffer, self._runtime.handle.checkpoint
-        unbroken = 0
-        while (message := await take()) is not None:
+        port, send, response = self._port, self._send, self._response
+        budget, unbroken = self._runtime.settings.response_buffer, 0
+        while (message := await port.take_in_loop()) is not None:
             kind = message["type"]
             if kind == "websocket.accept":
                 self._is_open = True
@@ -205,22 +203,23 @@ class WebSocketExchange:
             elif kind == "websocket.close":
                 self._note_closed(COMPLETED)
             response.waiting_since = CLOCK_NOT_STARTED
-            await self._give(message)
+            try:
+                await send(message)
+            except Exception:
+                self._send_has_failed()
             response.waiting_since = None
-            unbroken += counted_size(message.get("text") or message.get("bytes") or b"")
+            unbroken += port.taken_size
             if unbroken > budget:  # a send() that never waits would keep the loop
                 unbroken = 0
-                await checkpoint()
+                await self._runtime.handle.checkpoint()
 
-    async def _give(self, message: Any) -> None:
-        """Give one message to the server; a server that cannot take it has lost its client."""
-        try:
-            await self._send(message)
-        except OSError:
+    def _send_has_failed(self) -> None:
+        """Inside `except`: a send() that raises OSError has lost its client."""
+        if isinstance(sys.exception(), OSError):
             self._client_left(LOST)
-        except Exception:
-            if not self._client_has_left:
-                raise
+        elif not self._client_has_left:
+            raise
+        else:
             logger.debug("send() raised after the disconnect", exc_info=True)
 
     async def _feed(self) -> None:
@@ -259,7 +258,10 @@ class WebSocketExchange:
             return
         self._is_closed = True
         self._response.waiting_since = CLOCK_NOT_STARTED
-        await self._give({"type": "websocket.close", "code": code, "reason": reason})
+        try:
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        except Exception:
+            self._send_has_failed()
         self._response.waiting_since = None
 
     async def _answer_by(self, call: AppCall) -> None:

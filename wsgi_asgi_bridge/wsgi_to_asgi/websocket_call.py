@@ -210,10 +210,13 @@ class WebSocketCall:
         False after `timeout` seconds, if that is less than `stall_timeout`, in which the client has
         read nothing. Raises BrokenPipeError after the end, ClientStalled.
         """
-        key = "text" if isinstance(payload, str) else "bytes"
-        message = {"type": "websocket.send", key: payload}
-        stall_timeout = self._stall_timeout
-        waits = stall_timeout if timeout is None else min(timeout, stall_timeout)
+        message = {
+            "type": "websocket.send",
+            "text" if isinstance(payload, str) else "bytes": payload,
+        }
+        waits = stall_timeout = self._stall_timeout
+        if timeout is not None and timeout < stall_timeout:
+            waits = timeout
         if self.port.send_from_thread(message, counted_size(payload), waits):
             return True
         if timeout is not None and timeout < stall_timeout:

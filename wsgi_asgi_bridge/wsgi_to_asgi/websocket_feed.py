@@ -33,10 +33,14 @@ async def feed(
             message: Any = await receive()
             kind = message["type"]
             if kind == "websocket.receive":
-                payload = _payload(message)
-                if limit is not None and _exceeds(payload, limit):
-                    return False, (TOO_BIG, f"a message may have {limit} bytes")
+                payload = message.get("text")
+                if payload is None:
+                    payload = message["bytes"]
+                    if type(payload) is not bytes:
+                        payload = bytes(payload)
                 size = counted_size(payload)
+                if limit is not None and size > limit and _exceeds(payload, limit):
+                    return False, (TOO_BIG, f"a message may have {limit} bytes")
                 if not port.put(payload, size):
                     await port.wait_for_room_in_loop()
                 unbroken += size
@@ -50,14 +54,6 @@ async def feed(
     except BaseException:
         logger.debug("the server's receive() raised; taken for a disconnect", exc_info=True)
         return True, LOST
-
-
-def _payload(message: Any) -> str | bytes:
-    text = message.get("text")
-    if text is not None:
-        return text  # type: ignore[no-any-return]
-    data = message["bytes"]
-    return data if type(data) is bytes else bytes(data)
 
 
 def _exceeds(payload: str | bytes, limit: int) -> bool:

@@ -55,9 +55,12 @@ class MessageSocket:
         """Send one message: text if it is a `str` or `binary` is False."""
         if self.closed:
             raise _error("Socket is dead")
-        if binary is None:
-            binary = not isinstance(message, str)
-        payload = bytes(message) if binary else _text(message)
+        if type(message) is str and not binary and message.isascii():  # the usual, without a call
+            payload: str | bytes = message
+        elif binary or (binary is None and not isinstance(message, str)):
+            payload = bytes(message)
+        else:
+            payload = _text(message)
         if not self._accepted and not self._accept():
             raise _error("Socket is dead")
         try:

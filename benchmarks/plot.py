@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plot`: puts the table and the picture of results.json into README.md.
+"""`python -m benchmarks.plot`: puts the table and the picture of results.json into docs/.
 
 The picture is drawn by matplotlib, which the extra `bench` brings.
 """
@@ -11,8 +11,8 @@ from .peers import FLOOR, INCUMBENT, OURS
 from .results import KEPT, ROOT, Part, Row, read
 from .tables import KINDS, METRICS, quantity, shown, summary, times, title
 
-README = ROOT / "README.md"
-PICTURE = KEPT.with_suffix(".svg")
+PAGE = ROOT / "docs" / "benchmarks.md"
+PICTURE = ROOT / "docs" / "pictures" / "benchmarks.svg"
 BEGIN, END = "<!-- made by python -m benchmarks.plot -->", "<!-- made until here -->"
 CAPTION = "Time of a request in process, CPU time of one on the wire"
 PANELS = (  # part and row, by number
@@ -26,13 +26,13 @@ LONGEST = 12.0  # times ours: where a bar is cut off
 
 
 def block(parts: Sequence[Part]) -> str:
-    """What stands in README.md between the marks."""
+    """What stands in docs/benchmarks.md between the marks."""
     sources: dict[str, dict[str, None]] = {}
     for part in parts:
         line = f"- {part.date[:10]}: `{part.command}`"
         sources.setdefault(part.environment, {})[line] = None
     origins = [f"With {where}:\n\n" + "\n".join(lines) for where, lines in sources.items()]
-    image = f"![{CAPTION}]({PICTURE.relative_to(ROOT).as_posix()})"
+    image = f"![{CAPTION}]({PICTURE.relative_to(PAGE.parent).as_posix()})"
     table = summary(parts, (OURS, FLOOR, INCUMBENT, "native"))
     return "\n\n".join([BEGIN, image, table, *origins, END])
 
@@ -80,7 +80,7 @@ def panel(axis: Any, row: Row, metric: str) -> None:
 def main() -> None:
     parts = read(KEPT)
     draw(parts)
-    README.write_text(with_block(README.read_text("utf-8"), block(parts)), "utf-8")
+    PAGE.write_text(with_block(PAGE.read_text("utf-8"), block(parts)), "utf-8")
 
 
 if __name__ == "__main__":

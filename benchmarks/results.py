@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from .peers import OURS
 
 ROOT = Path(__file__).resolve().parent.parent
-KEPT = ROOT / "benchmarks" / "results.json"  # what README.md shows
+KEPT = ROOT / "benchmarks" / "results.json"  # what docs/benchmarks.md shows
 PACKAGES = "a2wsgi anyio asgiref fastapi flask granian gunicorn hypercorn starlette uvicorn uvloop"
 
 Progress = Callable[[str], None]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from .peers import NATIVES, OURS
 from .results import Part, Row
 
-METRICS = {  # of each part, with what is said of it; README.md shows the first
+METRICS = {  # of each part, with what is said of it; docs/benchmarks.md shows the first
     "in-process": {"seconds": "", "cpu_seconds": ", CPU"},
     "latency": {"median_seconds": "", "p95_seconds": ", 95th percentile"},
     "wire": {"cpu_seconds": ", CPU a request", "requests_per_second": ", requests/s"},

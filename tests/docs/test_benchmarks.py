@@ -1,4 +1,4 @@
-"""The benchmarks run and refuse wrong answers; README.md shows what the kept results say."""
+"""The benchmarks run and refuse wrong answers; docs/benchmarks.md shows the kept results."""
 
 import asyncio
 import os
@@ -199,9 +199,9 @@ def test_contenders_are_named_whole_or_by_their_first_word() -> None:
     assert set(command_line.STEPS) <= {path.stem for path in Path(plot.__file__).parent.iterdir()}
 
 
-def test_readme_shows_what_the_kept_results_say() -> None:
+def test_the_page_shows_what_the_kept_results_say() -> None:
     """After a change of the results or of the table: python -m benchmarks.plot."""
-    parts, text = results.read(results.KEPT), plot.README.read_text("utf-8")
+    parts, text = results.read(results.KEPT), plot.PAGE.read_text("utf-8")
     assert plot.with_block(text, plot.block(parts)) == text
     assert parts[0].date in plot.PICTURE.read_text("utf-8")
     with pytest.raises(ValueError, match="0 places"):

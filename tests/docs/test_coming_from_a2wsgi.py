@@ -9,14 +9,14 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.support import readme
+from tests.support import pages
 from tests.support.processes import PROJECT_ROOT
 
 TEXT = (PROJECT_ROOT / "docs" / "coming_from_a2wsgi.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("block", readme.blocks("python", TEXT), ids=lambda block: block.line)
-def test_the_code_runs(block: readme.Block) -> None:
+@pytest.mark.parametrize("block", pages.blocks("python", TEXT), ids=lambda block: block.line)
+def test_the_code_runs(block: pages.Block) -> None:
     names: dict[str, object] = {}
     exec(compile(block.code, "coming_from_a2wsgi.md", "exec"), names)
     assert names["application"].__class__.__module__ == "wsgi_asgi_bridge.compat.a2wsgi.asgi"

@@ -15,7 +15,7 @@ from typing import Any
 import a2wsgi
 import pytest
 
-from tests.support import readme
+from tests.support import pages
 from tests.support.coming_from import TEXT, as_described
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
@@ -24,7 +24,7 @@ TITLE = "What to write instead"
 NEW = {"WSGIToASGI": WSGIToASGI, "ASGIToWSGI": ASGIToWSGI}
 ROWS = [
     [cell.strip("`") for cell in row]
-    for row in readme.rows(readme.section(TITLE, text=TEXT))
+    for row in pages.rows(pages.section(TITLE, text=TEXT))
     if "`" in row[0]
 ]
 CLASSES = [row for row in ROWS if len(row) == 2]

@@ -1,4 +1,4 @@
-"""Every example, started as README.md prints it and walked through by a real client."""
+"""Every example, started as the docs print it and walked through by a real client."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ import httpx
 import pytest
 from mcp import Client
 
-from tests.support import readme
+from tests.support import pages
 from tests.support.processes import (
     HOST,
     ServerProcess,
@@ -71,7 +71,7 @@ def flask_server(flask_files: Path) -> Iterator[ServerProcess]:
 
 
 def flask_on_uvicorn(files: Path) -> Any:
-    command = [*readme.serving_command("examples/flask_on_uvicorn.py"), "--port", "{port}"]
+    command = [*pages.serving_command("examples/flask_on_uvicorn.py"), "--port", "{port}"]
     return running_server(command, env={"TMPDIR": str(files)})
 
 
@@ -171,7 +171,7 @@ def test_flask_example_ends_while_an_event_stream_is_open(tmp_path: Path) -> Non
 
 
 def fastapi_on_gunicorn() -> Any:
-    command = readme.serving_command("examples.fastapi_on_gunicorn:application")
+    command = pages.serving_command("examples.fastapi_on_gunicorn:application")
     return running_server([*command, "--bind", "{host}:{port}"], ready=accepts_connections)
 
 
@@ -237,12 +237,12 @@ def test_fastapi_example_ends_while_an_event_stream_is_open() -> None:
 
 
 def test_an_app_served_with_no_file_written() -> None:
-    """A-LOOP-2: the import string of README.md serves; lifespan runs lazily and ends at exit."""
-    (command,) = [command for command in readme.commands() if command.startswith("gunicorn ")]
+    """A-LOOP-2: the import string of the docs serves; lifespan runs lazily and ends at exit."""
+    (command,) = [command for command in pages.commands() if command.startswith("gunicorn ")]
     assert "myapp.main:app" in command
     words = [
         word.replace("myapp.main:app", "examples.fastapi_on_gunicorn:app")
-        for word in readme.serving_command("myapp.main:app")
+        for word in pages.serving_command("myapp.main:app")
     ]
     command_line = [*words, "--bind", "{host}:{port}"]
     with running_server(command_line, ready=accepts_connections) as server:
@@ -261,7 +261,7 @@ def test_an_app_served_with_no_file_written() -> None:
 
 @pytest.fixture(scope="module")
 def mcp_server() -> Iterator[ServerProcess]:
-    command = [*readme.serving_command("examples/mcp_in_flask.py"), "--port", "{port}"]
+    command = [*pages.serving_command("examples/mcp_in_flask.py"), "--port", "{port}"]
     with running_server(command) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""examples/migration/ on an ASGI and on WSGI servers, as README.md starts it: one program of two
+"""examples/migration/ on an ASGI and on WSGI servers, as the docs start it: one program of two
 halves, walked through by a real client.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import readme
+from tests.support import pages
 from tests.support.processes import (
     PROJECT_ROOT,
     ServerProcess,
@@ -72,13 +72,13 @@ class Site:
 
 def run_program(kind: str, folder: Path) -> Any:
     target, options = SERVERS[kind]
-    command = [*readme.serving_command(target), *options]
+    command = [*pages.serving_command(target), *options]
     return running_server(command, env={"MIGRATION_FOLDER": str(folder)})
 
 
 def add_user(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
-    """The command of README.md, with another name; its password comes from the environment."""
-    command = readme.serving_command("add-user")
+    """The command of the docs, with another name; its password comes from the environment."""
+    command = pages.serving_command("add-user")
     return subprocess.run(
         [*command[:-1], name],
         cwd=PROJECT_ROOT,

@@ -79,7 +79,7 @@ def configure(database: Path) -> None:
 def connections_are_closed() -> Iterator[None]:
     """Close the connections that were made in the block, whichever thread made them.
 
-    Behind `ASGIToWSGI` a thread keeps its connection until its next request (README, Limits), and
+    Behind `ASGIToWSGI` a thread keeps its connection until its next request (docs/limits.md), and
     some of these threads end before it.
     """
     made: list[BaseDatabaseWrapper] = []

@@ -80,7 +80,7 @@ def set_up(inbox: Inbox) -> None:
         transport=inbox,
         auto_enabling_integrations=False,  # it would import each framework that is installed
         integrations=[FlaskIntegration(), StarletteIntegration(), FastApiIntegration()],
-        ignore_errors=[ClientDisconnected],  # the README's advice
+        ignore_errors=[ClientDisconnected],  # the advice of docs/monitoring.md
     )
 
 

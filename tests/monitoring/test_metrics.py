@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Gauge, InMemoryMetricReader, Sum
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tests.support import readme
+from tests.support import pages
 from tests.support.fake_asgi_server import answered, plain_app
 from tests.support.fake_wsgi_server import REPOSITORY, hello, serve
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI, metrics
@@ -264,7 +264,7 @@ def test_the_documented_code_runs() -> None:
     from prometheus_client import REGISTRY
 
     text = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    (block,) = readme.blocks("python", text)
+    (block,) = pages.blocks("python", text)
     names: dict[str, Any] = {}
     exec(compile(block.code, "monitoring.md", "exec"), names)
     REGISTRY.unregister(names["collector"])

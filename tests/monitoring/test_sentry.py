@@ -80,7 +80,7 @@ def test_what_one_request_says_of_itself_is_in_no_other_s_report(
 
 
 def test_a_client_that_leaves_need_not_be_reported(reported: dict[str, Any]) -> None:
-    """A-IN-3: what the README says of `ignore_errors`."""
+    """A-IN-3: what docs/monitoring.md says of `ignore_errors`."""
     assert reported["left by the client"] == {"raised": "ClientDisconnected", "reports": []}
 
 

@@ -235,7 +235,7 @@ def test_w_a_client_that_leaves_a_stream_behind(traces: Traces) -> None:
 
 
 def test_w_spans_of_messages_can_be_left_out(traces: Traces, flask_app: flask.Flask) -> None:
-    """What the README advises: one span for the request, none for each message of a stream."""
+    """Advice of docs/monitoring.md: one span for the request, none for each message."""
     options = {"exclude_spans": ["send", "receive"]}
     bridge = WSGIToASGI(flask_app)
     with served_by_uvicorn(traces.asgi(bridge, **options)) as url:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import readme
+from tests.support import pages
 from tests.support.processes import PROJECT_ROOT
 
 TEXT = (PROJECT_ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8")
@@ -41,11 +41,11 @@ class Claim:
 
 def claims(title: str) -> list[Claim]:
     """All cells of the table below the heading `title`."""
-    text = readme.section(title, text=TEXT)
-    _, *adapters = readme.head(text)
+    text = pages.section(title, text=TEXT)
+    _, *adapters = pages.head(text)
     return [
         Claim(what, adapter, cell)
-        for what, *cells in readme.rows(text)
+        for what, *cells in pages.rows(text)
         for adapter, cell in zip(adapters, cells, strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""README.md as the tests see it: its code blocks, tables and commands."""
+"""README.md and the pages of docs/ as the tests see them: code blocks, tables and commands."""
 
 import re
 import shlex
@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from tests.support.processes import PROJECT_ROOT
 
-TEXT = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(PROJECT_ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+}
+"""The text of each page, by its path in the project."""
+README = PAGES["README.md"]
 TEST_COMMAND_MARK = "<!-- test command -->"
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -24,7 +29,7 @@ class Block:
     line: int
 
 
-def blocks(language: str, text: str = TEXT) -> list[Block]:
+def blocks(language: str, text: str) -> list[Block]:
     """The blocks of one language, in their order."""
     return [
         Block(match[1], match[2], text.count("\n", 0, match.start()) + 2)
@@ -34,16 +39,22 @@ def blocks(language: str, text: str = TEXT) -> list[Block]:
 
 
 def commands() -> list[str]:
-    """Every command line of the shell blocks."""
-    return [line for block in blocks("sh") for line in block.code.splitlines()]
+    """Every command line of the shell blocks, of all pages."""
+    found = (
+        line
+        for text in PAGES.values()
+        for block in blocks("sh", text)
+        for line in block.code.splitlines()
+    )
+    return list(dict.fromkeys(found))
 
 
 def first_screen() -> str:
-    """What stands before the first section."""
-    return TEXT[: TEXT.index("\n## ")]
+    """What stands in README.md before the first section."""
+    return README[: README.index("\n## ")]
 
 
-def section(*titles: str, text: str = TEXT) -> str:
+def section(*titles: str, text: str) -> str:
     """The text below nested headings: from the last title to the next heading."""
     start = 0
     for title in titles:
@@ -52,8 +63,8 @@ def section(*titles: str, text: str = TEXT) -> str:
     return text[start : following.start() if following else None]
 
 
-def headings() -> list[str]:
-    return _HEADING.findall(TEXT)
+def headings(text: str) -> list[str]:
+    return _HEADING.findall(text)
 
 
 def head(text: str) -> list[str]:

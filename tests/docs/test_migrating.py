@@ -1,4 +1,4 @@
-"""README.md, "Migrating, step by step": the code of each step does what the step says."""
+"""docs/migrating.md: the code of each step does what the step says."""
 
 import asyncio
 import datetime
@@ -13,26 +13,26 @@ from flask import Flask, session
 from itsdangerous import BadSignature
 from starlette.testclient import TestClient
 
-from tests.support import readme
+from tests.support import pages
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
-SECTION = "Migrating, step by step"
+PAGE = "docs/migrating.md"
+TEXT = pages.PAGES[PAGE]
 
 
 def code_of(step: str) -> dict[str, Any]:
     """The names that the block of one step defines."""
-    (block,) = readme.blocks("python", readme.section(SECTION, step))
+    (block,) = pages.blocks("python", pages.section(step, text=TEXT))
     names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(block.code, f"README.md, {step}", "exec"), names)
+    exec(compile(block.code, f"{PAGE}, {step}", "exec"), names)
     return names
 
 
 def test_the_steps_are_numbered() -> None:
-    start = readme.headings().index(SECTION) + 1
-    steps = [title for title in readme.headings()[start:] if title[0].isdigit()]
+    steps = [title for title in pages.headings(TEXT) if title[0].isdigit()]
     assert [int(title.partition(".")[0]) for title in steps] == list(range(1, len(steps) + 1))
     for title in steps:
-        assert "Check" in readme.section(SECTION, title), title
+        assert "Check" in pages.section(title, text=TEXT), title
 
 
 def test_step_1_changes_nothing() -> None:
@@ -92,7 +92,7 @@ def test_step_2_puts_middleware_around_both_halves(half_moved: Any) -> None:
 def test_step_2_hides_the_pages_of_fastapi() -> None:
     (switches,) = [
         line.strip().removesuffix(".").strip("`")
-        for line in readme.section(SECTION, "2. Put FastAPI around it").splitlines()
+        for line in pages.section("2. Put FastAPI around it", text=TEXT).splitlines()
         if "docs_url" in line
     ]
     site = eval(switches, {"FastAPI": FastAPI})

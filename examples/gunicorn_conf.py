@@ -13,8 +13,8 @@ graceful_timeout = 10
 def post_worker_init(worker: Any) -> None:
     """Runs the app's lifespan startup now, not with the first request."""
     worker.wsgi.startup()
-    # An event stream has no end of its own. A worker that waited for it as long as the master
-    # waits for the worker would be killed before its worker_exit.
+    # An event stream that keeps its thread, as over TLS, has no end of its own. A worker that
+    # waited for it as long as the master waits for the worker would be killed before worker_exit.
     worker.cfg.set("graceful_timeout", 2)
 
 

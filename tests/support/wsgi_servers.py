@@ -31,10 +31,12 @@ STREAMED_UPLOAD = "calls the app while the body is still arriving"
 MASTER_EXIT_HOOKS = "runs the hooks of Python's exit in its master, too"
 ASKS_LATE = "asks for a body that its client holds back only when wsgi.input is read, or never"
 SILENT_LEAVE = "shows a client that leaves while the app is silent"
+RELEASE = "gives the connection of an event stream away"
 
 COLLECTS = "collects the whole body before it calls the app"
 ASKS_AT_ONCE = "sends 100 Continue before it calls the app"
 NO_SOCKET = "nothing in its environ tells whether the client is there"
+NO_CONNECTION = "nothing in its environ leads to the connection"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ SERVERS = (
             "{target}",
         ),
         signal.SIGINT,
-        {STREAMED_UPLOAD: COLLECTS, ASKS_LATE: COLLECTS},
+        {STREAMED_UPLOAD: COLLECTS, ASKS_LATE: COLLECTS, RELEASE: NO_CONNECTION},
     ),
     WSGIServer(
         "cheroot",
@@ -163,6 +165,7 @@ SERVERS = (
         lacks={
             BROKEN_CHUNKS: "sends the last chunk as if all were well, for any WSGI app",
             SILENT_LEAVE: NO_SOCKET,
+            RELEASE: NO_CONNECTION,
         },
     ),
 )
@@ -173,7 +176,9 @@ SERVERS = (
 GREENLET_SERVERS = (
     _gunicorn("gunicorn-gevent", "--worker-class", "gevent", lacks={}),
     _gunicorn("gunicorn-gevent-preload", "--worker-class", "gevent", "--preload", lacks={}),
-    _served_by_this_module("eventlet", {SILENT_LEAVE: NO_SOCKET}),
+    _served_by_this_module(
+        "eventlet", {SILENT_LEAVE: NO_SOCKET, RELEASE: "says that every request is HTTP/1.0"}
+    ),
 )
 
 

@@ -21,7 +21,8 @@ Why no other connection can ever be hit, or get what is meant for this one:
   nobody here uses N any more.
 - N is still this connection's when it is replaced, since its owner closes N only after the calling
   thread has returned. It cannot return meanwhile: `take_over` runs inside
-  `CallingThread.hand_over_in_loop`, under the lock under which that thread would leave.
+  `CallingThread.hand_over_in_loop`, under the lock under which that thread would leave, or in that
+  very thread.
 - Should an owner close N under its waiting thread all the same, the number may be another
   connection's by now. So the duplicate is compared with what was there when the thread came
   (device and inode, which no two open sockets share) before anything is replaced. An owner that
@@ -78,8 +79,9 @@ def held_descriptor(number: int) -> HeldDescriptor | None:
 def take_over(held: HeldDescriptor) -> tuple[socket.socket, socket.socket]:
     """Replace the owner's descriptor by a stand-in; return `ours` and `far`, both non-blocking.
 
-    Waits for nothing. To be called in `CallingThread.hand_over_in_loop`. If it raises OSError,
-    nothing was replaced: the owner has closed its descriptor, or there are no more descriptors.
+    Waits for nothing. To be called in `CallingThread.hand_over_in_loop` or in the calling thread.
+    If it raises OSError, nothing was replaced: the owner has closed its descriptor, or there are no
+    more descriptors.
     """
     ours = _as_socket(_duplicate(held.number))
     try:

@@ -57,10 +57,11 @@ class ASGIToWSGI(RuntimeStarter, PickledAsNew):
     - `background_wait`: seconds that a complete response's `close()` waits for what the app does
       after it; for tests and hosts that serve one request (A-OUT-9).
     - `root_path`: put before SCRIPT_NAME, for a proxy that strips a prefix; begins with a slash.
-    - `release`: `"auto"`, or `"off"` to take no connection over from the server (WS-A-2).
-      `max_released`: how many WebSockets may be open (WS-A-8). `max_message_size`: bytes of a
-      client's message (WS-A-9). `ping_interval`, `ping_timeout`: seconds between two pings, and in
-      which a client may then send nothing; None turns either off (WS-A-13).
+    - `release`: `"auto"`, or `"off"` to take no connection over from the server (WS-A-2, R-1).
+      `max_released`: how many WebSockets and event streams may be open so (WS-A-8, R-5).
+      `max_message_size`: bytes of a client's message (WS-A-9). `ping_interval`, `ping_timeout`:
+      seconds between two pings, and in which a client may then send nothing; None turns either off
+      (WS-A-13).
       `websocket_compression`: whether permessage-deflate is accepted.
 
     Raises TypeError, ValueError or ImportError for invalid arguments.

@@ -27,8 +27,9 @@ def markdown(part: Part) -> str:
     names.sort(key=lambda name: name != OURS)
     lines = [["", *names]]
     for row in part.rows:
+        there = {metric for figures in row.figures.values() for metric in figures}
         for metric, said in METRICS[part.name[:-2]].items():
-            if any(metric in figures for figures in row.figures.values()) or row.refused:
+            if metric in there or not there:
                 cells = [cell(row, name, metric) for name in names]
                 lines.append([f"{title(part, row)}{said}", *cells])
     heading = f"## {part.name}: {part.title}"

@@ -15,13 +15,13 @@ from .settings import FULL, QUICK, Settings, peers_named
 from .tables import markdown
 
 SIDES = ("w", "a")  # a WSGI app on ASGI, an ASGI app on WSGI
-# The modules, and with each: whether it is pinned to one CPU, where the ratios within one process
-# repeat, and the runs without --only that it is in. measure(side, settings, progress) is its entry.
+# The modules, and with each: whether it is pinned to one CPU, as are the servers that it starts,
+# where ratios repeat; and the runs without --only that it is in. Its entry is measure().
 STEPS = {
     "in_process": ("pinned", "quick", "full"),
     "latency": ("pinned", "quick", "full"),
     "wire": ("quick", "full"),
-    "websockets": ("full",),
+    "websockets": ("pinned", "full"),
     "hostile": ("full",),
     "memory": ("full",),
     "stress": (),

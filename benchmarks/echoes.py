@@ -4,6 +4,7 @@ A process of its own, bare sockets and a frame made beforehand: as little work a
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,8 @@ def round_trips(opened: Sequence[socket], size: int, seconds: float) -> dict[str
 
 
 if __name__ == "__main__":
+    # Not on the CPU of the server, to which its parent is pinned.
+    os.sched_setaffinity(0, {*range(os.cpu_count() or 1)} - os.sched_getaffinity(0) or {0})
     PORT, CLIENTS, SIZE = map(int, sys.argv[1:4])
     with clients(PORT, CLIENTS, SIZE) as several:
         json.dump(round_trips(several, SIZE, float(sys.argv[4])), sys.stdout)

@@ -24,6 +24,13 @@ def flask(tab: Tab) -> None:
     upload(tab)
 
 
+def chat(tab: Tab) -> None:
+    tab.wait_for(lambda: tab.text("#chat output"), "connected")
+    for count, (name, line) in enumerate([("Ada", "Is anybody here?"), ("Grace", "I am.")], 1):
+        tab.fill("#chat", name=name, line=line)
+        tab.wait_for(lambda count=count: len(tab.texts("#said li")), count)
+
+
 def fastapi(tab: Tab) -> None:
     for count, note in enumerate(["Tea at four.", "The kettle is broken."], 1):
         tab.fill("#pin", note=note)
@@ -61,6 +68,7 @@ def uploadable(name: str) -> Iterator[str]:
 Site = Callable[[], AbstractContextManager[ServerProcess]]
 PAGES: dict[str, tuple[Site, Callable[[Tab], None]]] = {
     "flask_on_uvicorn": (lambda: script("examples/flask_on_uvicorn.py"), flask),
+    "chat_on_uvicorn": (lambda: script("examples/chat_on_uvicorn.py"), chat),
     "fastapi_on_gunicorn": (fastapi_on_gunicorn, fastapi),
     "mcp_in_flask": (lambda: script("examples/mcp_in_flask.py"), mcp),
     "migration": (migration, shelf),

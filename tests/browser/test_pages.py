@@ -37,6 +37,23 @@ def tabs(chrome: webdriver.Chrome, url: str, count: int) -> Iterator[list[Tab]]:
             tab.close()
 
 
+def talk(ada: Tab, grace: Tab) -> None:
+    """Each says a line, and both see both in the order in which they were said."""
+    said: list[str] = []
+    for tab in (ada, grace):
+        tab.wait_for(lambda tab=tab: tab.text("#chat output"), "connected")
+    for tab, name, line in ((ada, "Ada", "hello"), (grace, "Grace", "<b>hello</b> Ada")):
+        tab.fill("#chat", name=name, line=line)
+        said.append(f"{name}: {line}")
+        for reader in (ada, grace):
+            reader.wait_for(lambda reader=reader: reader.texts("#said li"), said)
+
+
+def test_two_tabs_talk_in_a_flask_sock_chat_on_uvicorn(chrome: webdriver.Chrome) -> None:
+    with script("examples/chat_on_uvicorn.py") as server, tabs(chrome, server.url, 2) as both:
+        talk(*both)
+
+
 def test_an_event_source_opens_the_next_stream_when_one_ends(chrome: webdriver.Chrome) -> None:
     """The second server has none of the first one's notes."""
     port = free_port()

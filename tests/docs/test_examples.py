@@ -12,6 +12,8 @@ import anyio
 import httpx
 import pytest
 from mcp import Client
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.support import pages
 from tests.support.processes import (
@@ -165,6 +167,39 @@ def test_flask_example_ends_while_an_event_stream_is_open(tmp_path: Path) -> Non
         server.process.send_signal(signal.SIGINT)
         assert server.wait(TIMEOUT_SECONDS) == 0
     assert not list(tmp_path.glob("flask_on_uvicorn-*"))
+
+
+# examples/chat_on_uvicorn.py
+
+
+def chat_on_uvicorn() -> Any:
+    command = [*pages.serving_command("examples/chat_on_uvicorn.py"), "--port", "{port}"]
+    return running_server(command)
+
+
+def chat_with(server: ServerProcess) -> Any:
+    return connect(f"ws://{HOST}:{server.port}/chat", proxy=None)
+
+
+def test_chat_reaches_all_who_are_there() -> None:
+    """WS-W-3, WS-W-7: who has left hears nothing and disturbs nobody; Ctrl-C ends the chat."""
+    with chat_on_uvicorn() as server, chat_with(server) as ada, chat_with(server) as grace:
+        assert_page_is_whole(server)
+        with chat_with(server) as passer_by:
+            passer_by.send("Somebody: hello")
+            heard = [member.recv(TIMEOUT_SECONDS) for member in (ada, grace, passer_by)]
+        assert heard == ["Somebody: hello"] * 3
+        grace.send("Grace: hello Ada")
+        heard = [member.recv(TIMEOUT_SECONDS) for member in (ada, grace)]
+        assert heard == ["Grace: hello Ada"] * 2
+        server.process.send_signal(signal.SIGINT)
+        for member in (ada, grace):
+            with pytest.raises(ConnectionClosed) as ended:
+                member.recv(TIMEOUT_SECONDS)
+            assert ended.value.rcvd is not None
+            assert ended.value.rcvd.code in (1001, 1012)
+        assert server.wait(TIMEOUT_SECONDS) == 0
+        assert "Traceback" not in server.output()
 
 
 # examples/fastapi_on_gunicorn.py

@@ -32,6 +32,8 @@ MASTER_EXIT_HOOKS = "runs the hooks of Python's exit in its master, too"
 ASKS_LATE = "asks for a body that its client holds back only when wsgi.input is read, or never"
 SILENT_LEAVE = "shows a client that leaves while the app is silent"
 RELEASE = "gives the connection of an event stream away"
+WEBSOCKET = "shows its connection, so that a WebSocket can be taken over"
+EARLY_BYTES = "keeps what a client sends together with the head of a GET"
 
 COLLECTS = "collects the whole body before it calls the app"
 ASKS_AT_ONCE = "sends 100 Continue before it calls the app"
@@ -97,7 +99,12 @@ SERVERS = (
             "{target}",
         ),
         signal.SIGINT,
-        {STREAMED_UPLOAD: COLLECTS, ASKS_LATE: COLLECTS, RELEASE: NO_CONNECTION},
+        {
+            STREAMED_UPLOAD: COLLECTS,
+            ASKS_LATE: COLLECTS,
+            RELEASE: NO_CONNECTION,
+            WEBSOCKET: NO_CONNECTION,
+        },
     ),
     WSGIServer(
         "cheroot",
@@ -146,6 +153,7 @@ SERVERS = (
             CHUNKED_UPLOAD: "gives the chunks by its own uwsgi.chunked_read() only",
             CHUNKED_RESPONSE: "ends such a body by closing the connection",
             SILENT_LEAVE: NO_SOCKET,
+            EARLY_BYTES: "reads them and shows them to nobody",
         },
     ),
     WSGIServer(
@@ -166,6 +174,7 @@ SERVERS = (
             BROKEN_CHUNKS: "sends the last chunk as if all were well, for any WSGI app",
             SILENT_LEAVE: NO_SOCKET,
             RELEASE: NO_CONNECTION,
+            WEBSOCKET: NO_CONNECTION,
         },
     ),
 )
@@ -177,14 +186,29 @@ GREENLET_SERVERS = (
     _gunicorn("gunicorn-gevent", "--worker-class", "gevent", lacks={}),
     _gunicorn("gunicorn-gevent-preload", "--worker-class", "gevent", "--preload", lacks={}),
     _served_by_this_module(
-        "eventlet", {SILENT_LEAVE: NO_SOCKET, RELEASE: "says that every request is HTTP/1.0"}
+        "gevent.pywsgi", {SILENT_LEAVE: NO_SOCKET, RELEASE: "is not known to the bridge"}
+    ),
+    _served_by_this_module(
+        "eventlet",
+        {
+            SILENT_LEAVE: NO_SOCKET,
+            RELEASE: "says that every request is HTTP/1.0",
+            WEBSOCKET: "says that every request is HTTP/1.0",
+        },
     ),
 )
 
 
 def by_name(name: str) -> WSGIServer:
-    return next(server for server in SERVERS if server.name == name)
+    return next(server for server in (*SERVERS, *GREENLET_SERVERS) if server.name == name)
 
+
+# One row a way of taking a connection over: the other rows start these servers differently.
+WEBSOCKET_SERVERS = tuple(
+    server
+    for server in (*SERVERS, *GREENLET_SERVERS)
+    if server.can(WEBSOCKET) and not server.name.endswith("-preload")
+)
 
 # The servers that load the app before they fork.
 FORKING_SERVERS = (
@@ -219,6 +243,21 @@ def _serve_with_eventlet(app: Callable[..., Any], port: int) -> None:
     eventlet.wsgi.server(eventlet.listen((HOST, port)), app, **options)
 
 
+def _serve_with_gevent(app: Callable[..., Any], port: int) -> None:
+    import gevent.pywsgi
+
+    server = gevent.pywsgi.WSGIServer((HOST, port), app, log=None)
+    # KeyboardInterrupt would be raised in whichever greenlet runs just then.
+    gevent.signal_handler(signal.SIGINT, server.stop)
+    server.serve_forever()
+
+
+def _patch_with_gevent() -> None:
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+
+
 def _patch_with_eventlet() -> None:
     # Its own resolver imports trio, which it then cannot patch.
     os.environ["EVENTLET_NO_GREENDNS"] = "yes"
@@ -229,14 +268,15 @@ def _patch_with_eventlet() -> None:
 
 
 def _main(name: str, target: str, port: str) -> None:
-    if name == "eventlet":
-        _patch_with_eventlet()
+    if patch := {"eventlet": _patch_with_eventlet, "gevent.pywsgi": _patch_with_gevent}.get(name):
+        patch()
     module, _, attribute = target.partition(":")
     app = getattr(importlib.import_module(module), attribute)
     serve = {
         "werkzeug": _serve_with_werkzeug,
         "wsgiref": _serve_with_wsgiref,
         "eventlet": _serve_with_eventlet,
+        "gevent.pywsgi": _serve_with_gevent,
     }[name]
     with contextlib.suppress(KeyboardInterrupt):  # The way that these are ended.
         serve(app, int(port))

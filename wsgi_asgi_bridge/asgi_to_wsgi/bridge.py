@@ -20,7 +20,7 @@ from .._options import count, imported_app, optional_seconds, seconds
 from .._pickling import PickledAsNew, keeping_options
 from .._protocol.scope import LengthRequired, declared_length, is_websocket
 from .._protocol.websocket_upgrade import Refusal
-from ..errors import BadRequest, BridgeClosed, ServerError
+from ..errors import AppError, BadRequest, BridgeClosed, ServerError
 from ..typing import ASGIApp, Backend, Environ, LifespanMode, ReleaseMode, StartResponse
 from .app_task import AppTask
 from .offered_websocket import offered_websocket
@@ -165,7 +165,17 @@ class ASGIToWSGI(RuntimeStarter, PickledAsNew):
         if not runtime.handle.post(task.begin_in_loop):
             self._count_rejected()
             raise BridgeClosed("the private event loop has ended")
-        return response.respond(start_response)
+        try:
+            return response.respond(start_response)
+        except AppError as exc:
+            if not isinstance(exc.__cause__, StopIteration):
+                raise
+            stop = exc.__cause__
+        # The app behind WSGIToASGI leaves gunicorn by it, which knows no other end of a WebSocket.
+        try:
+            raise stop
+        finally:
+            del stop  # its traceback leads to this frame
 
     def _websocket(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes] | None:
         """The same for the handshake of a WebSocket; None: it is a plain request (WS-A-1)."""

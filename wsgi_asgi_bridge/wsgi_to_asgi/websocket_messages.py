@@ -58,7 +58,7 @@ class MessageSocket:
         if type(message) is str and not binary and message.isascii():  # the usual, without a call
             payload: str | bytes = message
         elif binary or (binary is None and not isinstance(message, str)):
-            payload = bytes(message)
+            payload = bytes(message)  # pyright: ignore[reportArgumentType]
         else:
             payload = _text(message)
         if not self._accepted and not self._accept():

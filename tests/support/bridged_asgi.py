@@ -18,6 +18,8 @@ HELD_IN_MASTER = "held-in-master"
 site = ASGIToWSGI(asgi_apps.site)
 on_plain_asyncio = ASGIToWSGI(asgi_apps.site, loop_factory=asyncio.new_event_loop)
 without_looks = ASGIToWSGI(asgi_apps.site, disconnect_poll=None)
+brief = ASGIToWSGI(asgi_apps.site, shutdown_timeout=0.5)
+waits_for_background = ASGIToWSGI(asgi_apps.site, background_wait=20.0)
 on_trio = ASGIToWSGI(asgi_apps.hello, backend="trio")
 site_that_fails_to_start = ASGIToWSGI(asgi_apps.site_that_fails_to_start, lifespan="on")
 

@@ -1,11 +1,12 @@
-"""A FastAPI app on gunicorn: lifespan, a shared board, an event stream, an upload, a late task.
+"""A FastAPI app on gunicorn: lifespan, a shared board, a WebSocket, an event stream, an upload.
 
 Run it from the project's root:
 
     gunicorn -c examples/gunicorn_conf.py examples.fastapi_on_gunicorn:application
 
 The board lives in one process, so gunicorn_conf.py asks for one worker process with many threads.
-All the threads share the board, because one event loop runs all their requests.
+All the threads share the board, because one event loop runs all their requests. WebSockets and
+event streams take no thread: the loop serves them.
 """
 
 import asyncio
@@ -14,11 +15,20 @@ import itertools
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, Body, Depends, FastAPI, Request, UploadFile
+from fastapi import (
+    BackgroundTasks,
+    Body,
+    Depends,
+    FastAPI,
+    UploadFile,
+    WebSocket,
+    WebSocketDisconnect,
+)
+from fastapi.requests import HTTPConnection
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -58,8 +68,8 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
     logger.info("the board is taken down")
 
 
-def the_board(request: Request) -> Board:
-    board: Board = request.state.board
+def the_board(connection: HTTPConnection) -> Board:
+    board: Board = connection.state.board
     return board
 
 
@@ -98,6 +108,23 @@ async def events(board: SharedBoard) -> StreamingResponse:
             yield f"data: {json.dumps(note)}\n\n"
 
     return StreamingResponse(lines(), media_type="text/event-stream")
+
+
+@app.websocket("/chat")
+async def chat(websocket: WebSocket, board: SharedBoard) -> None:
+    """Pins what this client says, and tells it every note."""
+
+    async def tell() -> None:
+        with suppress(WebSocketDisconnect):  # the loop below ends as well
+            async for note in board.follow():
+                await websocket.send_text(note)
+
+    await websocket.accept()
+    async with asyncio.TaskGroup() as tasks:
+        telling = tasks.create_task(tell())
+        async for line in websocket.iter_text():
+            await board.pin(line)
+        telling.cancel()
 
 
 @app.post("/upload")

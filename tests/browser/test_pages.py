@@ -54,6 +54,15 @@ def test_two_tabs_talk_in_a_flask_sock_chat_on_uvicorn(chrome: webdriver.Chrome)
         talk(*both)
 
 
+def test_two_tabs_talk_in_a_fastapi_chat_on_gunicorn(chrome: webdriver.Chrome) -> None:
+    """What they say comes by the event stream as well."""
+    with fastapi_on_gunicorn() as server, tabs(chrome, server.url, 2) as both:
+        talk(*both)
+        for tab in both:
+            said = tab.texts("#said li")
+            tab.wait_for(lambda tab=tab: tab.texts("#board li"), said)
+
+
 def test_an_event_source_opens_the_next_stream_when_one_ends(chrome: webdriver.Chrome) -> None:
     """The second server has none of the first one's notes."""
     port = free_port()

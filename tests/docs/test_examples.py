@@ -261,6 +261,29 @@ def test_fastapi_notes_reach_every_event_stream(fastapi_server: ServerProcess) -
         assert client.get("/notes").json()[already:] == ["hello"]
 
 
+def test_fastapi_chat_pins_what_is_said() -> None:
+    """WS-A-9: two clients talk, an event stream shows it, and the end of the server is 1012."""
+    with (
+        fastapi_on_gunicorn() as server,
+        chat_with(server) as ada,
+        chat_with(server) as grace,
+        client_of(server) as client,
+    ):
+        for speaker, line in ((ada, "Ada: hello"), (grace, "Grace: <hello>")):
+            speaker.send(line)
+            heard = [member.recv(TIMEOUT_SECONDS) for member in (ada, grace)]
+            assert heard == [line] * 2
+        assert client.get("/notes").json() == ["Ada: hello", "Grace: <hello>"]
+        server.terminate()
+        for member in (ada, grace):
+            with pytest.raises(ConnectionClosed) as ended:
+                member.recv(TIMEOUT_SECONDS)
+            assert ended.value.rcvd is not None
+            assert ended.value.rcvd.code == 1012
+        assert server.wait(TIMEOUT_SECONDS) == 0
+        assert "Traceback" not in server.output()
+
+
 def test_fastapi_example_ends_while_an_event_stream_is_open() -> None:
     """A-LOOP-2: the lifespan's shutdown runs although a client still listens."""
     with fastapi_on_gunicorn() as server, Connection(server.address) as client:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import EXTERNAL_CLOSE_CODES, Frame, Opcode
@@ -232,6 +232,7 @@ def test_nothing_follows_a_close_frame() -> None:
     close = written(Close(1000, "bye"))
     assert list(parser.feed(close + frame(TEXT, b"late"))) == [Close(1000, "bye")]
     assert list(parser.feed(b"\xff" * 10)) == []
+    assert list(parser.feed(frame(TEXT, b"later"))) == []
 
 
 def test_a_close_frame_inside_a_fragmented_message_is_legal() -> None:
@@ -287,6 +288,11 @@ def test_every_code_in_a_close_frame() -> None:
 
 
 @given(st.sampled_from(CODES), st.text(max_size=200))
+@example(1000, "x" * 123)
+@example(1000, "x" * 124)
+@example(1000, "x" + "\xe9" * 61)
+@example(1000, "x" + "\xe9" * 62)
+@example(1000, "xx" + "\xe9" * 62)
 def test_a_long_reason_is_cut_at_a_character(code: int, reason: str) -> None:
     payload = close_payload(code, reason)
     assert payload is not None
@@ -516,7 +522,7 @@ def test_status_lines(line: bytes, status: int) -> None:
         b"HTTP/1.1 099 x\r\n\r\n",
         b"HTTP/1.1 101 x\ny\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
-        b"HTTP/1.1 101 x\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 101 x\r\nno-colon\r\n\r\n",
         b"HTTP/1.1 101 x\r\n: no name\r\n\r\n",
         b"HTTP/1.1 101 x\r\nwith space : x\r\n\r\n",
         b"HTTP/1.1 101 x\r\na: b\r\n folded\r\n\r\n",
@@ -538,6 +544,8 @@ def test_a_head_is_bounded() -> None:
     assert HeadParser().feed(most) is not None
     with pytest.raises(AppError, match="65536 bytes"):
         HeadParser().feed(start + b"x" + most[len(start) :])
+    with pytest.raises(AppError, match="65536 bytes"):
+        HeadParser().feed(b"x" * MAX_HEAD_BYTES)
     parser = HeadParser()
     for _ in range(MAX_HEAD_BYTES // len(line)):
         assert parser.feed(line) is None

@@ -172,7 +172,7 @@ class FrameParser:
         return iter(self._next_event, None)
 
     def _next_event(self) -> Event | None:
-        while not self._closed and (frame := self._next_frame()) is not None:
+        while (frame := self._next_frame()) is not None:
             first, payload = frame
             if isinstance(payload, str) or first == _FIN | BINARY:
                 return payload
@@ -265,7 +265,7 @@ def _close_event(payload: bytes) -> Close:
     if not payload:
         return Close(NO_STATUS, "")
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not is_sendable_close_code(code):
+    if not is_sendable_close_code(code):
         raise FrameError(f"sent a close frame with the code {code} (RFC 6455 7.4)")
     return Close(code, _text(payload[2:], "close reason"))
 

@@ -24,6 +24,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -241,12 +242,12 @@ class WebSocketExchange:
         await self._response.out.wait_finished_in_loop()
         if call.last_changes is not None:
             self._response.mirror(call, call.last_changes)
-        error = _taken_error(call)
-        websocket = self._websocket
+        websocket, error = self._websocket, _taken_error(call)
         assert websocket is not None
         try:
             failed = error is not None or websocket.status >= FIRST_SERVER_ERROR
-            await self._send_close(INTERNAL_ERROR if failed else NORMAL, "")
+            with nullcontext() if error is None else suppress(Exception):  # Daphne refuses 1011
+                await self._send_close(INTERNAL_ERROR if failed else NORMAL, "")
             if error is not None:
                 self._outcome = FAILED  # also after a close
                 raise presentable(error)

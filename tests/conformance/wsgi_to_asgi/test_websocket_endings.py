@@ -269,6 +269,20 @@ async def test_a_send_that_raises_for_another_reason(ports: Ports) -> None:
         assert isinstance(taken_error(client), RuntimeError)
 
 
+async def test_a_send_that_refuses_the_close_of_an_app_that_raised(ports: Ports) -> None:
+    """WS-W-5: Daphne refuses 1011; the app's error is raised all the same, and closes there."""
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        environ["wsgi.websocket"].send("hello")
+        raise AppsOwnError
+
+    client = WebSocketClient(send_fails_at=2, send_error=RuntimeError)  # type: ignore[arg-type]
+    async with row(app, ports) as bridge:
+        await client.run(bridge)
+        assert counted(bridge) == {"failed": 1}
+        assert isinstance(taken_error(client), AppsOwnError)
+
+
 async def test_a_receive_that_raises(ports: Ports) -> None:
     """WS-W-7: taken for a disconnect."""
     client = WebSocketClient()

@@ -1,4 +1,4 @@
-"""Autobahn's cases on uvicorn: what a native ASGI echo passes."""
+"""Autobahn's cases on uvicorn: a WSGI app's echo passes what a native ASGI echo passes."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.processes import ServerProcess, running_server
 from tests.support.websocket_conformance import CASE_COUNT, failed_cases, verdicts_on
-from tests.support.websocket_echoes import NATIVE_ECHO
+from tests.support.websocket_echoes import MESSAGE_ECHO, NATIVE_ECHO, SOCKET_ECHO
 
 IMPLEMENTATIONS = ["websockets", "websockets-sansio", "wsproto"]
 UVICORN = (
@@ -33,7 +33,7 @@ def server(implementation: str) -> Iterator[ServerProcess]:
         yield process
 
 
-@pytest.mark.parametrize("echo", [NATIVE_ECHO])
+@pytest.mark.parametrize("echo", [NATIVE_ECHO, SOCKET_ECHO, MESSAGE_ECHO])
 def test_echo_passes_every_case(server: ServerProcess, implementation: str, echo: str) -> None:
     verdicts = verdicts_on(f"ws://{server.host}:{server.port}{echo}")
     assert len(verdicts) == CASE_COUNT

@@ -1,0 +1,102 @@
+"""The ASGI servers under which WebSockets are tried, each with what it cannot do, and why."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tests.support.asgi_servers import DAPHNE, HYPERCORN, UVICORN, AsgiServer, Served
+from tests.support.asgi_websocket_clients import Http2WebSocket, WebSocketClient, open_by_http1
+
+
+class Ability(Enum):
+    """What a bridge relies on and some server does not give it."""
+
+    CLIENTS_CODE = "the app is told the client's close code"
+    CLIENTS_REASON = "the app is told the client's reason"
+    CODES_BELOW_3000 = "it sends close codes such as 1009 and 1011"
+    APPS_REASON = "the client gets the reason of the app's close, not just its code"
+    EMPTY_MESSAGES = "an empty message of the app reaches the client"
+    REFUSAL_WITH_BODY = "the app's own answer to the handshake is sent"
+    HEADERS_OF_ACCEPT = "the headers of websocket.accept reach the client"
+
+
+@dataclass(frozen=True)
+class WebSocketServer:
+    """One row of the table."""
+
+    name: str
+    command: tuple[str, ...]
+    connect: Callable[[tuple[str, int], str, Sequence[str]], WebSocketClient] = open_by_http1
+    lacks: Mapping[Ability, str] = field(default_factory=dict)
+
+    @property
+    def server(self) -> AsgiServer:
+        """For the requests beside the WebSockets."""
+        return AsgiServer(self.name, self.command, root_path_options=())
+
+
+GRANIAN = ("granian", "--host", "{host}", "--port", "{port}", "--interface", "asgi")
+
+DAPHNE_WITH_LIMITS = (
+    *DAPHNE,
+    *("--websocket-max-message-size", "16777216", "--websocket-max-frame-size", "16777216"),
+)
+"""As large as the other servers take them; its own limit is 1 MiB."""
+
+HYPERCORN_LACKS = {
+    Ability.CLIENTS_CODE: "it says 1006 whenever the client closes, and gives no reason",
+}
+
+SERVERS = (
+    WebSocketServer("uvicorn-websockets", (*UVICORN, "--ws", "websockets")),
+    WebSocketServer("uvicorn-sansio", (*UVICORN, "--ws", "websockets-sansio")),
+    WebSocketServer("uvicorn-wsproto", (*UVICORN, "--ws", "wsproto")),
+    WebSocketServer(
+        "hypercorn-asyncio", (*HYPERCORN, "--worker-class", "asyncio"), lacks=HYPERCORN_LACKS
+    ),
+    WebSocketServer(
+        "hypercorn-trio", (*HYPERCORN, "--worker-class", "trio"), lacks=HYPERCORN_LACKS
+    ),
+    WebSocketServer(
+        "hypercorn-h2c",
+        (*HYPERCORN, "--worker-class", "asyncio"),
+        connect=Http2WebSocket,
+        lacks=HYPERCORN_LACKS,
+    ),
+    WebSocketServer(
+        "granian",
+        GRANIAN,
+        lacks={
+            Ability.CLIENTS_REASON: "its disconnect has no reason",
+            Ability.HEADERS_OF_ACCEPT: "it takes the subprotocol alone",
+        },
+    ),
+    WebSocketServer(
+        "daphne",
+        DAPHNE_WITH_LIMITS,
+        lacks={
+            Ability.CODES_BELOW_3000: (
+                "Autobahn's sendClose() raises for any but 1000, and the app's exception closes"
+                " with 1011"
+            ),
+            Ability.CLIENTS_REASON: "its disconnect has no reason",
+            Ability.APPS_REASON: "serverClose() takes the code alone",
+            Ability.EMPTY_MESSAGES: "handle_reply() takes an empty message for none",
+            Ability.REFUSAL_WITH_BODY: "it has no websocket.http.response; the answer is 403",
+            Ability.HEADERS_OF_ACCEPT: "serverAccept() takes the subprotocol alone",
+        },
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ServedWebSockets(Served):
+    """`tests.support.wsgi_websocket_apps:observed` in a running server."""
+
+    row: WebSocketServer
+
+    def open(self, target: str, subprotocols: Sequence[str] = ()) -> WebSocketClient:
+        return self.row.connect(self.process.address, target, subprotocols)
+
+    def has(self, ability: Ability) -> bool:
+        return ability not in self.row.lacks

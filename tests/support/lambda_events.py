@@ -103,9 +103,7 @@ def load_balancer(method: str, path: str, query: str = "", body: bytes = b"", **
     """An Application Load Balancer."""
     return {
         "requestContext": {
-            "elb": {
-                "targetGroupArn": "arn:aws:elasticloadbalancing:eu-west-1:1:targetgroup/a"
-            }
+            "elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:eu-west-1:1:targetgroup/a"}
         },
         "httpMethod": method,
         "path": path,

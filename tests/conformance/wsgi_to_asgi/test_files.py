@@ -9,71 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import flask
 import pytest
-from django.core.files import File
 
 from tests.support.fake_asgi_server import (
-    Client,
     answered,
     app_returning,
     calling,
     failure_of,
     fetched,
-    http_scope,
     nothing_left,
     serving,
     settle,
 )
+from tests.support.file_clients import CONTENT, PATHSEND, ZEROCOPYSEND, FileClient, giving
 from wsgi_asgi_bridge import AppError, ClientStalled
 
-CONTENT = bytes(range(256)) * 4000  # four pieces
-PATHSEND = "http.response.pathsend"
-ZEROCOPYSEND = "http.response.zerocopysend"
 LENGTH = ("Content-Length", str(len(CONTENT)))
-
-
-class FileClient(Client):
-    """One request of a server that sends files by itself, as `extensions` say."""
-
-    def __init__(
-        self,
-        *extensions: str,
-        method: str = "GET",
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-        **options: Any,
-    ) -> None:
-        offered: dict[str, Any] = {name: {} for name in extensions}
-        super().__init__(http_scope(method, extensions=offered, headers=headers), **options)
-        self.received = b""
-
-    async def send(self, message: dict[str, Any]) -> None:
-        # Nothing of the bridge's is kept: a server lets go of the file with the message.
-        await super().send({key: message[key] for key in message if key != "file"})
-        if message["type"] == ZEROCOPYSEND:
-            descriptor = message["file"].fileno()
-            # After the wait, in which a client may be slow: the descriptor has to be good still.
-            part = os.pread(descriptor, message["count"], message["offset"])
-            assert len(part) == message["count"]
-            self.received += part
-        elif message["type"] == "http.response.body":
-            self.received += message["body"]
-
-    @property
-    def path(self) -> str | None:
-        """The path that the server was given."""
-        paths = [m["path"] for m in self.messages if m["type"] == PATHSEND]
-        assert len(paths) <= 1
-        return paths[0] if paths else None
-
-    @property
-    def sent(self) -> bytes:
-        """The body; of a path it is read when all is over, as granian may do."""
-        return Path(self.path).read_bytes() if self.path is not None else self.received
-
-    @property
-    def kinds(self) -> set[str]:
-        return {message["type"] for message in self.messages[1:]}
 
 
 @pytest.fixture
@@ -81,13 +32,6 @@ def path(tmp_path: Path) -> Path:
     file = tmp_path / "large.bin"
     file.write_bytes(CONTENT)
     return file
-
-
-def giving(
-    make: Callable[[], Any], *headers: tuple[str, str], status: str = "200 OK"
-) -> Callable[..., Any]:
-    """An app that gives what `make` opens."""
-    return app_returning(lambda e: e["wsgi.file_wrapper"](make()), status, headers)
 
 
 def opened(path: Path, offset: int = 0, **options: Any) -> Any:
@@ -213,9 +157,16 @@ async def test_what_is_no_plain_file_is_read(tmp_path: Path, name: str) -> None:
     assert client.kinds == {"http.response.body"}
 
 
+class StandIn:
+    """A file with the methods of another one, as Django's `File` is."""
+
+    def __init__(self, file: Any) -> None:
+        self.read, self.close, self.seek = file.read, file.close, file.seek
+
+
 PLAIN: dict[str, Callable[[Path], Any]] = {
     "unbuffered": io.FileIO,
-    "Django's File": lambda path: File(opened(path)),
+    "one that stands for it": lambda path: StandIn(opened(path)),
     "a subclass with read() as it is": type("Named", (io.FileIO,), {"label": "x"}),
 }
 
@@ -540,53 +491,3 @@ async def test_other_tasks_run_between_the_pieces(tmp_path: Path) -> None:
         group.cancel_scope.cancel()
     assert len(counted) == 64
     assert len(set(counted)) > 16
-
-
-# --- frameworks
-
-
-async def test_flasks_send_file(path: Path) -> None:
-    """W-OUT-10: the whole file by its path, ranges in blocks, and 304."""
-    app = flask.Flask(__name__)
-
-    @app.get("/")
-    def file() -> flask.Response:
-        return flask.send_file(path)
-
-    ranges = {b"bytes=1000000-1000009": slice(1000000, 1000010), b"bytes=-3": slice(-3, None)}
-    async with serving(app) as bridge:
-        for header, part in ranges.items():
-            client = FileClient(PATHSEND, ZEROCOPYSEND, headers=((b"range", header),))
-            await answered(bridge, client)
-            assert (client.status, client.sent) == (206, CONTENT[part])
-            assert client.kinds == {"http.response.body"}
-        whole = FileClient(PATHSEND)
-        await answered(bridge, whole)
-        assert (whole.status, whole.path) == (200, str(path))
-        again = FileClient(PATHSEND, headers=((b"if-none-match", whole.header("etag").encode()),))
-        await answered(bridge, again)
-        assert (again.status, again.sent) == (304, b"")
-
-
-async def test_a_range_is_not_read_from_the_beginning() -> None:
-    """W-OUT-10: the wrapper has seek(), by which Werkzeug finds the beginning."""
-
-    class Counted(io.BytesIO):
-        taken = 0
-
-        def read(self, size: int | None = -1, /) -> bytes:
-            part = super().read(size)
-            self.taken += len(part)
-            return part
-
-    content = Counted(bytes(2_000_000))
-    app = flask.Flask(__name__)
-
-    @app.get("/")
-    def file() -> flask.Response:
-        return flask.send_file(content, mimetype="a/b", etag="x", conditional=True)
-
-    client = FileClient(headers=((b"range", b"bytes=1900000-1900099"),))
-    await fetched(app, client)
-    assert (client.status, len(client.sent)) == (206, 100)
-    assert content.taken <= 65536

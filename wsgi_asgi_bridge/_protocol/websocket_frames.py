@@ -63,6 +63,8 @@ _FIRST_BYTES = frozenset(
 )
 """The first byte of a legal frame: its opcode, perhaps with FIN, and no extension's bit."""
 
+_WHOLE_MESSAGES = (_FIN | TEXT, _FIN | BINARY)
+
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -156,11 +158,15 @@ class FrameParser:
         """What is complete now, parsed step by step. What is not taken comes with the next call.
 
         Nothing follows a close frame; later bytes are dropped. The iterator raises FrameError where
-        the first wrong frame stands, after all that came before it.
+        the first wrong frame stands, after all that came before it; this call may raise that of the
+        very first.
         """
         if self._closed:
             return iter(())
         if self._position == len(self._buffer):
+            message = self._small_message(data)
+            if message is not None:
+                return iter((message,))
             self._buffer = data if isinstance(data, bytes) else bytes(data)
             self._position = 0
         else:
@@ -170,6 +176,20 @@ class FrameParser:
             self._position = 0
             self._buffer += data
         return iter(self._next_event, None)
+
+    def _small_message(self, data: bytes | bytearray | memoryview) -> str | bytes | None:
+        """The message, if `data` is one short frame with nothing around it: the usual case."""
+        if (
+            self._kind != CONTINUATION
+            or not 2 <= len(data) <= MAX_CONTROL_BYTES + 2
+            or data[1] != len(data) - 2
+            or data[0] not in _WHOLE_MESSAGES
+            or (self._max_message_size is not None and self._max_message_size < data[1])
+        ):
+            return None
+        if data[0] == _FIN | BINARY:
+            return bytes(data[2:])
+        return _text(bytes(data[2:]), "text message")
 
     def _next_event(self) -> Event | None:
         while (frame := self._next_frame()) is not None:

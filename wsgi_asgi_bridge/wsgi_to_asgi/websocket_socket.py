@@ -41,6 +41,8 @@ from .websocket_call import INTERNAL_ERROR, NORMAL, WebSocketCall, counted_size
 
 __all__ = ["MemorySocket"]
 
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
 COPIED_BYTES = 4096
 """A longer payload is read beside its frame's head, without a copy that joins the two."""
 
@@ -83,22 +85,20 @@ class MemorySocket:
         Raises BrokenPipeError after the end, TimeoutError, AppError.
         """
         self._check_open()
-        was_over = self._port.is_open() and self._port.has_ended()
-        failure: FrameError | None = None
         with self._writing:
             accepts, events, failure = self._parsed(data)
         if accepts is not None:
             self._call.accept(*accepts)
         for event in events:
             self._pass_on(event)
-        if was_over and not any(isinstance(event, Close) for event in events):
-            raise connection_closed()  # the answer to a close is no mistake
         if failure is not None:
             self._call.close(INTERNAL_ERROR, "")  # the app's fault, whatever the frame's was
             try:
                 raise failure
             finally:
                 failure = None  # its traceback leads to this frame
+        if not events and self._port.has_ended():
+            raise connection_closed()
         return len(data)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
@@ -117,19 +117,21 @@ class MemorySocket:
             self._head, data = None, head.rest
         events: list[Event] = []
         try:
-            events.extend(self._frames.feed(data))
+            events += self._frames.feed(data)
         except FrameError as error:
             return accepts, events, error
         return accepts, events, None
 
     def _pass_on(self, event: Event) -> None:
-        if isinstance(event, str | bytes):
+        if type(event) is str or type(event) is bytes:
             if not self._call.send(event, self._timeout):
                 raise TimeoutError("timed out")
         elif isinstance(event, Close):
             # The library reads the answer next, and then the end (WS-W-6).
             self._call.close(NORMAL if event.code == NO_STATUS else event.code, event.reason)
         elif isinstance(event, Ping):
+            if self._port.has_ended():
+                raise connection_closed()
             self._port.put(Pong(event.payload), counted_size(event.payload))
 
     # ------------------------------------------------------------ reading
@@ -140,18 +142,15 @@ class MemorySocket:
         Raises TimeoutError, or BlockingIOError with a time-out of 0.
         """
         self._check_open()
-        timeout = 0 if flags & getattr(socket, "MSG_DONTWAIT", 0) else self._timeout
-        while True:
-            with self._reading:
-                if self._waiting:
-                    data = self._taken(size, peek=bool(flags & socket.MSG_PEEK))
-                    break
-                if self._end_is_read:
-                    return b""
-            self._receive(timeout)
-        if self._readiness is not None:
-            self._readiness.update()
-        return data
+        with self._reading:
+            if self._waiting or self._end_is_read:
+                return self._taken(size, flags)
+        frames = self._received(flags)
+        if len(frames) == 1 and len(frames[0]) <= size and not flags and self._readiness is None:
+            return frames[0]
+        with self._reading:
+            self._waiting.extend(frames)
+            return self._taken(size, flags)
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         with memoryview(buffer) as view, view.cast("B") as octets:
@@ -159,38 +158,40 @@ class MemorySocket:
             octets[: len(data)] = data
         return len(data)
 
-    def _receive(self, timeout: float | None) -> None:
-        """Wait for the next message or the end, and let it wait to be read."""
+    def _received(self, flags: int) -> list[bytes]:
+        """Wait for the next message or the end: its frame, none at the end of the stream."""
+        timeout = 0 if flags & _DONT_WAIT else self._timeout
         try:
             message = self._port.receive_from_thread(timeout)
         except TimeoutError:
             if timeout == 0:
                 raise BlockingIOError(errno.EAGAIN, "nothing can be read now") from None
             raise
-        frames = self._last_frame() if message is None else _frames_of(message)
+        if message is not None:
+            return _frames_of(message)
         with self._reading:
-            if message is not None or not self._end_is_read:
-                self._waiting.extend(frames)
-            self._end_is_read = self._end_is_read or message is None
-            if self._readiness is not None:
-                self._readiness.has_bytes = bool(self._waiting)
+            is_first, self._end_is_read = not self._end_is_read, True
+        return self._last_frame() if is_first else []
 
     def _last_frame(self) -> list[bytes]:
         """The close frame before the end; none if the connection was lost (WS-W-6, WS-W-7)."""
         payload = close_payload(*self._port.end()) if self._port.is_open() else None
         return [] if payload is None else [encode_frame(CLOSE, payload)]
 
-    def _taken(self, size: int, *, peek: bool) -> bytes:
-        """Holding `_reading`."""
+    def _taken(self, size: int, flags: int) -> bytes:
+        """Holding `_reading`: the next bytes, `b""` if there are none."""
+        if not self._waiting:
+            return b""
         first = self._waiting[0]
         data = first if len(first) <= size else memoryview(first)[:size]
-        if not peek:
+        if not flags & socket.MSG_PEEK:
             if len(first) <= size:
                 self._waiting.popleft()
             else:
                 self._waiting[0] = memoryview(first)[size:]
-            if self._readiness is not None:
-                self._readiness.has_bytes = bool(self._waiting)
+        if self._readiness is not None:
+            self._readiness.has_bytes = bool(self._waiting)
+            self._readiness.update()
         return data if isinstance(data, bytes) else bytes(data)
 
     def fileno(self) -> int:
@@ -275,13 +276,12 @@ class MemorySocket:
 
 def _frames_of(message: str | bytes | Pong) -> list[bytes]:
     """The frame of a message; a long payload beside its head."""
-    if isinstance(message, Pong):
-        return [encode_frame(PONG, message.payload)]
-    opcode, payload = (
-        (TEXT, message.encode("utf-8", "surrogatepass"))
-        if isinstance(message, str)
-        else (BINARY, message)
-    )
+    if isinstance(message, str):
+        opcode, payload = TEXT, message.encode("utf-8", "surrogatepass")
+    elif isinstance(message, bytes):
+        opcode, payload = BINARY, message
+    else:
+        opcode, payload = PONG, message.payload
     if len(payload) < COPIED_BYTES:
         return [encode_frame(opcode, payload)]
     return [encode_frame_head(opcode, len(payload)), payload]

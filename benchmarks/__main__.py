@@ -24,9 +24,11 @@ STEPS = {
     "websockets": ("pinned", "full"),
     "hostile": ("full",),
     "memory": ("full",),
+    "scale": ("full",),
     "stress": (),
 }
 PARTS = {f"{step.replace('_', '-')}-{side}": (step, side) for step in STEPS for side in SIDES}
+PARTS.pop("scale-w")  # under an ASGI server each of them has a thread of the app
 
 
 def arguments() -> argparse.Namespace:

@@ -16,8 +16,13 @@ METRICS = {  # of each part, with what is said of it; docs/benchmarks.md shows t
     | {"socket_bytes": ", memory each", "descriptors": ", descriptors each"},
     "hostile": {"answered": "", "longest_seconds": ", longest"},
     "memory": {"growth_bytes": "", "transfer_seconds": ", time"},
+    "scale": {"opening_seconds": ", opened in", "socket_bytes": ", memory each"}
+    | {"threads": ", threads", "times_idle": ", a request beside them / without"}
+    | {"broadcast_seconds": ", a message to all", "closed": ", closed in good order"}
+    | {"gone_seconds": ", from SIGTERM to the end"},
     "stress": {"visits": ", visits", "bytes": ", compared", "anomalies": ", anomalies"},
 }
+AS_IT_IS = {"growth_bytes", "longest_seconds", *METRICS["scale"]}
 KINDS = {"w": "WSGI app", "a": "ASGI app"}
 
 
@@ -66,7 +71,7 @@ def cell(row: Row, name: str, metric: str) -> str:
     if metric == "answered":
         slower = row.figures[name].get("times_idle")
         return f"{figure.median:.0%}" + (f", {slower.median:.2g}x" if slower else "")
-    as_it_is = name == OURS or not figure.of_ours or metric in ("growth_bytes", "longest_seconds")
+    as_it_is = name == OURS or not figure.of_ours or metric in AS_IT_IS
     return quantity(figure.median, metric) if as_it_is else times(figure.of_ours or 0.0)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import echoes, in_process, plot, results, stress
+from benchmarks import echoes, in_process, plot, results, scale, stress
 from benchmarks.contest import Turn, WrongAnswerError, compete, end_in_time, one_after_the_other
 from benchmarks.peers import Bridge
 from benchmarks.results import Figure, Part, Row, figures_of
@@ -249,6 +249,17 @@ def test_a_wrong_echo_is_seen(answer: bytes) -> None:
         echoes.clients(port, 1, 16),
     ):
         pass
+
+
+def test_what_a_worker_holds_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours and uvicorn: all are there, get the tick, and are closed in good order."""
+    monkeypatch.setattr(scale, "COUNT", 10)
+    part = scale.measure("a", FULL, lambda _: None)
+    assert [row.case for row in part.rows] == [f"10 {case}" for case in scale.CASES]
+    for row, count in zip(part.rows, (10, 10, 20), strict=True):
+        assert row.refused == {}
+        assert set(row.figures) == set(scale.COMMANDS)
+        assert [figures["closed"].median for figures in row.figures.values()] == [count] * 2
 
 
 def test_the_benchmarks_stay_small() -> None:

@@ -20,11 +20,22 @@ from ..typing import Environ, Headers
 from .headers import TranslationCache
 
 __all__ = [
+    "OUTER_WEBSOCKET",
     "environ_beside_the_message",
     "headers_as_sent",
     "scope_beside_the_message",
+    "serves_wsgi",
     "state_of_both",
 ]
+
+OUTER_WEBSOCKET = "wsgi_asgi_bridge.websocket"
+"""In the environ of a WebSocket of WSGIToASGI: its WebSocketCall, for an ASGIToWSGI inside."""
+
+
+def serves_wsgi(app: object) -> bool:
+    """Whether an ASGI app is a WSGIToASGI."""
+    return bool(getattr(app, "_serves_wsgi", False))
+
 
 # ---------------------------------------------------------------- environ -> scope -> environ
 

@@ -19,7 +19,7 @@ from ..typing import Environ, Message
 from .asgi_response import ASGIResponse
 from .websocket_upgrade import Refusal
 
-__all__ = ["Close", "WebSocketSession", "websockets_is_installed"]
+__all__ = ["Close", "WebSocketSession", "checked_accept", "payload_of", "websockets_is_installed"]
 
 ACCEPT = "websocket.accept"
 WINDOW_BITS = 12
@@ -134,13 +134,7 @@ class WebSocketSession:
 
         `offered`: the client's subprotocols. Raises AppError, and may then be called again.
         """
-        headers = _accept_headers(message.get("headers") or ())
-        subprotocol = message.get("subprotocol")
-        if subprotocol is not None and subprotocol not in offered:
-            raise AppError(
-                f"{ACCEPT}: the subprotocol is {subprotocol!r:.100}, expected one that the client "
-                f"offers: {offered!r:.200}"
-            )
+        subprotocol, headers = checked_accept(message, offered)
         if subprotocol is not None:
             headers.append(("Sec-WebSocket-Protocol", subprotocol))
         lines = ["HTTP/1.1 101 Switching Protocols"]
@@ -228,20 +222,13 @@ class WebSocketSession:
 
     def send(self, message: Mapping[str, Any]) -> int:
         """Send the app's `websocket.send`; return its size. Raises AppError."""
-        data, text = message.get("bytes"), message.get("text")
-        if data is not None:
-            if not isinstance(data, bytes | bytearray | memoryview):
-                raise AppError(f"websocket.send: bytes is {data!r:.100}, expected bytes")
-            self._engine.send_binary(data)
-            return len(data)
-        if not isinstance(text, str):
-            raise AppError(f"websocket.send: expected bytes or text: {message!r:.200}")
-        try:
-            encoded = text.encode()
-        except UnicodeEncodeError as exc:
-            raise AppError(f"websocket.send: the text is not Unicode: {exc}") from None
-        self._engine.send_text(encoded)
-        return len(encoded)
+        payload = payload_of(message)
+        if isinstance(payload, str):
+            encoded = payload.encode()
+            self._engine.send_text(encoded)
+            return len(encoded)
+        self._engine.send_binary(payload)
+        return len(payload)
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, unless it has ended. Raises AppError for what it may not say."""
@@ -299,9 +286,31 @@ class _TextParts:
         return self._parts.getvalue()
 
 
-def _accept_headers(headers: Any) -> list[tuple[str, str]]:
-    """The headers of the app's `websocket.accept`, checked as those of a response (WS-A-12)."""
+def payload_of(message: Mapping[str, Any]) -> str | bytes:
+    """The payload of the app's `websocket.send`. Raises AppError."""
+    data, text = message.get("bytes"), message.get("text")
+    if data is not None:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise AppError(f"websocket.send: bytes is {data!r:.100}, expected bytes")
+        return data if type(data) is bytes else bytes(data)
+    if not isinstance(text, str):
+        raise AppError(f"websocket.send: expected bytes or text: {message!r:.200}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise AppError(f"websocket.send: the text is not Unicode: {exc}") from None
+    return text
+
+
+def checked_accept(
+    message: Mapping[str, Any], offered: list[str]
+) -> tuple[str | None, list[tuple[str, str]]]:
+    """The subprotocol and headers of the app's `websocket.accept`, checked as those of a response
+    (WS-A-12). Raises AppError.
+    """
     checked = ASGIResponse("GET")
+    headers = message.get("headers") or ()
     try:
         checked.accept({"type": "http.response.start", "status": 200, "headers": headers})
     except AppError as exc:
@@ -309,4 +318,10 @@ def _accept_headers(headers: Any) -> list[tuple[str, str]]:
     for name, _ in checked.headers:
         if name.startswith("Sec-Websocket-"):
             raise AppError(f"{ACCEPT}: the header {name!r} is the bridge's; use `subprotocol`")
-    return [pair for pair in checked.headers if pair[0] != "Content-Length"]
+    subprotocol = message.get("subprotocol")
+    if subprotocol is not None and subprotocol not in offered:
+        raise AppError(
+            f"{ACCEPT}: the subprotocol is {subprotocol!r:.100}, expected one that the client "
+            f"offers: {offered!r:.200}"
+        )
+    return subprotocol, [pair for pair in checked.headers if pair[0] != "Content-Length"]

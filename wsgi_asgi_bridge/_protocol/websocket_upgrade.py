@@ -11,6 +11,7 @@ from .scope import scope_from_environ
 __all__ = ["Refusal", "refusal_of_upgrade", "websocket_scope"]
 
 KEY_BYTES = 16
+HTTP_RESPONSE = "websocket.http.response"
 SCHEMES = {"http": "ws", "https": "wss"}
 
 
@@ -58,5 +59,9 @@ def websocket_scope(environ: Environ, root_path: str, state: Mapping[str, Any]) 
     scope["scheme"] = SCHEMES.get(scope["scheme"], scope["scheme"])
     offered = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")
     scope["subprotocols"] = [name for each in offered if (name := each.strip())]
-    scope["extensions"]["websocket.http.response"] = {}
+    for name in [name for name in scope["extensions"] if name.startswith("http.")]:
+        del scope["extensions"][name]  # those of a response
+    outer = environ.get("asgi.scope")
+    if outer is None or HTTP_RESPONSE in (outer.get("extensions") or {}):
+        scope["extensions"][HTTP_RESPONSE] = {}
     return scope

@@ -18,6 +18,7 @@ from .._crossing.fork import reset_in_child
 from .._kinds import refuse_wsgi_app
 from .._options import count, imported_app, optional_seconds, seconds
 from .._pickling import PickledAsNew, keeping_options
+from .._protocol.carried import serves_wsgi
 from .._protocol.scope import LengthRequired, declared_length, is_websocket
 from .._protocol.websocket_upgrade import Refusal
 from ..errors import AppError, BadRequest, BridgeClosed, ServerError
@@ -128,6 +129,8 @@ class ASGIToWSGI(RuntimeStarter, PickledAsNew):
         found = imported_app(app, kind="an ASGI app")
         refuse_wsgi_app(found)
         self._app = _single_callable(found)
+        # Its app finds the server's own connection in the environ, as natively (D-5).
+        self._app_serves_wsgi = serves_wsgi(found)
         self._found_app: ASGIApp = found
         self._given_app = app
 
@@ -139,7 +142,7 @@ class ASGIToWSGI(RuntimeStarter, PickledAsNew):
         Any thread but the loop's own, in which it raises RuntimeError. Raises what the app raised
         before its response, AppError, ServerError, BridgeClosed, ClientDisconnected.
         """
-        if is_websocket(environ):
+        if is_websocket(environ) and not self._app_serves_wsgi:
             answer = self._websocket(environ, start_response)
             if answer is not None:
                 return answer
@@ -186,16 +189,14 @@ class ASGIToWSGI(RuntimeStarter, PickledAsNew):
             return self._refuse(environ, start_response, *offer)
         try:
             runtime = self._running_runtime("a WebSocket")
-            task = WebSocketTask(self._app, runtime, environ, *offer, self)
+            task = WebSocketTask(self._app, runtime, environ, offer(runtime), self)
             response = Response(task.handshake, environ, runtime.settings)
             if not runtime.handle.post(task.begin_in_loop):
                 raise BridgeClosed("the private event loop has ended")
         except BaseException:
             self._count_rejected()
             raise
-        if offer.connection.keeps_thread:
-            start_response = task.handshake.starting_from_thread(start_response)
-        return response.respond(start_response)
+        return response.respond(task.handshake.starting_from_thread(start_response))
 
     # ------------------------------------------------------------ the private loop
 

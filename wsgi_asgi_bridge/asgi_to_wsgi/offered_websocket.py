@@ -1,28 +1,32 @@
 """Whether the handshake of a WebSocket is served as one, refused, or left to the app (WS-A-1)."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
 
+from .._protocol.carried import OUTER_WEBSOCKET
 from .._protocol.websocket_session import WebSocketSession, websockets_is_installed
 from .._protocol.websocket_upgrade import Refusal, refusal_of_upgrade
 from ..typing import Environ
-from .connection import Connection, find_connection
+from .connection import find_connection
+from .connection_handshake import ConnectionHandshake
+from .handshake import Handshake
+from .outer_websocket import OuterHandshake
+from .runtime import Runtime
 from .settings import Settings
 
-__all__ = ["OfferedWebSocket", "offered_websocket"]
+__all__ = ["MakeHandshake", "offered_websocket"]
+
+MakeHandshake = Callable[[Runtime], Handshake]
 
 
-class OfferedWebSocket(NamedTuple):
-    """What a WebSocket needs."""
-
-    connection: Connection
-    session: WebSocketSession
-
-
-def offered_websocket(environ: Environ, settings: Settings) -> OfferedWebSocket | Refusal | None:
+def offered_websocket(environ: Environ, settings: Settings) -> MakeHandshake | Refusal | None:
     """`environ` is that of a handshake. None: the app gets it as a plain request, as natively.
 
     In the calling thread.
     """
+    if "asgi.scope" in environ:  # the calling thread is one of a WSGIToASGI
+        outer = environ.get(OUTER_WEBSOCKET)
+        return None if outer is None else partial(OuterHandshake, outer)
     connection = find_connection(environ)
     if connection is None or not websockets_is_installed():
         return None
@@ -39,4 +43,4 @@ def offered_websocket(environ: Environ, settings: Settings) -> OfferedWebSocket 
         max_message_size=settings.max_message_size,
         compression=settings.websocket_compression,
     )
-    return session.refusal or OfferedWebSocket(connection, session)
+    return session.refusal or partial(ConnectionHandshake, connection, session)

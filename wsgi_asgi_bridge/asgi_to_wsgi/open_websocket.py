@@ -9,7 +9,7 @@ The app has its disconnect from CLOSING on, after the messages that came before 
 
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from .._crossing.socket_stream import SocketStream, StreamCallbacks, open_socket
 from .._protocol.websocket_session import WebSocketSession
 from ..typing import Message
 from .disconnects import client_disconnected
+from .handshake import Ending
 from .settings import Settings
 
 __all__ = ["OpenWebSocket"]
@@ -41,20 +42,19 @@ GOING_AWAY = 1012
 class OpenWebSocket:
     """One connection. The loop's own.
 
-    `on_end` is called once, when the app has its disconnect, with whether a close frame of either
-    side has ended it; `on_closed` once, when the socket is closed. Neither is called before `open`
-    has sent the head.
+    `opening`: our socket, the head of the 101, and what the server has read of the socket already.
+    Nobody is told of the end before `open` has sent the head.
     """
 
     __slots__ = (
+        "_ending",
         "_eof",
         "_heard",
         "_inbox",
         "_inbox_bytes",
         "_is_open",
         "_loop",
-        "_on_closed",
-        "_on_end",
+        "_opening",
         "_paused",
         "_receivers",
         "_session",
@@ -71,14 +71,15 @@ class OpenWebSocket:
         session: WebSocketSession,
         loop: LoopHandle,
         settings: Settings,
-        on_end: Callable[[bool], None],
-        on_closed: Callable[[], None],
+        ending: Ending,
+        opening: tuple[socket.socket, bytes, bytes],
     ) -> None:
         self._session = session
         self._loop = loop
         self._settings = settings
-        self._on_end = on_end
-        self._on_closed = on_closed
+        self._ending: Ending | None = ending
+        """None once it knows of the end, to break the cycle."""
+        self._opening: tuple[socket.socket, bytes, bytes] | None = opening
         self._stream: SocketStream
         self._is_open = False
         self._eof = False
@@ -97,13 +98,16 @@ class OpenWebSocket:
         self.disconnect: Message | None = None
         """What `receive()` gives after the messages, once it has ended."""
 
-    async def open(self, source: socket.socket, head: bytes, read_ahead: bytes) -> None:
-        """Serve `source`: send `head`, and take `read_ahead`, which had come before.
+    async def open(self) -> None:
+        """Serve the socket, send the head and take what had come before.
 
         After the head is written the task goes on without a wait: a client that has seen it finds
-        an app that has seen it too (WS-A-5). Raises OSError, and its cancellation; `source` is
+        an app that has seen it too (WS-A-5). Raises OSError, and its cancellation; the socket is
         closed then.
         """
+        opening, self._opening = self._opening, None
+        assert opening is not None, "it is opened once"
+        source, head, read_ahead = opening
         callbacks = StreamCallbacks(self._on_data, self._on_eof, self._on_lost)
         self._stream = await open_socket_stream(self._loop, source, callbacks)
         self._is_open = True
@@ -165,8 +169,9 @@ class OpenWebSocket:
         self._end()
         if self._timer is not None:
             self._timer.cancel()
-        on_closed, self._on_closed = self._on_closed, _nothing
-        on_closed()
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            ending.is_closed()
 
     async def receive(self) -> Message:
         """The app's `receive()`; any number of its tasks may wait here."""
@@ -243,8 +248,8 @@ class OpenWebSocket:
             return
         self.disconnect = {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
         self._wake_receivers()
-        on_end, self._on_end = self._on_end, _nothing
-        on_end(not self._session.failed)
+        if self._ending is not None:
+            self._ending.has_ended(not self._session.failed)
         if self._paused:  # the client's close frame may be behind what waits for the app
             self._read_on()
 
@@ -283,6 +288,3 @@ class OpenWebSocket:
             return
         self._session.give_up("no answer to a ping")
         self._flush()
-
-
-def _nothing(*_: object) -> None: ...

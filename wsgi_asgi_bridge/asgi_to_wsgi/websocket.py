@@ -26,14 +26,11 @@ from typing import Any, Final
 from .._crossing.calling_thread import current_calling_thread
 from .._crossing.contexts import own_context
 from .._crossing.loops import BackgroundTask, LoopEvent
-from .._protocol.websocket_session import WebSocketSession
 from .._protocol.websocket_upgrade import websocket_scope
 from ..errors import AppError, BridgeClosed, ClientDisconnected, bridge_shut_down, presentable
 from ..typing import Environ, Message
-from .connection import Connection
 from .disconnects import client_disconnected, is_consequence
-from .handshake import Handshake, TakeOverError
-from .open_websocket import OpenWebSocket
+from .handshake import AcceptError, Handshake, WebSocket
 from .released import WEBSOCKET
 from .runtime import Runtime
 
@@ -96,12 +93,10 @@ class WebSocketTask:
         "_disconnect",
         "_is_connected",
         "_is_over",
-        "_keeps_thread",
         "_open",
         "_receivers",
         "_runtime",
         "_scope",
-        "_session",
         "_state",
         "_task",
         "handshake",
@@ -112,17 +107,15 @@ class WebSocketTask:
         app: App,
         runtime: Runtime,
         environ: Environ,
-        connection: Connection,
-        session: WebSocketSession,
+        handshake: Handshake,
         bridge: object,
     ) -> None:
         settings = runtime.settings
         self._app = app
         self._runtime = runtime
         self._bridge = bridge  # a reference: it is not collected while a WebSocket is open
-        self._session = session
-        self._keeps_thread = connection.keeps_thread
-        self.handshake: Handshake = Handshake(runtime, connection, self._caller_left)
+        self.handshake: Handshake = handshake
+        handshake.on_left = self._caller_left
         self._scope = websocket_scope(environ, settings.root_path, runtime.state)
         self._context = own_context()
         self._task: BackgroundTask | None = None
@@ -132,7 +125,7 @@ class WebSocketTask:
         """Whether the app has ended."""
         self._is_connected = False
         """Whether the connection has been taken over, and is not closed yet."""
-        self._open: OpenWebSocket | None = None
+        self._open: WebSocket | None = None
         self._disconnect: Message | None = None
         """What `receive()` gives if the connection is not opened."""
         self._receivers: list[LoopEvent] = []
@@ -145,7 +138,7 @@ class WebSocketTask:
             self._finish(REJECTED)
             reason = "the bridge is being closed and takes no new requests"
             self.handshake.caller.fail_in_loop(BridgeClosed(reason))
-        elif not runtime.released.reserve(self, limited=not self._keeps_thread):
+        elif not runtime.released.reserve(self, limited=not self.handshake.keeps_thread):
             self._finish(REJECTED)
             self._refuse(UNAVAILABLE)
         else:
@@ -211,7 +204,7 @@ class WebSocketTask:
     def _check_over(self) -> None:
         """End the request if the app has ended and the connection is closed."""
         if not self._is_connected:
-            self._session.let_go()
+            self.handshake.let_go()
             self._runtime.released.discard(self)
             if self._is_over:
                 self._runtime.ended_in_loop(self)
@@ -272,26 +265,22 @@ class WebSocketTask:
 
     async def _accept(self, message: Mapping[str, Any]) -> None:
         runtime = self._runtime
-        head = self._session.accept(message, self._scope["subprotocols"])
         try:
-            source, read_ahead = self.handshake.take_connection()
-        except TakeOverError as exc:
+            opened = self.handshake.accept(message, self._scope["subprotocols"], self)
+        except AcceptError as exc:
             self._finish(FAILED)
             self._refuse(UNAVAILABLE)
             raise client_disconnected() from exc
         self._state = _ACCEPTING
         self._is_connected = True
-        if not self._keeps_thread:
+        if not self.handshake.keeps_thread:
             runtime.released.took_over(self)
-        opened = OpenWebSocket(
-            self._session, runtime.handle, runtime.settings, self._has_ended, self._is_closed
-        )
         try:
-            await opened.open(source, head, read_ahead)
+            await opened.open()
         except BaseException as exc:
             self._finish(DISCONNECTED)
             self._set_disconnect()
-            self._is_closed()
+            self.is_closed()
             if isinstance(exc, OSError):
                 raise client_disconnected() from exc
             raise
@@ -316,11 +305,11 @@ class WebSocketTask:
 
     # ------------------------------------------------------------ the end
 
-    def _has_ended(self, by_close_frame: bool) -> None:
+    def has_ended(self, by_close_frame: bool) -> None:
         """The open WebSocket gives the app its disconnect from now on."""
         self._finish(COMPLETED if by_close_frame else DISCONNECTED)
 
-    def _is_closed(self) -> None:
+    def is_closed(self) -> None:
         """The connection that was taken over is closed."""
         self._is_connected = False
         self._check_over()

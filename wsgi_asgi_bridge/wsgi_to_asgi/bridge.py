@@ -64,6 +64,9 @@ class WSGIToASGI(PickledAsNew):
     ValueError or ImportError for arguments that are wrong.
     """
 
+    _serves_wsgi = True
+    """For an ASGIToWSGI around it (D-5)."""
+
     @keeping_options
     def __init__(
         self,

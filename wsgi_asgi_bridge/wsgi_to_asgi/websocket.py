@@ -32,6 +32,7 @@ from .._crossing.contexts import own_context
 from .._crossing.loops import BackgroundTask, CancelScope
 from .._crossing.message_port import MessagePort
 from .._crossing.workers import Job, QueueFull
+from .._protocol.carried import OUTER_WEBSOCKET
 from .._protocol.environ import environ_from_scope, set_handshake
 from ..errors import (
     BadRequest,
@@ -396,6 +397,7 @@ def _add_faces(environ: Environ, scope: Any, websocket: WebSocketCall) -> None:
         websocket, scope.get("subprotocols") or (), scope.get("client"), scope.get("server")
     )
     environ["wsgi.websocket"] = MessageSocket(websocket, environ)
+    environ[OUTER_WEBSOCKET] = websocket
     environ["wsgi.websocket_version"] = "13"
 
 

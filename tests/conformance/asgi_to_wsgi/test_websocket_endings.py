@@ -199,13 +199,13 @@ def test_nothing_of_a_websocket_is_left(backend: Message) -> None:
                 client.must_be_accepted()
                 server.finish()
                 (task,) = bridge._runtime.in_flight
-                tasks.append(weakref.ref(task._session._engine))
+                tasks.append(weakref.ref(task.handshake._session._engine))
                 del task
                 client.send(Frame(TEXT, b"a"))
                 assert client.read() == Frame(TEXT, b"a")
                 client.say_goodbye()
                 server.environ.clear()
-            must_become(lambda: bridge.stats().in_flight == 0, "the end")
+                must_become(lambda: bridge.stats().in_flight == 0, "the end")
             turn_the_loop(bridge)
             must_become(lambda: not any(ref() for ref in left), "the end of the scopes")
             must_become(lambda: not any(ref() for ref in tasks), "the end of the connections")

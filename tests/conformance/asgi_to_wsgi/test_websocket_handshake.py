@@ -168,7 +168,10 @@ def test_the_scope_of_a_websocket() -> None:
     app = Refusing({"type": "websocket.close"})
     with bridged(app, root_path="/root") as bridge:
         headers = {"Sec-WebSocket-Protocol": "a , b,,c", "Cookie": "x=1"}
-        client, server = connect(bridge, target="/caf%C3%A9?q=1", headers=headers)
+        sends_files = {"wsgi.file_wrapper": object()}  # an extension of responses, not of this
+        client, server = connect(
+            bridge, target="/caf%C3%A9?q=1", headers=headers, environ=sends_files
+        )
         assert client.read_head().status == 403
         client.close()
         environ = server.finish().environ

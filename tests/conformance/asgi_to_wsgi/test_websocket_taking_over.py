@@ -31,8 +31,8 @@ from wsgi_asgi_bridge import ClientDisconnected
 from wsgi_asgi_bridge._crossing import stand_in
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 from wsgi_asgi_bridge._crossing.sockets import peer_has_closed
-from wsgi_asgi_bridge.asgi_to_wsgi import disconnects, handshake
-from wsgi_asgi_bridge.asgi_to_wsgi.handshake import Handshake
+from wsgi_asgi_bridge.asgi_to_wsgi import connection_handshake, disconnects
+from wsgi_asgi_bridge.asgi_to_wsgi.connection_handshake import ConnectionHandshake
 
 Message = dict[str, Any]
 
@@ -147,7 +147,7 @@ def test_without_descriptors_the_client_gets_a_503(
         raise OSError(24, "Too many open files")
 
     app = Accepting()
-    monkeypatch.setattr(handshake, "take_over", none_left)
+    monkeypatch.setattr(connection_handshake, "take_over", none_left)
     with bridged(app, backend) as bridge:
         client, server = connect(bridge)
         app.gate.open()
@@ -275,22 +275,22 @@ def test_the_client_resets_before_the_101(
         if when == "before accept":
             client.reset()
         elif when == "as it is taken":
-            take = Handshake._take
+            take = ConnectionHandshake._take
 
             def take_from_a_dead_client(self: Any) -> Any:
                 client.reset()
                 return take(self)
 
-            monkeypatch.setattr(Handshake, "_take", take_from_a_dead_client)
+            monkeypatch.setattr(ConnectionHandshake, "_take", take_from_a_dead_client)
         else:
-            take_connection = Handshake.take_connection
+            take_connection = ConnectionHandshake.accept
 
-            def taken_and_dead(self: Any) -> Any:
-                taken = take_connection(self)
+            def taken_and_dead(self: Any, *how: Any) -> Any:
+                taken = take_connection(self, *how)
                 client.reset()
                 return taken
 
-            monkeypatch.setattr(Handshake, "take_connection", taken_and_dead)
+            monkeypatch.setattr(ConnectionHandshake, "accept", taken_and_dead)
         app.gate.open()
         must_happen(app.over, "the end of the app")
         server.finish()
@@ -306,16 +306,16 @@ def test_close_in_the_middle_of_taking_over(
 ) -> None:
     """WS-A-9: a bridge that is closed then closes the WebSocket as soon as it is open."""
     app = Accepting()
-    take_connection = Handshake.take_connection
+    take_connection = ConnectionHandshake.accept
     closing: list[InThread] = []
 
-    def taken_and_closed(self: Any) -> Any:
-        taken = take_connection(self)
+    def taken_and_closed(self: Any, *how: Any) -> Any:
+        taken = take_connection(self, *how)
         closing.append(InThread(bridge.close, "close()"))
         return taken
 
     with bridged(app, backend) as bridge:
-        monkeypatch.setattr(Handshake, "take_connection", taken_and_closed)
+        monkeypatch.setattr(ConnectionHandshake, "accept", taken_and_closed)
         client, server = connect(bridge)
         app.gate.open()
         client.must_be_accepted()

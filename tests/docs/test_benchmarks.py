@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import echoes, in_process, plot, results, scale, stress
+from benchmarks import echoes, in_process, plot, pythons, results, scale, stress
 from benchmarks.contest import Turn, WrongAnswerError, compete, end_in_time, one_after_the_other
 from benchmarks.peers import Bridge
 from benchmarks.results import Figure, Part, Row, figures_of
@@ -264,7 +264,7 @@ def test_what_a_worker_holds_is_measured(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_benchmarks_stay_small() -> None:
     files = Path(plot.__file__).parent.glob("*.py")
-    assert sum(len(file.read_text("utf-8").splitlines()) for file in files) <= 2280
+    assert sum(len(file.read_text("utf-8").splitlines()) for file in files) <= 2300
 
 
 def received(call: stress.Call, answer: bytes) -> int:
@@ -304,3 +304,10 @@ def test_the_stress_finds_what_is_left_and_what_is_not_counted() -> None:
         "ValueError: at 0x1f\nDeliberateError\nINFO: 5\n", ("Deliberate",)
     )
     assert logs == {"log: ValueError: at N": 1}
+
+
+def test_the_view_for_several_pythons_works() -> None:
+    """benchmarks/pythons.py: what a free-threaded Python is compared by."""
+    client = pythons.flask_app.test_client()
+    assert client.get("/work").data == b"%d" % sum(range(pythons.WORK))
+    assert client.get("/hello").data == b"hello"

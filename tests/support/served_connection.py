@@ -79,8 +79,10 @@ class ServedConnection:
     def ask(
         self, target: str = "/", *, method: str = "GET", version: str = "1.1", body: bytes = b""
     ) -> None:
-        length = f"Content-Length: {len(body)}\r\n" if body else ""
-        head = f"{method} {target} HTTP/{version}\r\nHost: example.org\r\n{length}\r\n"
+        """A body is JSON, for those who ask."""
+        kind = "Content-Type: application/json\r\n"
+        framing = f"{kind}Content-Length: {len(body)}\r\n" if body else ""
+        head = f"{method} {target} HTTP/{version}\r\nHost: example.org\r\n{framing}\r\n"
         self.client.sendall(head.encode() + body)
 
     def read_head(self) -> http.client.HTTPResponse:

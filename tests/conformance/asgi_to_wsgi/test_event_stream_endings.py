@@ -436,6 +436,31 @@ def test_the_bridge_is_closed_and_a_client_reads_nothing(backend: Backend) -> No
         assert is_cut(connection, CHUNKED)
 
 
+def test_a_stream_that_begins_as_the_bridge_is_closed() -> None:
+    """R-5: it keeps its thread, and may end within `shutdown_timeout` as any other response."""
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        app.inside.set()
+        await gate.wait()
+        await start_events(send)
+        await finish(send, EVENT)
+
+    app, gate = Watched(body), Gate()
+    with (
+        nothing_left(app, {}, shutdown_timeout=60.0) as bridge,
+        served(bridge, UNTIL_CLOSE) as connection,
+    ):
+        runtime: Any = bridge._runtime
+        connection.ask()
+        must_happen(app.inside, "the start of the app")
+        closing = InThread(bridge.close, "bridge.close()")
+        must_become(lambda: not runtime.takes_requests, "the beginning of close()")
+        gate.open()
+        connection.read_head()
+        assert connection.read_rest() == EVENT
+        closing.result()
+
+
 @on_every_backend
 def test_the_bridge_is_closed_as_the_thread_leaves(
     backend: Backend, monkeypatch: pytest.MonkeyPatch

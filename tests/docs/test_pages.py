@@ -17,6 +17,7 @@ REFERENCE = [
     pytest.param(WSGIToASGI, pages.PAGES["docs/wsgi_to_asgi.md"], id="W"),
     pytest.param(ASGIToWSGI, pages.PAGES["docs/asgi_to_wsgi.md"], id="A"),
 ]
+PACKAGE = PROJECT_ROOT / "wsgi_asgi_bridge"
 PROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -72,7 +73,10 @@ def test_the_parameters_are_those_of_the_class(bridge: type[Any], text: str) -> 
 
 
 def test_the_errors_are_those_of_the_package() -> None:
-    names = {name.strip("`") for name, *_ in pages.rows(pages.PAGES["docs/errors.md"])}
+    names = {
+        name.strip("`")
+        for name, *_ in pages.rows(pages.section("Errors", text=pages.PAGES["docs/errors.md"]))
+    }
     assert names == set(wsgi_asgi_bridge.__all__) - {"ASGIToWSGI", "WSGIToASGI"}
 
 
@@ -107,3 +111,18 @@ def anchors(text: str) -> set[str]:
 def test_the_changelog_has_the_version_of_the_project() -> None:
     changelog = (PROJECT_ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\n## [{PROJECT['version']}]" in changelog
+
+
+def test_every_message_is_one_of_the_package() -> None:
+    """docs/errors.md quotes what the source says; `...` stands for a value."""
+    source = " ".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    # One string of the source may stand in several literals, and holds its values in braces.
+    joined = re.sub(r'"\s*f?"', "", source)
+    text = pages.PAGES["docs/errors.md"]
+    messages = re.findall(
+        r"^\| `([^`]*)` \|[^|]*\|[^|]*\|$", text[text.index("## By its text") :], re.M
+    )
+    assert len(messages) > 20
+    for message in messages:
+        parts = [re.escape(part) for part in message.split("...")]
+        assert re.search(r"(?:\{[^}]*\}|%\w|)".join(parts), joined), message

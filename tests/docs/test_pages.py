@@ -126,3 +126,24 @@ def test_every_message_is_one_of_the_package() -> None:
     for message in messages:
         parts = [re.escape(part) for part in message.split("...")]
         assert re.search(r"(?:\{[^}]*\}|%\w|)".join(parts), joined), message
+
+
+@pytest.mark.parametrize(
+    ("heading", "sources"),
+    [
+        ("environ, of a WSGI app on an ASGI server", ("wsgi_to_asgi", "_protocol/environ.py")),
+        ("scope, of an ASGI app on a WSGI server", ("asgi_to_wsgi", "_protocol/scope.py")),
+    ],
+)
+def test_the_keys_are_those_of_the_source(heading: str, sources: tuple[str, ...]) -> None:
+    """docs/environ_and_scope.md names no key that the code does not."""
+    files = [path for source in sources for path in (PACKAGE / source).rglob("*.py")]
+    files += [path for source in sources if (path := PACKAGE / source).is_file()]
+    files.append(PACKAGE / "_protocol/websocket_upgrade.py")
+    code = "".join(path.read_text("utf-8") for path in files)
+    text = pages.section(heading, text=pages.PAGES["docs/environ_and_scope.md"])
+    keys = re.findall(r"`([^`]+)`", " ".join(row[0] for row in pages.rows(text)))
+    assert len(keys) > 8
+    for key in keys:
+        name = re.sub(r'^extensions\["(.*)"\]$', r"\1", key).removesuffix("*")
+        assert f'"{name}' in code, key

@@ -32,6 +32,8 @@ class FileClient(Client):
         if message["type"] == ZEROCOPYSEND:
             descriptor = message["file"].fileno()
             # After the wait, in which a client may be slow: the descriptor has to be good still.
+            # Servers take the file for a number, or ask it for one.
+            assert descriptor == message["file"]
             part = os.pread(descriptor, message["count"], message["offset"])
             assert len(part) == message["count"]
             self.received += part

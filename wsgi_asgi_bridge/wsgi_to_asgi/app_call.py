@@ -252,7 +252,10 @@ class AppCall:
         False: the wrapper is to be iterated.
         """
         response = self._response
-        if not self._extensions or self.head is not None or response.has_no_body():
+        if self.head is not None:  # write() was called
+            return False
+        wrapper.left = response.declared
+        if not self._extensions or response.has_no_body():
             return False
         file = file_to_send(wrapper, self._extensions, response.declared)
         if file is None:

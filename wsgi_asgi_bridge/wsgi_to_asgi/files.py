@@ -38,14 +38,19 @@ class FileWrapper:
         self.filelike: Any = filelike
         self.blksize: int = max(blksize, FILE_BLOCK_BYTES)
         self._error: BaseException | None = None
+        self.left: int | None = None
+        """Bytes up to Content-Length, at which PEP 3333 ends a file; None if that is not known."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        block: bytes = self.filelike.read(self.blksize)
+        size = self.blksize if self.left is None else min(self.blksize, self.left)
+        block: bytes = self.filelike.read(size) if size else b""
         if not block:
             raise StopIteration
+        if self.left is not None:
+            self.left -= len(block)
         return block
 
     def seekable(self) -> bool:
@@ -73,7 +78,7 @@ class FileWrapper:
 
         What the app's `close()` raises is raised by the next one, after the body.
         """
-        duplicate = _OwnFile(os.dup(descriptor))
+        duplicate = io.FileIO(os.dup(descriptor))
         try:
             self.close()
         except BaseException as exc:
@@ -82,11 +87,17 @@ class FileWrapper:
         self.__dict__.pop("close", None)  # one that the app has set has been called
 
 
-class _OwnFile(io.FileIO):
-    """A file that is closed with the last reference to it, which the server may hold."""
+class _Descriptor(int):
+    """A file descriptor that is closed with the last reference to it, which the server may hold.
+
+    ASGI says "file descriptor object": some servers take a number, some call its `fileno()`.
+    """
+
+    def fileno(self) -> int:
+        return int(self)
 
     def __del__(self) -> None:
-        self.close()
+        os.close(self)
 
 
 class SentFile:
@@ -94,7 +105,7 @@ class SentFile:
 
     __slots__ = ("_count", "_file", "_offset", "path")
 
-    def __init__(self, path: str | None, file: _OwnFile | None, offset: int, count: int) -> None:
+    def __init__(self, path: str | None, file: _Descriptor | None, offset: int, count: int) -> None:
         self.path: str | None = path
         """If it is not None, the whole file is one message."""
         self._file = file
@@ -149,7 +160,7 @@ def file_to_send(
             return SentFile(path, None, 0, count)
         wrapper.seek(0)
     elif ZEROCOPYSEND in extensions:
-        return SentFile(None, _OwnFile(os.dup(descriptor)), offset, count)
+        return SentFile(None, _Descriptor(os.dup(descriptor)), offset, count)
     return None
 
 

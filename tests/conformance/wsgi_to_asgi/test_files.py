@@ -83,6 +83,17 @@ async def test_a_part_of_a_file_goes_by_its_descriptor(
     assert by_path.kinds == ({PATHSEND} if whole else {"http.response.body"})
 
 
+@pytest.mark.parametrize("extensions", [(), (PATHSEND, ZEROCOPYSEND)], ids=["none", "both"])
+async def test_a_file_longer_than_content_length_is_no_excess(
+    path: Path, extensions: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """W-OUT-10, W-OUT-6: PEP 3333 ends it there: nothing is read beyond, no warning is logged."""
+    app = giving(lambda: opened(path, 10), ("Content-Length", "100000"))
+    client = await fetched(app, FileClient(*extensions))
+    assert client.sent == CONTENT[10:100010]
+    assert caplog.records == []
+
+
 class Shouting(io.FileIO):
     """A file whose bytes are not those on the disk."""
 

@@ -304,9 +304,9 @@ class WebSocketExchange:
     def _end_by(self, end: End) -> None:
         """The bridge closes: the app reads the end, and finds it when it sends."""
         self._closing = end
+        self._port.end_in_loop(end)
         if self._port.is_open() and not self._is_closed:
             self._outcome = self._outcome or (CLOSED if end is GOING_AWAY else REJECTED)
-        self._port.end_in_loop(end)
 
     def begin_shutdown(self) -> None:
         """The bridge is being closed; a WebSocket ends by itself only when it is told (WS-W-5)."""

@@ -92,9 +92,10 @@ class MemorySocket:
         for event in events:
             self._pass_on(event)
         if failure is not None:
-            self._call.close(INTERNAL_ERROR, "")  # the app's fault, whatever the frame's was
             try:
-                raise failure
+                # The app's fault, whatever the frame's was; after the end it is none any more.
+                if self._call.close(INTERNAL_ERROR, ""):
+                    raise failure
             finally:
                 failure = None  # its traceback leads to this frame
         if not events and self._port.has_ended():

@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_asgi_server import DEADLINE_SECONDS, TrackedBody, http_scope
+from tests.support.fake_asgi_server import (
+    DEADLINE_SECONDS,
+    TrackedBody,
+    http_scope,
+    websocket_scope,
+)
 from wsgi_asgi_bridge import WSGIToASGI
+from wsgi_asgi_bridge._crossing import message_port
 
 PAUSE_SECONDS = 0.005
 BLOCK = b"x" * 1000
@@ -83,3 +89,55 @@ def test_worker_of_a_stream_ends_after_its_loop(kind: str, reads: bool) -> None:
         assert not task.done()
     assert body.closes == 1
     assert bridge.stats().busy == 0
+
+
+@pytest.mark.parametrize("kind", ["receives", "sends", "is full"])
+def test_worker_of_a_websocket_ends_after_its_loop(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WS-W-12: it finds the end, whatever it does then."""
+    monkeypatch.setattr(message_port, "CLOSED_LOOP_SECONDS", PAUSE_SECONDS)
+    told: list[Any] = []
+    over = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        websocket = environ["wsgi.websocket"]
+        websocket.send("hello")
+        pause = threading.Event()
+        try:
+            while kind != "receives":
+                websocket.send(BLOCK if kind == "is full" else b"x")
+                pause.wait(PAUSE_SECONDS if kind == "sends" else 0)
+            told.append(websocket.receive())
+        except BrokenPipeError:
+            told.append("closed")
+        over.set()
+        return []
+
+    async def until_heard() -> "asyncio.Task[None]":
+        heard = asyncio.Event()
+        connect = [{"type": "websocket.connect"}]
+
+        async def receive() -> Any:
+            if not connect:
+                await asyncio.Event().wait()
+            return connect.pop()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "websocket.send":
+                heard.set()
+                if kind == "is full":
+                    await asyncio.Event().wait()
+
+        task = asyncio.create_task(bridge(websocket_scope(), receive, send))
+        await asyncio.wait_for(heard.wait(), DEADLINE_SECONDS)
+        return task
+
+    bridge = WSGIToASGI(app, response_buffer=20 * len(BLOCK), shutdown_timeout=DEADLINE_SECONDS)
+    with left_with_its_tasks() as loop:
+        task = loop.run_until_complete(until_heard())
+        loop.close()
+        assert over.wait(DEADLINE_SECONDS)
+        del task
+    bridge.close()
+    assert told == [None if kind == "receives" else "closed"]

@@ -3,11 +3,8 @@
 After each, no thread, task or file is left, the pool counts nothing, and nobody refers to the port.
 """
 
-import gc
 import threading
-import weakref
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -19,13 +16,11 @@ from tests.support.fake_asgi_server import (
     Gate,
     Lifespan,
     calling,
-    nothing_left,
-    serving,
     settle,
 )
 from tests.support.fake_websocket import WebSocketClient, echoing
+from tests.support.websocket_endings import Ports, counted, row, taken_error
 from wsgi_asgi_bridge import BridgeClosed, WSGIToASGI
-from wsgi_asgi_bridge.wsgi_to_asgi import websocket as exchange_module
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Any], Any]
@@ -35,60 +30,9 @@ class AppsOwnError(Exception):
     """What an app raises on its own account."""
 
 
-class Ports:
-    """Weak references to every port that was made."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.references: list[weakref.ref[Any]] = []
-        original = exchange_module.MessagePort
-
-        def noted(*args: Any, **options: Any) -> Any:
-            port = original(*args, **options)
-            self.references.append(weakref.ref(port))
-            return port
-
-        monkeypatch.setattr(exchange_module, "MessagePort", noted)
-
-    def alive(self) -> list[Any]:
-        return [port for reference in self.references if (port := reference()) is not None]
-
-
 @pytest.fixture
 def ports(monkeypatch: pytest.MonkeyPatch) -> Ports:
     return Ports(monkeypatch)
-
-
-@asynccontextmanager
-async def row(app: App, ports: Ports, **options: Any) -> AsyncIterator[WSGIToASGI]:
-    """The bridge of one row: after it nothing is left, without a run of the garbage collector."""
-    options.setdefault("stream_after", 0.05)
-    gc.collect()
-    gc.disable()
-    try:
-        async with nothing_left():
-            async with serving(app, **options) as bridge:
-                yield bridge
-            stats = bridge.stats()
-            assert (stats.in_flight, stats.threads, stats.busy, stats.queued) == (0,) * 4
-            assert (stats.streaming, stats.websockets) == (0, 0)
-        for _ in range(50):
-            if not ports.alive():
-                break
-            await anyio.sleep(0.002)  # the last frame of a thread or task
-        assert ports.alive() == []
-    finally:
-        gc.enable()
-
-
-def taken_error(client: WebSocketClient) -> BaseException | None:
-    """What the server got, whose traceback leads to the port."""
-    error, client.error = client.error, None
-    return error
-
-
-def counted(bridge: WSGIToASGI) -> dict[str, int]:
-    names = ("completed", "rejected", "disconnected", "stalled", "failed", "closed")
-    return {name: value for name in names if (value := getattr(bridge.stats(), name))}
 
 
 # --- the app ends it

@@ -17,16 +17,22 @@ class Ability(Enum):
     APPS_REASON = "the client gets the reason of the app's close, not just its code"
     EMPTY_MESSAGES = "an empty message of the app reaches the client"
     REFUSAL_WITH_BODY = "the app's own answer to the handshake is sent"
+    TELLS_APPS_AT_SHUTDOWN = "it gives open WebSockets time to end when it is told to end"
     HEADERS_OF_ACCEPT = "the headers of websocket.accept reach the client"
 
 
 @dataclass(frozen=True)
 class WebSocketServer:
-    """One row of the table."""
+    """One row of the table.
+
+    `code_at_shutdown` is what clients see when the server is told to end; 1006 is a connection that
+    is cut.
+    """
 
     name: str
     command: tuple[str, ...]
     connect: Callable[[tuple[str, int], str, Sequence[str]], WebSocketClient] = open_by_http1
+    code_at_shutdown: int = 1006
     lacks: Mapping[Ability, str] = field(default_factory=dict)
 
     @property
@@ -48,11 +54,16 @@ HYPERCORN_LACKS = {
 }
 
 SERVERS = (
-    WebSocketServer("uvicorn-websockets", (*UVICORN, "--ws", "websockets")),
-    WebSocketServer("uvicorn-sansio", (*UVICORN, "--ws", "websockets-sansio")),
-    WebSocketServer("uvicorn-wsproto", (*UVICORN, "--ws", "wsproto")),
+    WebSocketServer("uvicorn-websockets", (*UVICORN, "--ws", "websockets"), code_at_shutdown=1012),
     WebSocketServer(
-        "hypercorn-asyncio", (*HYPERCORN, "--worker-class", "asyncio"), lacks=HYPERCORN_LACKS
+        "uvicorn-sansio", (*UVICORN, "--ws", "websockets-sansio"), code_at_shutdown=1012
+    ),
+    WebSocketServer("uvicorn-wsproto", (*UVICORN, "--ws", "wsproto"), code_at_shutdown=1012),
+    WebSocketServer(
+        "hypercorn-asyncio",
+        (*HYPERCORN, "--worker-class", "asyncio"),
+        code_at_shutdown=1011,
+        lacks=HYPERCORN_LACKS,
     ),
     WebSocketServer(
         "hypercorn-trio", (*HYPERCORN, "--worker-class", "trio"), lacks=HYPERCORN_LACKS
@@ -69,6 +80,7 @@ SERVERS = (
         lacks={
             Ability.CLIENTS_REASON: "its disconnect has no reason",
             Ability.HEADERS_OF_ACCEPT: "it takes the subprotocol alone",
+            Ability.TELLS_APPS_AT_SHUTDOWN: "it cuts the connections and ends its process",
         },
     ),
     WebSocketServer(

@@ -92,6 +92,8 @@ class LoopHandle(ABC):
     """The same for a signal's handler that waits for the callback."""
     is_closed: Callable[[], bool]
     """Whether the loop was closed, with whatever tasks it had. Any thread."""
+    is_stopped: Callable[[], bool]
+    """Whether the loop does not run: it was closed, or left with its tasks in it. Any thread."""
     create_event: Callable[[], LoopEvent]
     cancel_scope: Callable[[], CancelScope]
     checkpoint: Callable[[], Awaitable[None]]
@@ -175,6 +177,7 @@ class _AsyncioHandle(LoopHandle):
         self.loop: asyncio.AbstractEventLoop = loop
         self.thread_id = threading.get_ident()
         self.is_closed = loop.is_closed
+        self.is_stopped = lambda: not loop.is_running()
         # An empty context: no contextvar of the poster leaks into the loop, and none is copied.
         wake = partial(loop.call_soon_threadsafe, context=contextvars.Context())
         queue = CallbackQueue(wake if wakeup is None else wakeup.wake, is_closed=loop.is_closed)
@@ -250,7 +253,9 @@ class _TrioHandle(LoopHandle):
         self.loop = token
         self.thread_id = threading.get_ident()
         self.cancelled = trio.Cancelled
-        self.is_closed = _never  # a run of trio ends all of its tasks before itself
+        self.is_closed = self.is_stopped = (
+            _never  # a run of trio ends all of its tasks before itself
+        )
         queue = CallbackQueue(token.run_sync_soon)
         self.post = queue.post
         self.post_at_any_moment = queue.post_at_any_moment

@@ -266,7 +266,10 @@ class WSGIToASGI(PickledAsNew):
         # In this order: what was submitted before the drain is in its runtime by then.
         pool.drain(on_drained)
         for runtime in self._known[0]:
-            runtime.handle.post_at_any_moment(runtime.begin_shutdown)
+            if runtime.handle.is_stopped():  # as Daphne leaves its loop: no callback would run
+                runtime.begin_shutdown()
+            else:
+                runtime.handle.post_at_any_moment(runtime.begin_shutdown)
 
     def _break_all(self, pool: WorkerPool) -> None:
         """End every exchange: its app finds the bridge closed at its next step, and none begins."""

@@ -1,4 +1,7 @@
-"""W-LIFE-2: what a bridge leaves behind when it is collected, and how it ends at the exit."""
+"""What a bridge leaves behind when it is collected, and how it ends at the exit.
+
+W-LIFE-2, WS-W-5.
+"""
 
 import pytest
 
@@ -63,6 +66,27 @@ threading.Thread(target=asyncio.run, args=[serve()], daemon=True).start()
 begun.wait()
 """
 
+ABANDONED = """
+def reads(environ, start_response):
+    print("the app read", environ["wsgi.websocket"].receive(), flush=True)
+    return []
+
+async def receive():
+    if asyncio.current_task() is task:
+        return {"type": "websocket.connect"}
+    await asyncio.Event().wait()
+
+async def send(message):
+    print(message["type"], flush=True)
+    loop.stop()
+
+loop = asyncio.new_event_loop()
+bridge = WSGIToASGI(reads, shutdown_timeout=3600)
+task = loop.create_task(bridge({"type": "websocket", "path": "/", "headers": []}, receive, send))
+loop.run_forever()
+"""
+"""As Daphne at its end: a loop that is stopped with its tasks in it, and not closed."""
+
 SERVES_ON = """
 async def serve():
     print(await request(bridge), flush=True)
@@ -83,6 +107,9 @@ first.wait()
     [
         pytest.param(COLLECTED, "0 0 0\n{None}\n10 0\n", id="collected bridges"),
         pytest.param(DRAINED, "in the app at the exit\n200\n", id="a request at the exit"),
+        pytest.param(
+            ABANDONED, "websocket.accept\nthe app read None\n", id="a loop that was stopped"
+        ),
         pytest.param(SERVES_ON, "200\n200 True\n", id="a server that outlives the main thread"),
     ],
 )

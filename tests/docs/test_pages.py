@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import re
-import tomllib
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ REFERENCE = [
     pytest.param(ASGIToWSGI, pages.PAGES["docs/asgi_to_wsgi.md"], id="A"),
 ]
 PACKAGE = PROJECT_ROOT / "wsgi_asgi_bridge"
-PROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = pages.PROJECT
 
 
 def needs_an_app_of_the_reader(block: pages.Block) -> bool:
@@ -29,13 +28,13 @@ def needs_an_app_of_the_reader(block: pages.Block) -> bool:
     "path", [path for path, text in pages.PAGES.items() if "```python" in text]
 )
 def test_the_python_blocks(path: str) -> None:
-    """The blocks of a page run one after the other, but for those that need an app of the reader's,
-    which only compile.
+    """The blocks of a page run one after the other, but for those that need an app of the reader's
+    and for files that are served (test_how_to, test_tutorials), which only compile.
     """
     names: dict[str, Any] = {"__name__": "page"}
     for block in pages.blocks("python", pages.PAGES[path]):
         code = compile(block.code, f"{path}:{block.line}", "exec")
-        if not needs_an_app_of_the_reader(block):
+        if block.file is None and not needs_an_app_of_the_reader(block):
             exec(code, names)
 
 

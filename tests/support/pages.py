@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import tomllib
 from dataclasses import dataclass
 
 from tests.support.processes import PROJECT_ROOT
@@ -13,28 +14,45 @@ PAGES = {
 }
 """The text of each page, by its path in the project."""
 README = PAGES["README.md"]
+PROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
 TEST_COMMAND_MARK = "<!-- test command -->"
 
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^(?P<adds>Add to)?[^`\n]*`(?P<file>[\w./-]+)`:\n\n)?"
+    r"^```(?P<language>\w+)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 _HEADING = re.compile(r"^#{2,} (.+)$", re.MULTILINE)
 _ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its code, and the number of its first line."""
+    """A fenced block: its language, its code, and the number of its first line.
+
+    `file` is what the line above it ends in, if that is "`name`:"; it `adds` to the file if that
+    line begins with "Add to".
+    """
 
     language: str
     code: str
     line: int
+    file: str | None = None
+    adds: bool = False
 
 
-def blocks(language: str, text: str) -> list[Block]:
-    """The blocks of one language, in their order."""
+def blocks(language: str | None, text: str) -> list[Block]:
+    """The blocks of one language, or of all, in their order."""
     return [
-        Block(match[1], match[2], text.count("\n", 0, match.start()) + 2)
+        Block(
+            language=match["language"],
+            code=match["code"],
+            line=text.count("\n", 0, match.start("code")) + 1,
+            file=match["file"],
+            adds=match["adds"] is not None,
+        )
         for match in _BLOCK.finditer(text)
-        if match[1] == language
+        if language in (None, match["language"])
     ]
 
 

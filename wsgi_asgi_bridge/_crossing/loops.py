@@ -253,9 +253,8 @@ class _TrioHandle(LoopHandle):
         self.loop = token
         self.thread_id = threading.get_ident()
         self.cancelled = trio.Cancelled
-        self.is_closed = self.is_stopped = (
-            _never  # a run of trio ends all of its tasks before itself
-        )
+        # A run of trio ends all of its tasks before itself.
+        self.is_closed = self.is_stopped = _never
         queue = CallbackQueue(token.run_sync_soon)
         self.post = queue.post
         self.post_at_any_moment = queue.post_at_any_moment

@@ -33,4 +33,13 @@ def echo(ws: Any) -> None:
         ws.send(ws.receive())
 
 
-both = ASGIToWSGI(WSGIToASGI(flask_app))
+inner = WSGIToASGI(flask_app)
+both = ASGIToWSGI(inner)
+
+
+async def middleware(scope: Any, receive: Any, send: Any) -> None:
+    """An ASGI app, as far as the outer bridge can see."""
+    await inner(scope, receive, send)
+
+
+with_middleware = ASGIToWSGI(middleware)

@@ -13,7 +13,8 @@ from tests.support.wsgi_servers import SERVERS
 GTHREAD = next(server for server in SERVERS if server.name == "gunicorn-gthread")
 ROWS = {
     "as it is": ("flask_app", {}, "socket"),
-    "behind both": ("both", {}, "MemorySocket"),
+    "behind both": ("both", {}, "socket"),
+    "behind both, with a middleware": ("with_middleware", {}, "MemorySocket"),
     "behind both, without websockets": ("both", {"WEBSOCKETS_HIDDEN": "1"}, "socket"),
 }
 """The app, the environment, and the type of the socket that it finds."""
@@ -28,8 +29,8 @@ def served(app: str, env: dict[str, str]) -> Iterator[ServerProcess]:
 
 @pytest.mark.parametrize(("app", "env", "found"), ROWS.values(), ids=ROWS)
 def test_flask_sock_on_gunicorn(app: str, env: dict[str, str], found: str) -> None:
-    """WS-W-2, WS-A-1: a websocket scope gets our socket; a plain request the server's own, as
-    natively, and the app's way to leave gunicorn is no error.
+    """D-4, D-5: the app finds gunicorn's own socket, and its way to leave gunicorn is no error.
+    Behind an ASGI middleware it finds that of the inner bridge.
     """
     with served(app, env) as server:
         for code in (1000, 4000):

@@ -174,17 +174,18 @@ class EventStream:
             logger.warning("an event stream keeps its thread", exc_info=True)
             loop.post(self.withdraw)
             return None
+        left: Leftover | None = None
+        is_adopted = False
         try:
             left = caller.leave_from_thread()
-            if left is not None and loop.post(partial(self.adopt, ours, far, left)):
-                return left
-        except BaseException:  # Ctrl-C
-            ours.close()
-            far.close()
-            raise
-        # The loop has ended, or another thread has closed the response: its client gets an end.
-        ours.close()
-        far.close()
+            is_adopted = left is not None and loop.post(partial(self.adopt, ours, far, left))
+        finally:
+            # Ctrl-C, the loop has ended, or another thread has closed the response: then the client
+            # gets an end.
+            if not is_adopted:
+                ours.close()
+                far.close()
+                loop.post(self.withdraw)
         return left
 
     # ------------------------------------------------------------ taken over or not

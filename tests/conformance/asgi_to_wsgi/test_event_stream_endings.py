@@ -588,6 +588,8 @@ def test_without_a_descriptor_the_thread_stays(
         connection.read_head()
         assert connection.read_rest() == b"data: 0\n\ndata: 1\n\n"
         assert bridge.stats().released_event_streams == 0
+        assert bridge._runtime is not None
+        assert not bridge._runtime.released._connections
     [record] = caplog.records
     assert record.getMessage() == "an event stream keeps its thread"
 
@@ -615,8 +617,7 @@ with bridge, served(bridge) as connection:
         os.read(lives, 1)
         os._exit(0)
     os.close(lives)
-    app.open_all()
-    assert connection.read_rest() == b"data: 0\\n\\n"
+    bridge.close()
     assert connection.client.recv(1) == b""
     os.close(ends)
     os.waitpid(child, 0)
@@ -634,6 +635,7 @@ class Writing:
         self._bridge = bridge
         self.client, self._accepted = socket.socketpair()
         self.client.settimeout(10.0)
+        self.shown: object = self._accepted
 
     def __enter__(self) -> "Writing":
         return self
@@ -647,7 +649,7 @@ class Writing:
             "REQUEST_METHOD": "GET",
             "PATH_INFO": "/",
             "SERVER_PROTOCOL": "HTTP/1.1",
-            "werkzeug.socket": self._accepted,
+            "werkzeug.socket": self.shown,
         }
         return InThread(lambda: self._bridge(environ, start_response)).result()
 
@@ -726,3 +728,62 @@ def test_a_start_response_that_raises() -> None:
         assert bridge.stats().released_event_streams == 0
         assert bridge._runtime is not None
         assert not bridge._runtime.released._connections
+
+
+class Layer:
+    """What a server shows that speaks TLS, or anything else, on its connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.fileno = connection.fileno
+
+
+@pytest.mark.usefixtures("called_by_server")
+@pytest.mark.parametrize("shown", ["a layer", "nothing"])
+def test_a_connection_that_is_not_plain(shown: str) -> None:
+    """R-1: what the loop would write there is not what the client reads, so the thread stays."""
+    app = Events()
+    app.open_all()
+    with nothing_left(app, {}, disconnect_poll=None) as bridge, Writing(bridge) as server:
+        server.shown = Layer(server._accepted) if shown == "a layer" else None
+        result = server.call(lambda status, headers: None)
+        assert b"".join(result) == b"data: 0\n\ndata: 1\n\n"
+        assert bridge.stats().released_event_streams == 0
+        must_become(lambda: not bridge._runtime.released._connections, "the end of the offer")
+
+
+@pytest.mark.usefixtures("called_by_server")
+def test_ctrl_c_as_the_thread_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-1: the server gets it, the client an end, the app a disconnect, and the offer is over."""
+
+    def interrupted(self: CallingThread) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CallingThread, "leave_from_thread", interrupted)
+    app = Events()
+    with nothing_left(app, {}) as bridge, Writing(bridge) as server:
+        with pytest.raises(KeyboardInterrupt):
+            server.call(lambda status, headers: None)
+        server._accepted.close()
+        assert server.client.recv(1) == b""
+        must_happen(app.ended, "the end of the app")
+        assert bridge.stats().disconnected == 1
+        assert bridge._runtime is not None
+        assert not bridge._runtime.released._connections
+
+
+@pytest.mark.usefixtures("called_by_server")
+def test_the_loop_ends_as_the_thread_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-5: what nobody can adopt is closed."""
+    leave = CallingThread.leave_from_thread
+
+    def leaving(self: CallingThread) -> Any:
+        close_bridge(bridge)
+        return leave(self)
+
+    monkeypatch.setattr(CallingThread, "leave_from_thread", leaving)
+    app = Events()
+    with nothing_left(app, {}, shutdown_timeout=0.1) as bridge, Writing(bridge) as server:
+        assert list(server.call(lambda status, headers: None)) == [b""]
+        server._accepted.close()
+        assert server.client.recv(1) == b""
+        must_happen(app.ended, "the end of the app")

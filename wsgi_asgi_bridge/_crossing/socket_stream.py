@@ -57,6 +57,10 @@ class SocketStream(ABC):
         """Send `parts`, as they are; keep what the kernel has no room for. Nothing once closed."""
 
     @abstractmethod
+    def is_full(self) -> bool:
+        """Whether so much is kept that `wait_for_room` would wait."""
+
+    @abstractmethod
     async def wait_for_room(self) -> None:
         """Wait while too much is kept; returns at once when closed."""
 
@@ -196,7 +200,7 @@ class _AsyncioStream(asyncio.Protocol, SocketStream):
     def __init__(self, loop: LoopHandle, source: socket.socket, callbacks: StreamCallbacks) -> None:
         super().__init__(loop, source, callbacks)
         self._transport: Any = None
-        self._is_full = False
+        self._writing_is_paused = False
         self._waiting: list[LoopEvent] = []
 
     # What the transport calls
@@ -212,10 +216,10 @@ class _AsyncioStream(asyncio.Protocol, SocketStream):
         return True  # the transport stays open until it is closed here
 
     def pause_writing(self) -> None:
-        self._is_full = True
+        self._writing_is_paused = True
 
     def resume_writing(self) -> None:
-        self._is_full = False
+        self._writing_is_paused = False
         waiting, self._waiting = self._waiting, []
         for event in waiting:
             self._loop.set_event(event)
@@ -235,8 +239,11 @@ class _AsyncioStream(asyncio.Protocol, SocketStream):
         else:
             self._transport.writelines(parts)
 
+    def is_full(self) -> bool:
+        return self._writing_is_paused and not self.closed
+
     async def wait_for_room(self) -> None:
-        while self._is_full and not self.closed:
+        while self._writing_is_paused and not self.closed:
             event = self._loop.create_event()
             self._waiting.append(event)
             await event
@@ -375,6 +382,9 @@ class _TrioStream(SocketStream):
             self._to_send.set()
             if self._kept_size >= FULL_BYTES and self._room.is_set():
                 self._room = trio.Event()
+
+    def is_full(self) -> bool:
+        return self._kept_size >= FULL_BYTES and not self.closed
 
     async def wait_for_room(self) -> None:
         while self._kept_size >= FULL_BYTES and not self.closed:

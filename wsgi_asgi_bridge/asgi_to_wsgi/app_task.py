@@ -182,8 +182,7 @@ class AppTask(RequestEnd):
             return
         wait = self.caller.put_in_loop(body, last)
         if wait is None:
-            self._stream_without_thread().put(body, last)
-            wait = True
+            wait = self._stream_without_thread().put(body, last)
         if last:
             self._finish(COMPLETED)
         elif wait:

@@ -276,18 +276,23 @@ class EventStream:
 
     # ------------------------------------------------------------ the body
 
-    def put(self, part: bytes, last: bool) -> None:
-        """Send one part, when the head is sent; `last` ends the body with it."""
+    def put(self, part: bytes, last: bool) -> bool:
+        """Send one part, when the head is sent; `last` ends the body with it.
+
+        True: `wait_for_room` has to follow.
+        """
         if last and self._body_end is _OPEN:
             self._body_end = _WHOLE
-        if self._framing is None or self._stream is None:
+        stream, framing = self._stream, self._framing
+        if framing is None or stream is None:
             self._pending.append(part)
             self._pending_bytes += len(part)
-            return
+            return self._pending_bytes > FULL_BYTES
         self._unbroken += len(part) + LEAST_PART_BYTES
-        self._stream.write(*framed_part(self._framing, part))
+        stream.write(*framed_part(framing, part))
         if last:
             self._conclude()
+        return self._unbroken > FULL_BYTES or stream.is_full()
 
     async def wait_for_room(self) -> None:
         """Wait while the client takes less than the app sends, and give other tasks their turn."""

@@ -26,7 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.support.raw_http import READ_BYTES
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 20.0
 """For anything that a test waits for."""
 
 

@@ -26,6 +26,8 @@ REFUSAL = b"members only\n"
 WELCOME = "welcome"
 COOKIE = "room=7; Path=/"
 GREETING = "sent with the head"
+PING_SECONDS = 0.05
+PONGS = 3
 
 
 class WebSocket(Protocol):
@@ -178,10 +180,31 @@ def by_hand(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return []
 
 
+class CountingServer(simple_websocket.Server):
+    """Counts the pongs; the first is none, but the constructor's."""
+
+    pongs = -1
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "pong_received" and value:
+            self.pongs += 1
+
+
+def pings(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Says when `PONGS` pings were answered; simple-websocket closes if one is not in time."""
+    websocket = CountingServer(environ, ping_interval=PING_SECONDS)
+    while websocket.pongs < PONGS:
+        websocket.receive(timeout=PING_SECONDS)
+    websocket.send(f"{PONGS} pongs")
+    websocket.close()
+    return []
+
+
 # All of them in one
 
 FACES: dict[str, Callable[[Environ], WebSocket]] = {"socket": SocketFace, "message": MessageFace}
-PLAIN_APPS: dict[str, wsgi_apps.App] = {"by_hand": by_hand, "refuses": refuses}
+PLAIN_APPS: dict[str, wsgi_apps.App] = {"by_hand": by_hand, "pings": pings, "refuses": refuses}
 APPS: dict[str, Callable[[WebSocket, Environ], None]] = {
     "chat": chat,
     "closes": closes,

@@ -18,6 +18,7 @@ from tests.support.wsgi_websocket_apps import (
     GREETING,
     MAX_MESSAGE_BYTES,
     MIB,
+    PONGS,
     REFUSAL,
     SUBPROTOCOL,
     WELCOME,
@@ -99,6 +100,13 @@ def test_client_s_ping_is_answered(served: ServedWebSockets, face: str) -> None:
         assert client.ping(b"are you there").wait(WAIT_SECONDS)
         client.send("hello")
         assert client.recv(WAIT_SECONDS) == "hello"
+
+
+def test_app_s_pings_are_answered(served: ServedWebSockets) -> None:
+    """WS-W-8: also where the library waits for them by `select()`."""
+    with served.open("/pings") as client:
+        assert client.recv(WAIT_SECONDS) == f"{PONGS} pongs"
+        assert end_of(client) == (1000, "")
 
 
 def test_chat_of_twenty(served: ServedWebSockets, face: str) -> None:

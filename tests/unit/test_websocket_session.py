@@ -1,0 +1,234 @@
+"""websocket_session.py: bytes of a client into ASGI messages, however they are cut."""
+
+import gc
+import itertools
+import weakref
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+from tests.support.websocket_wire import BINARY, CLOSE, CONT, PING, TEXT, Frame, close_frame
+from wsgi_asgi_bridge import AppError
+from wsgi_asgi_bridge._protocol.websocket_session import (
+    Close,
+    WebSocketSession,
+    checked_accept,
+    payload_of,
+)
+
+ENVIRON = {
+    "HTTP_SEC_WEBSOCKET_VERSION": "13",
+    "HTTP_SEC_WEBSOCKET_KEY": "c2l4dGVlbiBieXRlcy4uLg==",
+}
+LIMIT = 1000
+
+
+def session(**how: Any) -> WebSocketSession:
+    made = WebSocketSession(ENVIRON, **{"max_message_size": LIMIT, "compression": False, **how})
+    made.accept({"type": "websocket.accept"}, [])
+    return made
+
+
+def taken(messages: list[tuple[dict[str, Any], int]]) -> list[str | bytes]:
+    return [message["text"] if "text" in message else message["bytes"] for message, _ in messages]
+
+
+MESSAGE = st.one_of(st.text(max_size=40), st.binary(max_size=40))
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[list[str | bytes], bytes]:
+    """Messages, and frames that carry them: whole or in fragments, with pings between."""
+    messages = draw(st.lists(MESSAGE, max_size=5))
+    data = b""
+    for message in messages:
+        payload = message.encode() if isinstance(message, str) else message
+        cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=4)))
+        edges = [0, *cuts, len(payload)]
+        opcode = TEXT if isinstance(message, str) else BINARY
+        for number, (start, end) in enumerate(itertools.pairwise(edges)):
+            fin = number == len(edges) - 2
+            data += Frame(CONT if number else opcode, payload[start:end], fin).masked()
+            if draw(st.booleans()):
+                data += Frame(PING, b"p").masked()
+    return messages, data
+
+
+@given(streams(), st.lists(st.integers(0, 500), max_size=8))
+def test_messages_however_they_are_cut(
+    stream: tuple[list[str | bytes], bytes], places: list[int]
+) -> None:
+    """WS-A-11: the same messages, whole, byte by byte, and cut anywhere."""
+    messages, data = stream
+    edges = [0, *sorted(min(place, len(data)) for place in places), len(data)]
+    pieces = [data[start:end] for start, end in itertools.pairwise(edges)]
+    for parts in ([data], pieces, [bytes([byte]) for byte in data]):
+        receiving = session()
+        received: list[str | bytes] = []
+        for part in parts:
+            received += taken(receiving.receive(part))
+        assert received == messages
+        assert receiving.end is None
+
+
+@given(st.lists(MESSAGE, max_size=5))
+def test_what_is_sent_is_what_a_client_reads(messages: list[str | bytes]) -> None:
+    """WS-A-9: the model is the package's own client."""
+    sending = session()
+
+    client = ClientProtocol(parse_uri("ws://example.org/"), state=State.OPEN)
+    for message in messages:
+        kind = "text" if isinstance(message, str) else "bytes"
+        sending.send({"type": "websocket.send", kind: message})
+    sending.close(4000, "bye")
+    chunks, last = sending.take_output()
+    assert last is False
+    client.receive_data(b"".join(chunks))
+    frames = client.events_received()
+    assert [bytes(frame.data) for frame in frames[:-1]] == [
+        message.encode() if isinstance(message, str) else message for message in messages
+    ]
+    assert (client.close_rcvd.code, client.close_rcvd.reason) == (4000, "bye")
+
+
+@given(st.binary(min_size=1, max_size=12), st.integers(0, 12))
+def test_text_that_is_not_utf8_ends_it(data: bytes, cut: int) -> None:
+    """WS-A-9: 1007, exactly if Python does not decode it either; in fragments too."""
+    frames = Frame(TEXT, data[:cut], False).masked() + Frame(CONT, data[cut:]).masked()
+    for stream in (Frame(TEXT, data).masked(), frames):
+        receiving = session()
+        received = receiving.receive(stream)
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            assert received == []
+            assert receiving.end is not None
+            assert receiving.end.code == 1007
+            assert receiving.failed
+        else:
+            assert taken(received) == [text]
+            assert receiving.end is None
+
+
+def test_wrong_text_ends_a_message_before_its_last_fragment() -> None:
+    """WS-A-9: its sender need not be heard out."""
+    receiving = session()
+    assert receiving.receive(Frame(TEXT, b"\xff", fin=False).masked()) == []
+    assert receiving.end == Close(1007, "the text is not UTF-8")
+
+
+def test_a_close_frame_between_fragments() -> None:
+    """WS-A-9: legal (RFC 6455 5.4)."""
+    receiving = session()
+    half = Frame(BINARY, b"half", fin=False).masked()
+    assert receiving.receive(half + close_frame(1001, "bye").masked()) == []
+    assert receiving.end == Close(1001, "bye")
+    assert not receiving.failed
+    chunks, last = receiving.take_output()
+    assert (b"".join(chunks), last) == (b"\x88\x05\x03\xe9bye", True)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "end"),
+    [
+        ([LIMIT], None),
+        ([LIMIT + 1], 1009),
+        ([LIMIT - 1, 1], None),
+        ([LIMIT, 1], 1009),
+        ([1] * (LIMIT + 1), 1009),
+    ],
+    ids=["one", "one too large", "fragments", "fragments too large", "many"],
+)
+def test_the_limit_of_a_message(sizes: list[int], end: int | None) -> None:
+    """WS-A-9."""
+    receiving = session()
+    stream = b"".join(
+        Frame(CONT if number else BINARY, bytes(size), number == len(sizes) - 1).masked()
+        for number, size in enumerate(sizes)
+    )
+    received = receiving.receive(stream)
+    assert (receiving.end.code if receiving.end else None) == end
+    assert len(received) == (0 if end else 1)
+
+
+def test_nothing_is_taken_after_the_end() -> None:
+    """WS-A-10: neither after our own close nor after the client's."""
+    receiving = session()
+    receiving.close(1000, "")
+    assert receiving.receive(Frame(TEXT, b"late").masked()) == []
+    assert receiving.receive(close_frame(1000).masked() + b"no frame") == []
+    assert receiving.receive(b"more") == []
+    assert receiving.end == Close(1000, "")
+    receiving.receive_end()
+    assert receiving.receive(b"more") == []
+    assert not receiving.failed
+
+
+def test_an_end_without_a_close_frame() -> None:
+    """WS-A-9: 1006."""
+    receiving = session()
+    receiving.receive_end()
+    assert receiving.end == Close(1006, "")
+    assert receiving.failed
+
+
+def test_an_empty_close_frame_is_echoed_as_it_is() -> None:
+    """WS-A-9: 1005."""
+    receiving = session()
+    receiving.receive(Frame(CLOSE).masked())
+    assert receiving.end == Close(1005, "")
+    assert receiving.take_output() == ([b"\x88\x00"], True)
+
+
+def test_a_session_is_freed_without_the_garbage_collector() -> None:
+    """Its engine has a generator that refers to it."""
+    gc.collect()
+    gc.disable()
+    try:
+        for ends in (True, False):
+            made = session()
+            engine = weakref.ref(made._engine)
+            if ends:
+                made.receive(close_frame(1000).masked())
+                made.receive_end()
+            made.let_go()
+            del made
+            assert engine() is None
+    finally:
+        gc.enable()
+
+
+def test_an_offer_of_extensions_that_is_malformed() -> None:
+    """WS-A-1."""
+    environ = {**ENVIRON, "HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate; ="}
+    made = WebSocketSession(environ, max_message_size=LIMIT, compression=True)
+    assert made.refusal is not None
+    assert made.refusal.status == "400 Bad Request"
+
+
+@pytest.mark.parametrize(
+    "message", [{}, {"text": None}, {"text": b""}, {"bytes": ""}, {"bytes": 5}, {"text": "\ud800"}]
+)
+def test_what_is_no_payload(message: dict[str, Any]) -> None:
+    """WS-A-12."""
+    with pytest.raises(AppError, match=r"websocket\.send"):
+        payload_of(message)
+
+
+def test_payloads() -> None:
+    """WS-A-12: bytes-like values are converted, and win over a text."""
+    assert payload_of({"bytes": bytearray(b"a"), "text": "b"}) == b"a"
+    assert payload_of({"bytes": memoryview(b"a")}) == b"a"
+    assert payload_of({"bytes": None, "text": "h\xe9"}) == "h\xe9"
+
+
+def test_a_subprotocol_must_be_offered() -> None:
+    """WS-A-12."""
+    assert checked_accept({"subprotocol": "b"}, ["a", "b"]) == ("b", [])
+    with pytest.raises(AppError, match=r"expected one that the client offers: \['a'\]"):
+        checked_accept({"subprotocol": "b"}, ["a"])

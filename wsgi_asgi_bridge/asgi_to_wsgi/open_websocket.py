@@ -9,7 +9,7 @@ The app has its disconnect from CLOSING on, after the messages that came before 
 
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -119,7 +119,7 @@ class OpenWebSocket:
         elif self._eof:
             self._on_eof()
         elif self._settings.ping_interval is not None and self.disconnect is None:
-            self._timer = self._loop.call_later(self._settings.ping_interval, self._ping)
+            self._call_later(self._settings.ping_interval, self._ping)
 
     # ------------------------------------------------------------ from the client
 
@@ -259,9 +259,14 @@ class OpenWebSocket:
         if self._timer is not None:
             self._timer.cancel()
         if not self._stream.closed:
-            self._timer = self._loop.call_later(seconds, self._stream.abort)
+            self._call_later(seconds, self._stream.abort)
 
     def _ping(self) -> None:
+        """Ask for a sign of life (WS-A-13).
+
+        Whatever comes is one: a pong may be stuck behind a long message. While the app does not
+        receive, nothing is read and nothing can be heard.
+        """
         if self.disconnect is not None:
             return
         self._heard = False
@@ -270,21 +275,28 @@ class OpenWebSocket:
         interval, timeout = self._settings.ping_interval, self._settings.ping_timeout
         assert interval is not None
         if timeout is None:
-            self._timer = self._loop.call_later(interval, self._ping)
+            self._call_later(interval, self._ping)
+        elif interval <= timeout:
+            self._call_later(interval, partial(self._ping_if_heard, timeout - interval))
         else:
-            later = max(0.0, interval - timeout)
-            self._timer = self._loop.call_later(timeout, partial(self._check_heard, later))
+            self._call_later(timeout, partial(self._give_up_unless_heard, interval - timeout))
 
-    def _check_heard(self, later: float) -> None:
-        """The time for a pong is over; the next ping is due in `later` seconds (WS-A-13).
+    def _ping_if_heard(self, patience: float) -> None:
+        """The next ping is due, but if nothing has come the last one has `patience` seconds yet."""
+        if self._heard or self._paused:
+            self._ping()
+        else:
+            self._call_later(patience, partial(self._give_up_unless_heard, 0.0))
 
-        Whatever has come is a sign of life: a pong may be stuck behind a long message. While the
-        app does not receive, nothing is read and nothing can be heard.
-        """
+    def _give_up_unless_heard(self, until_next: float) -> None:
+        """The time for an answer is over; the next ping is due in `until_next` seconds."""
         if self.disconnect is not None:
             return
         if self._heard or self._paused:
-            self._timer = self._loop.call_later(later, self._ping)
-            return
-        self._session.give_up("no answer to a ping")
-        self._flush()
+            self._call_later(until_next, self._ping)
+        else:
+            self._session.give_up("no answer to a ping")
+            self._flush()
+
+    def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._timer = self._loop.call_later(seconds, callback)

@@ -407,9 +407,14 @@ def test_thread_sensitive_code_never_waits_for_the_calling_thread(backend: Messa
 
 
 @on_every_backend
-def test_a_forked_child_does_not_keep_the_connection_open(backend: Message) -> None:
+def test_a_forked_child_does_not_keep_the_connection_open(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A-CALL-2: what the parent closes is closed for the client, though a child runs on."""
+    monkeypatch.setattr(open_websocket, "SHUTDOWN_SECONDS", 0.01)
     with bridged(echo, backend) as bridge, connected(bridge) as client:
+        client.send(Frame(TEXT, b"open"))
+        assert client.read() == Frame(TEXT, b"open")
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:  # it waits until the parent lets it go
@@ -418,11 +423,29 @@ def test_a_forked_child_does_not_keep_the_connection_open(backend: Message) -> N
             os._exit(0)
         try:
             os.close(reading)
-            client.send(close_frame(1000))
-            assert client.read() == close_frame(1000)
+            InThread(bridge.close, "close()").result()
+            assert client.read() == close_frame(1012)
             assert client.read() is None
-            client.socket.shutdown(1)
-            must_become(lambda: bridge.stats().in_flight == 0, "the end")
         finally:
             os.close(writing)
             assert os.waitpid(child, 0)[1] == 0
+
+
+@on_every_backend
+def test_the_environ_in_the_scope_stays(backend: Message) -> None:
+    """A-SCOPE-3: uWSGI clears its dict when its thread has gone home, and uses it again."""
+    methods: list[str] = []
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        await receive()
+        methods.append(scope["wsgi_environ"]["REQUEST_METHOD"])
+
+    with bridged(app, backend) as bridge:
+        client, server = connect(bridge)
+        client.must_be_accepted()
+        server.finish()
+        server.environ.clear()
+        client.say_goodbye()
+        must_become(lambda: bridge.stats().in_flight == 0, "the end")
+    assert methods == ["GET"]

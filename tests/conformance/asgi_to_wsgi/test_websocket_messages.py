@@ -36,6 +36,7 @@ from tests.support.websocket_wire import (
     connected,
 )
 from wsgi_asgi_bridge import AppError, ClientDisconnected
+from wsgi_asgi_bridge._crossing.socket_stream import READ_BYTES
 from wsgi_asgi_bridge.asgi_to_wsgi import open_websocket
 
 Message = dict[str, Any]
@@ -318,8 +319,12 @@ def test_reading_pauses_while_the_app_receives_nothing(backend: Message) -> None
         sender = threading.Thread(target=send_all, name="driver: sender")
         sender.start()
         must_become(lambda: len(app.received) == 1, "the first message")
+        (task,) = bridge._runtime.in_flight
+        must_become(lambda: task._open._paused, "the pause")
         turn_the_loop(bridge, times=50)
-        assert not sent.wait(0.05)
+        waiting = len(task._open._unread) + task._open._inbox_bytes
+        assert waiting < 2 * READ_BYTES
+        assert not sent.is_set()
         gate.open()
         must_happen(sent, "the end of sending")
         sender.join()
@@ -327,6 +332,27 @@ def test_reading_pauses_while_the_app_receives_nothing(backend: Message) -> None
     assert [message.get("bytes") for message in app.received[:-1]] == [
         bytes([number]) * 65_536 for number in range(256)
     ]
+
+
+def test_a_close_is_answered_though_the_app_received_nothing(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WS-A-10, WS-A-11: the client's close frame is behind messages that nobody will receive."""
+    monkeypatch.setattr(open_websocket, "CLOSE_SECONDS", 60.0)
+    gate = Gate()
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        await gate.wait()
+
+    with bridged(app, backend) as bridge, connected(bridge) as client:
+        client.send(*[Frame(BINARY, bytes(20_000))] * 20)
+        (task,) = bridge._runtime.in_flight
+        must_become(lambda: task._open is not None and task._open._paused, "the pause")
+        gate.open()
+        assert client.read() == close_frame(1000)
+        client.send(close_frame(1000))
+        assert client.read() is None
 
 
 def test_send_waits_for_a_client_that_does_not_read(backend: Message) -> None:
@@ -482,9 +508,9 @@ def test_compressed_messages_are_inflated_a_few_at_a_time(backend: Message) -> N
 
 
 def test_a_client_that_answers_pings_stays(backend: Message) -> None:
-    """WS-A-13."""
+    """WS-A-13: the next ping is due after `ping_interval`, however long an answer may take."""
     with (
-        bridged(echo, backend, ping_interval=0.01, ping_timeout=5.0) as bridge,
+        bridged(echo, backend, ping_interval=0.01, ping_timeout=3600.0) as bridge,
         connected(bridge) as client,
     ):
         for _ in range(3):
@@ -495,11 +521,16 @@ def test_a_client_that_answers_pings_stays(backend: Message) -> None:
         client.say_goodbye_among_pings()
 
 
-def test_a_client_that_answers_no_ping_is_gone(backend: Message) -> None:
-    """WS-A-13, WS-A-9: 1006 for the app; the client, if it is there, gets 1011."""
+@pytest.mark.parametrize(("interval", "timeout"), [(0.01, 0.01), (0.01, 0.02), (0.02, 0.01)])
+def test_a_client_that_answers_no_ping_is_gone(
+    backend: Message, interval: float, timeout: float
+) -> None:
+    """WS-A-13, WS-A-9: 1006 for the app; the client, if it is there, gets 1011. There is one ping
+    that is not answered.
+    """
     app = Noting()
     with (
-        bridged(app, backend, ping_interval=0.01, ping_timeout=0.01) as bridge,
+        bridged(app, backend, ping_interval=interval, ping_timeout=timeout) as bridge,
         connected(bridge) as client,
     ):
         assert client.read() == Frame(PING)

@@ -5,6 +5,8 @@ import socket
 import threading
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from tests.support.fake_wsgi_server import (
@@ -31,7 +33,7 @@ from wsgi_asgi_bridge import ClientDisconnected
 from wsgi_asgi_bridge._crossing import stand_in
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 from wsgi_asgi_bridge._crossing.sockets import peer_has_closed
-from wsgi_asgi_bridge.asgi_to_wsgi import connection_handshake, disconnects
+from wsgi_asgi_bridge.asgi_to_wsgi import connection_handshake, disconnects, open_websocket
 from wsgi_asgi_bridge.asgi_to_wsgi.connection_handshake import ConnectionHandshake
 
 Message = dict[str, Any]
@@ -301,6 +303,33 @@ def test_the_client_resets_before_the_101(
     assert open_files() <= files
 
 
+def test_the_clients_end_comes_before_the_101(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WS-A-9: it has shut its sending side, and the loop sees that first."""
+    open_socket_stream = open_websocket.open_socket_stream
+
+    async def opened_at_the_end(*how: Any) -> Any:
+        client.socket.shutdown(socket.SHUT_WR)
+        stream = await open_socket_stream(*how)
+        while not stream._peer_has_ended:
+            await anyio.lowlevel.checkpoint()
+        return stream
+
+    app = Accepting()
+    monkeypatch.setattr(open_websocket, "open_socket_stream", opened_at_the_end)
+    with bridged(app, backend) as bridge:
+        client, server = connect(bridge)
+        app.gate.open()
+        client.must_be_accepted()
+        assert client.read() is None
+        client.close()
+        server.finish()
+        must_happen(app.over, "the end of the app")
+        assert bridge.stats().disconnected == 1
+    assert app.outcome == ["accepted", disconnect(1006)]
+
+
 def test_close_in_the_middle_of_taking_over(
     backend: Message, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,8 +359,6 @@ def test_close_in_the_middle_of_taking_over(
 
 def test_a_cancelled_accept_leaves_nothing(backend: Message, monkeypatch: Any) -> None:
     """WS-A-3: the app gives up in the middle of it; the client's connection ends."""
-    import anyio
-
     outcome: list[Any] = []
     over = threading.Event()
 

@@ -26,6 +26,7 @@ BRIDGES = {
     "few": bridged(max_released=FEW),
     "uncompressed": bridged(websocket_compression=False),
     "pinging": bridged(ping_interval=PING_SECONDS, ping_timeout=PING_SECONDS),
+    "kept": bridged(release="off"),
     "trio": bridged(backend="trio"),
 }
 default = bridged()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from .._crossing.greenlets import patched_by
 from .._protocol.carried import OUTER_WEBSOCKET
 from .._protocol.websocket_session import WebSocketSession, websockets_is_installed
 from .._protocol.websocket_upgrade import Refusal, refusal_of_upgrade
@@ -35,7 +36,8 @@ def offered_websocket(environ: Environ, settings: Settings) -> MakeHandshake | R
         return refusal
     if settings.release == "off":
         connection.keeps_thread = True
-    if connection.keeps_thread and not environ.get("wsgi.multithread"):
+    # gevent.pywsgi says that it has one thread; it has greenlets.
+    if connection.keeps_thread and not (environ.get("wsgi.multithread") or patched_by()):
         text = "this server's one thread cannot serve a WebSocket beside its requests"
         return Refusal("501 Not Implemented", text)
     session = WebSocketSession(

@@ -24,7 +24,13 @@ from tests.support.websocket_clients import (
     websocket,
 )
 from tests.support.witness import became_true
-from tests.support.wsgi_servers import EARLY_BYTES, THREADS, WEBSOCKET_SERVERS
+from tests.support.wsgi_servers import (
+    CONCURRENCY,
+    EARLY_BYTES,
+    GREENLET_SERVERS,
+    THREADS,
+    WEBSOCKET_SERVERS,
+)
 
 SITE = "tests.support.bridged_websockets:site"
 MEBIBYTE = 1024 * 1024
@@ -84,6 +90,37 @@ def test_compression_can_be_turned_off(site: RunningSite) -> None:
         assert "sec-websocket-extensions" not in client.response.headers
         client.send("plain")
         assert answer(client) == "plain"
+
+
+def test_trio_serves_them_as_well(site: RunningSite) -> None:
+    """A-LOOP-1, A-LOOP-6, WS-A-5, WS-A-9: but not among greenlets."""
+    if site.server in GREENLET_SERVERS:
+        with site.connect() as client:
+            client.send_head("GET", "/trio/echo", handshake())
+            assert is_refused(client)
+        return
+    with websocket(site, "/trio/echo?name=trio", max_size=None) as client:
+        for message in MESSAGES.values():
+            client.send(message)
+        assert [answer(client) for _ in MESSAGES] == list(MESSAGES.values())
+        client.close(4000)
+    site.witness.wait_for("trio left 4000", ANSWER_SECONDS)
+
+
+def test_thread_can_be_kept(site: RunningSite) -> None:
+    """WS-A-2: by `release="off"`; a server with one thread then refuses."""
+    if not site.server.can(CONCURRENCY):
+        assert refusal(site, "/kept/echo").status == 501
+        return
+    with websocket(site, "/kept/counts", max_size=None) as client:
+        client.send("?")
+        assert json.loads(answer(client))["released_websockets"] == 0
+    with websocket(site, "/kept/echo?name=kept", max_size=None) as client:
+        for message in MESSAGES.values():
+            client.send(message)
+        assert [answer(client) for _ in MESSAGES] == list(MESSAGES.values())
+        client.close(4000)
+    site.witness.wait_for("kept left 4000", ANSWER_SECONDS)
 
 
 def test_app_is_told_of_the_handshake(site: RunningSite) -> None:

@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     add("--only", action="append", metavar="PART", help="parts that begin so; may be repeated")
     add("--peers", help="only these, as in ours,floor,a2wsgi,native; or all")
     add("--beside", type=Path, metavar="FOLDER", help="measure that checkout too, as `before`")
-    add("--rounds", type=int, help="of the parts in process")
+    add("--rounds", type=int, help="of the parts that take turns")
     add("--seconds", type=float, help="how long the stress goes on, a server")
     seed = int.from_bytes(os.urandom(3))
     add("--seed", type=int, default=seed, help="of the stress; a random one otherwise")
@@ -52,7 +52,8 @@ def settings_of(given: argparse.Namespace) -> Settings:
     if given.peers:
         settings = replace(settings, peers=peers_named(given.peers))
     if given.rounds:
-        settings = replace(settings, rounds=given.rounds, latency_rounds=given.rounds)
+        some = dict.fromkeys(("rounds", "latency_rounds", "wire_rounds"), given.rounds)
+        settings = replace(settings, **some)
     return replace(settings, stress_seconds=given.seconds or settings.stress_seconds)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 
 from tests.support import asgi_apps
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
@@ -19,6 +19,12 @@ MOST_AT_ONCE = 100
 
 async def sleeps(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.sleep(SECONDS)
+    await asgi_apps.answer(send, b"slept")
+
+
+async def sleeps_in_its_greenlet(scope: Any, receive: Any, send: Any) -> None:
+    """As thread-sensitive code of Django does: in the greenlet that serves the request."""
+    await sync_to_async(time.sleep)(SECONDS)
     await asgi_apps.answer(send, b"slept")
 
 
@@ -45,9 +51,10 @@ async def _slept_in() -> asyncio.AbstractEventLoop:
 
 
 _inner = ASGIToWSGI(sleeps, lifespan="off")
-_ASGI = {"/sleeps": sleeps}
-SLEEPING = (sleeps, sleeps_behind_both, sleeps_in_the_loop, sleeps_in_another_bridge)
-for _app in SLEEPING[1:]:
+_ASGI = {"/sleeps": sleeps, "/sleeps_in_its_greenlet": sleeps_in_its_greenlet}
+_WSGI = (sleeps_behind_both, sleeps_in_the_loop, sleeps_in_another_bridge)
+SLEEPING = (sleeps, sleeps_in_its_greenlet, *_WSGI)
+for _app in _WSGI:
     _ASGI[f"/{_app.__name__}"] = WSGIToASGI(_app, workers=MOST_AT_ONCE)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.asgi_sites import RunningSite, on_each, running_site
 from tests.support.greenlet_site import MOST_AT_ONCE, SECONDS, SLEEPING
 from tests.support.processes import accepts_connections, shown_on_failure
+from tests.support.raw_http import CutResponseError
 from tests.support.wsgi_servers import GREENLET_SERVERS, SILENT_LEAVE
 
 SITE = "tests.support.greenlet_site:site"
@@ -74,6 +75,33 @@ def test_upload(site: RunningSite, chunked: bool) -> None:
         client.send_body_parts([PART] * PARTS)
         counted = json.loads(client.read_response().body)
     assert (counted["size"], counted["checksum"]) == (PARTS * len(PART), zlib.crc32(PART * PARTS))
+
+
+def test_errors(site: RunningSite) -> None:
+    """A-LOOP-6, A-OUT-4, A-LOOP-5"""
+    assert site.get("/raises_before").status == 500
+    assert site.get("/exits_before").status == 500
+    for path in ("/raises_after", "/returns_after_part"):
+        with pytest.raises(CutResponseError):
+            site.get(path)
+    assert site.get("/has_task_that_exits").body == b"survived"
+    assert site.answers_hello()
+
+
+def test_background_work_goes_on_beside_requests(site: RunningSite) -> None:
+    """A-LOOP-6, A-OUT-5"""
+    assert site.get("/works_in_background?name=greenlet-work").body == b"accepted"
+    assert site.answers_hello()
+    site.witness.set_event("greenlet-work")
+    site.witness.wait_for("greenlet-work done", EVENT_SECONDS)
+
+
+def test_requests_of_one_connection_follow_each_other(site: RunningSite) -> None:
+    """A-LOOP-6, A-OUT-7"""
+    with site.connect() as client:
+        for number in range(5):
+            answer = client.request("POST", "/echoes_request", body=b"%d" % number)
+            assert json.loads(answer.body)["body"] == str(number)
 
 
 def test_client_that_leaves_a_silent_app_is_noticed(site: RunningSite) -> None:

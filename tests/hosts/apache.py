@@ -1,21 +1,21 @@
 """Apache with mod_wsgi around an app of the tests, as one process tree with files of its own.
 
-Debian's packages apache2-bin and libapache2-mod-wsgi-py3. Its mod_wsgi has Debian's own Python,
-which takes the packages of this environment.
+Debian's packages apache2-bin and libapache2-mod-wsgi-py3. Its mod_wsgi has Debian's own Python.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
+import shutil
 import signal
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.processes import PROJECT_ROOT, ServerProcess, running_server
+from tests.support.processes import ServerProcess, running_server
 from tests.support.raw_http import Connection, Response
 from tests.support.witness import Witness, became_true
 
@@ -58,6 +58,26 @@ import mod_wsgi
 mod_wsgi.subscribe_shutdown(lambda *args, **kwargs: application.close())
 """
 """What docs/hosts.md advises: without it mod_wsgi waits for open streams, and Apache kills it."""
+
+
+PACKAGES = ("anyio", "asgiref", "idna", "starlette", "typing_extensions")
+"""What the app needs, in Python alone: Apache's own Python may be of another build."""
+
+
+def _copy_packages(folder: Path) -> None:
+    """Copy them: Apache's user may not be able to read this checkout."""
+    folder.mkdir()
+    for name in (*PACKAGES, "wsgi_asgi_bridge", "tests.support"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, name
+        assert spec.origin is not None, name
+        origin = Path(spec.origin)
+        if origin.name == "__init__.py":
+            target = folder.joinpath(*name.split("."))
+            shutil.copytree(origin.parent, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(origin, folder)
+    (folder / "tests" / "__init__.py").touch()
 
 
 @dataclass(frozen=True)
@@ -110,6 +130,7 @@ def running_apache(target: str, *, more_script: str = "", **environment: str) ->
     with tempfile.TemporaryDirectory(prefix="wsgi_asgi_bridge-apache-") as directory:
         folder = Path(directory)
         folder.chmod(0o777)  # Apache's children are another user if it is started by root
+        _copy_packages(folder / "python")
         witness = Witness(folder)
         variables = {**witness.environment, **environment}
         script = SCRIPT.format(environment=variables, module=module, name=name)
@@ -121,7 +142,7 @@ def running_apache(target: str, *, more_script: str = "", **environment: str) ->
                 user="User nobody\nGroup nogroup" if os.getuid() == 0 else "",
                 threads=THREADS,
                 shutdown=SHUTDOWN_SECONDS,
-                path=os.pathsep.join([str(PROJECT_ROOT), sysconfig.get_path("purelib")]),
+                path=folder / "python",
             )
         )
         command = [APACHE, "-f", f"{folder}/conf", "-c", "Listen {host}:{port}", "-DFOREGROUND"]

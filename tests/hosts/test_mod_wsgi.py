@@ -8,13 +8,11 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from tests.hosts.apache import CLOSES_AT_SHUTDOWN, END_SECONDS, Apache, running_apache
 from tests.support.asgi_apps import PARTIES
-from tests.support.file_sites import FOLDER
 from tests.support.processes import shown_on_failure
 from tests.support.raw_http import CutResponseError
 
@@ -99,15 +97,11 @@ def test_errors(apache: Apache) -> None:
     assert apache.get("/hello").status == 200
 
 
-def test_a_file_goes_by_mod_wsgis_own_wrapper(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_file_goes_by_mod_wsgis_own_wrapper() -> None:
     """A-OUT-6"""
-    folder = tmp_path_factory.mktemp("files")
     content = os.urandom(3_000_000)
-    (folder / "large.bin").write_bytes(content)
-    for directory in (folder, *folder.parents[:2]):
-        _let_apache_read(directory)
-    target = "tests.support.file_sites:told_starlette"
-    with running_apache(target, **{FOLDER: str(folder)}) as apache:
+    with running_apache("tests.support.mod_wsgi_site:told") as apache:
+        (apache.witness.directory / "large.bin").write_bytes(content)
         with apache.connect() as client:
             for _ in range(2):
                 assert client.get("/large.bin").body == content
@@ -115,11 +109,6 @@ def test_a_file_goes_by_mod_wsgis_own_wrapper(tmp_path_factory: pytest.TempPathF
             assert (part.status, part.body) == (206, content[7:10])
         apache.get("/large.bin")
         assert apache.get("/result").text == "mod_wsgi.FileWrapper"
-
-
-def _let_apache_read(directory: Path) -> None:
-    if os.getuid() == 0:
-        directory.chmod(0o755)
 
 
 def test_lifespan_runs_around_a_daemon_process() -> None:

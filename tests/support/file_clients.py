@@ -7,6 +7,9 @@ from typing import Any
 
 from tests.support.fake_asgi_server import Client, app_returning, http_scope
 
+FOLDER = "WSGI_ASGI_BRIDGE_TEST_FILES"
+"""The environment's name of the folder whose files the servers' apps give."""
+
 CONTENT = bytes(range(256)) * 4000  # four pieces
 PATHSEND = "http.response.pathsend"
 ZEROCOPYSEND = "http.response.zerocopysend"

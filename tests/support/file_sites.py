@@ -25,10 +25,9 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from tests.support.file_clients import FOLDER
 from tests.support.processes import running_server
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
-
-FOLDER = "WSGI_ASGI_BRIDGE_TEST_FILES"
 
 
 def django_file(request: django.http.HttpRequest, name: str) -> django.http.FileResponse:

@@ -182,6 +182,7 @@ def _plain_file(filelike: Any) -> Any:
         or type(raw).read is not io.FileIO.read
         or type(raw).readinto is not io.FileIO.readinto
         or getattr(read, "__name__", "") != "read"
+        or not raw.readable()
     ):
         return None
     return file

@@ -200,6 +200,15 @@ async def test_a_file_opened_as_text_is_an_error(path: Path) -> None:
     assert client.messages == []
 
 
+async def test_a_file_that_cannot_be_read_is_an_error(path: Path) -> None:
+    """W-CALL-3, W-OUT-10: as ever, although the server could read it."""
+    error, client = await failure_of(
+        giving(lambda: io.FileIO(path, "a")), FileClient(PATHSEND, ZEROCOPYSEND)
+    )
+    assert isinstance(error, io.UnsupportedOperation)
+    assert client.messages == []
+
+
 async def test_a_closed_file_is_an_error(path: Path) -> None:
     """W-CALL-3, W-OUT-10"""
 

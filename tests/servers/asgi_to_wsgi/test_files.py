@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.file_sites import FOLDER
+from tests.support.file_clients import FOLDER
 from tests.support.processes import shown_on_failure
 from tests.support.raw_http import Response
 from tests.support.wsgi_servers import GREENLET_SERVERS, KEEP_ALIVE, SERVERS, WSGIServer, by_name

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.asgi_servers import SERVERS, AsgiServer
-from tests.support.file_sites import FOLDER
+from tests.support.file_clients import FOLDER
 from tests.support.processes import ServerProcess, running_server, shown_on_failure
 from tests.support.raw_http import Response
 

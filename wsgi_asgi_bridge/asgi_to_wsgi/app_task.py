@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from .._crossing.calling_thread import CallingThread, current_calling_thread
-from .._crossing.contexts import own_context
+from .._crossing.contexts import Changes, own_context
 from .._protocol.asgi_response import ASGIResponse
 from .._protocol.scope import scope_from_environ
 from ..errors import (
@@ -65,16 +65,16 @@ class AppTask(RequestEnd):
         self._app = app
         self._runtime = runtime
         self._bridge = bridge  # a reference: it is not collected while a request runs in its loop
-        self.caller = CallingThread(
+        self.caller: CallingThread = CallingThread(
             runtime.handle, settings.response_buffer, settings.background_wait > 0
         )
         self._scope = scope_from_environ(environ, settings.root_path, runtime.state)
-        self.response = ASGIResponse(self._scope["method"], self._scope["extensions"])
+        self.response: ASGIResponse = ASGIResponse(self._scope["method"], self._scope["extensions"])
         self.file: SentFile | None = None
         """The body, if the app has sent the path of a file. Set before that is opened."""
         self.body: RequestBody = request_body(environ, length, settings.request_buffer)
         """Used by the calling thread only."""
-        self.changes = None
+        self.changes: Changes | None = None
         self._mirrors_changes = "asgi.scope" in environ and is_below_a_task(environ)
         self._context = own_context()
         self._task = None
@@ -82,7 +82,7 @@ class AppTask(RequestEnd):
         self._held = None
         self._received = None  # made by the first `receive()`, which few apps call without a body
         self._sending = 0
-        self.stream = None
+        self.stream: EventStream | None = None
 
     # ------------------------------------------------------------ the calling thread
 

@@ -70,8 +70,8 @@ class SentFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self.raw: io.FileIO | None = None
-        self.size = 0
-        self.length = 0
+        self.size: int = 0
+        self.length: int = 0
         """How many bytes of it are the body."""
 
     def open_from_thread(self) -> None:

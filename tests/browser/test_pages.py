@@ -1,5 +1,6 @@
 """The examples' pages as their readers see them: two tabs, an event stream, an upload."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +9,10 @@ import httpx
 import pytest
 from selenium import webdriver
 
-from tests.support.processes import HOST, free_port
+from tests.support.processes import HOST, PROJECT_ROOT, free_port
 
 from .chromium import Tab
+from .pictures import PAGES, PICTURES
 from .sites import fastapi_on_gunicorn, script
 
 UPLOAD_BYTES = 4 * 1024 * 1024
@@ -100,6 +102,12 @@ def test_an_upload_shows_how_far_it_is(
     assert seen == sorted(seen)
     assert any(0 < value < 1 for value in seen)
     assert seen[-1] == 1
+
+
+def test_the_docs_show_a_picture_of_each_page() -> None:
+    texts = [page.read_text("utf-8") for page in (PROJECT_ROOT / "docs").glob("*.md")]
+    shown = set(re.findall(r"\]\(pictures/(\w+)\.png\)", "".join(texts)))
+    assert shown == set(PAGES) == {picture.stem for picture in PICTURES.glob("*.png")}
 
 
 def test_the_pages_share_their_style(chrome: webdriver.Chrome) -> None:

@@ -1,145 +1,36 @@
-"""docs/how_to/: the commands of a page serve the app that it shows, and it gets what the page says.
+"""docs/how_to/: the recipes run, and give what the page shows.
 
-Each server is started once, with routes added to the page's own app that try its claims.
+tests/docs/test_how_to_servers.py has the pages of the servers.
 """
 
 import re
-import shlex
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
-import httpx
+import anyio
 import pytest
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+import werkzeug.test
+from mcp import Client
 
 from tests.support import pages
-from tests.support.processes import ServerProcess
-from tests.support.raw_http import Connection
-from tests.support.walkthrough import (
-    assert_installs,
-    commands,
-    is_server,
-    served,
-    write_files,
-)
+from tests.support.processes import PROJECT_ROOT
+from tests.support.walkthrough import Walk, assert_installs, commands, is_walked, write_files
 
 SECONDS = 30.0
-POLL_SECONDS = 0.02
 FOLDER = "docs/how_to/"
-INDEX = pages.PAGES[f"{FOLDER}index.md"]
 HOW_TO = {path: text for path, text in pages.PAGES.items() if path.startswith(FOLDER)}
-STARTS = [
-    pytest.param(path, command, id=f"{Path(path).stem}-{number}")
-    for path, text in HOW_TO.items()
-    for number, command in enumerate(filter(is_server, commands(text)), start=1)
-]
-
-ENDED = "ended"
-"""The file to which the added routes append the type of each stream that has ended."""
-OF_FLASK = """
-import time
-import simple_websocket
-from flask import Response, request
-
-@flask_app.get("/try/stream")
-def try_stream():
-    has_left = request.environ["wsgi_asgi_bridge.client_disconnected"]
-    media_type = request.args["type"]
-    def parts():
-        try:
-            yield "data: begun\\n\\n"
-            end = time.monotonic() + 1
-            while not app.stats().streaming and time.monotonic() < end:
-                time.sleep(0.01)
-            yield f"data: {app.stats().streaming}\\n\\n"
-            while not has_left():
-                time.sleep(0.02)
-        finally:
-            with open("ended", "a") as file:
-                print(media_type, file=file)
-    return Response(parts(), mimetype=media_type)
-
-@flask_app.post("/try/upload")
-def try_upload():
-    return str(len(request.get_data()))
-
-@flask_app.route("/try/echo", websocket=True)
-def try_echo():
-    ws = simple_websocket.Server.accept(request.environ)
-    ws.send(ws.receive())
-    ws.send(str(app.stats().websockets))
-    return ""
-"""
-OF_FASTAPI = """
-import asyncio, time
-from fastapi import Request, WebSocket
-from fastapi.responses import StreamingResponse
-
-@fastapi_app.get("/try/stream")
-async def try_stream(type: str):
-    async def parts():
-        try:
-            yield "data: begun\\n\\n"
-            end = time.monotonic() + 1
-            while not application.stats().released_event_streams and time.monotonic() < end:
-                await asyncio.sleep(0.01)
-            yield f"data: {application.stats().released_event_streams}\\n\\n"
-            await asyncio.Event().wait()
-        finally:
-            with open("ended", "a") as file:
-                print(type, file=file)
-    return StreamingResponse(parts(), media_type=type)
-
-@fastapi_app.post("/try/upload")
-async def try_upload(request: Request):
-    return len(await request.body())
-
-@fastapi_app.websocket("/try/echo")
-async def try_echo(ws: WebSocket):
-    await ws.accept()
-    await ws.send_text(await ws.receive_text())
-    await ws.send_text(str(application.stats().released_websockets))
-    await ws.close()
-"""
+WALKED = [path for path, text in HOW_TO.items() if is_walked(text)]
 
 
-@dataclass(frozen=True)
-class Claims:
-    """What a table of "What you get" says."""
-
-    websockets: str
-    event_streams: str
-    leaving: str
-
-    @classmethod
-    def of(cls, text: str) -> "Claims":
-        said = dict(row[:2] for row in pages.rows(text))
-        return cls(said["WebSockets"], said["Event streams"], said["A client that leaves"])
-
-
-def claims_of(text: str, bridge: str) -> Claims:
-    """Those for an app in that bridge; a page with two tables has that of WSGIToASGI first."""
-    tables = re.findall(r"(?:^\|.+\|\n)+", pages.section("What you get", text=text), re.MULTILINE)
-    return Claims.of(tables[0 if bridge == "WSGIToASGI" else -1])
+def page(name: str) -> str:
+    return HOW_TO[f"{FOLDER}{name}.md"]
 
 
 def test_the_index_has_every_page() -> None:
-    linked = set(re.findall(r"\]\(([^/)]+\.md)\)", INDEX))
+    linked = set(re.findall(r"\]\(([^/)]+\.md)\)", page("index")))
     assert linked == {Path(path).name for path in HOW_TO} - {"index.md"}
-
-
-def test_the_index_says_what_the_pages_say() -> None:
-    (servers,) = re.findall(r"(?:^\|.+\|\n)+", INDEX.partition("\n## ")[0], re.MULTILINE)
-    for _, host, bridge, websockets, event_streams, leaving in pages.rows(servers):
-        (name,) = re.findall(r"\(([^)]+\.md)\)", host)
-        claims = claims_of(HOW_TO[FOLDER + name], bridge.strip("`"))
-        assert claims.websockets.startswith(websockets), host
-        assert claims.event_streams.replace("the count of ", "") == event_streams, host
-        silent = leaving in ("at once", "in 0.25 seconds")
-        assert silent == ("while the app is silent" in claims.leaving), host
 
 
 @pytest.mark.parametrize("path", HOW_TO)
@@ -149,83 +40,91 @@ def test_what_a_page_installs_exists(path: str) -> None:
             assert_installs(command)
 
 
-@pytest.mark.parametrize(("path", "command"), STARTS)
-def test_a_command_serves_what_the_page_says(path: str, command: str, tmp_path: Path) -> None:
-    text = HOW_TO[path]
-    write_files(text, tmp_path)
-    source = tmp_path / f"{target_of(command).partition(':')[0]}.py"
-    code = source.read_text()
-    (bridge,) = re.findall(r"^\w+ = (\w+ToWSGI|WSGIToASGI)\(", code, re.MULTILINE) or [""]
-    if bridge:
-        source.write_text(code + (OF_FLASK if bridge == "WSGIToASGI" else OF_FASTAPI))
-    with served(command, tmp_path) as server:
-        assert "Hello from " in httpx.get(server.url, timeout=SECONDS).text
-        if bridge:
-            claims = claims_of(text, bridge)
-            assert_upload_arrives(server)
-            assert_websockets(server, bridge, claims)
-            assert_streams(server, bridge, claims, tmp_path)
+@pytest.mark.parametrize("path", WALKED)
+def test_a_reader_follows(path: str, tmp_path: Path) -> None:
+    with Walk(HOW_TO[path], tmp_path) as walk:
+        walk.follow()
+        if path == f"{FOLDER}mcp.md":
+            assert anyio.run(visits, f"{walk.server.url}/ai/mcp") == 1
 
 
-def target_of(command: str) -> str:
-    """The "module:name" that the command serves."""
-    (target,) = [word for word in shlex.split(command) if re.fullmatch(r"[a-z]\w*:[a-z]\w*", word)]
-    return target
+async def visits(url: str) -> int:
+    """What the page says that an MCP client gets."""
+    with anyio.fail_after(SECONDS):
+        async with Client(url) as client:
+            answer: Any = (await client.call_tool("visits", {})).structured_content
+            return answer["result"]
 
 
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(POLL_SECONDS)
+def test_cgi(tmp_path: Path) -> None:
+    """A-LOOP-2"""
+    write_files(page("cgi"), tmp_path)
+    (command,) = commands(page("cgi"))
+    *variables, program, script = command.split()
+    assert program == "python"
+    answer = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(PROJECT_ROOT), **dict(pair.split("=") for pair in variables)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=SECONDS,
+    )
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    head, body = answer.stdout.split(b"\r\n\r\n")
+    assert head.startswith(b"Status: 200 OK\r\n")
+    assert body == b'"Hello from FastAPI"'
 
 
-def assert_upload_arrives(server: ServerProcess) -> None:
-    answer = httpx.post(f"{server.url}/try/upload", content=bytes(300_000), timeout=SECONDS)
-    assert answer.text == "300000"
+def file_of(name: str, file: str) -> dict[str, Any]:
+    """The names that a file of a page defines."""
+    (block,) = [block for block in pages.blocks("python", page(name)) if block.file == file]
+    names: dict[str, Any] = {"__name__": file.removesuffix(".py")}
+    exec(compile(block.code, file, "exec"), names)
+    return names
 
 
-def assert_websockets(server: ServerProcess, bridge: str, claims: Claims) -> None:
-    url = f"ws://127.0.0.1:{server.port}/try/echo"
-    if not claims.websockets.startswith("yes"):
-        with pytest.raises(InvalidStatus):
-            connect(url, open_timeout=SECONDS)
-        return
-    with connect(url, open_timeout=SECONDS) as client:
-        client.send("hello")
-        assert client.recv(SECONDS) == "hello"
-        # A WebSocket of WSGIToASGI has a thread, which does not count against `workers`.
-        assert ("without a thread" in claims.websockets) == (bridge == "ASGIToWSGI")
-        assert client.recv(SECONDS) == "1"
+CALLS_HANDLER = """
+import json, sys
+from {module} import handler
+from tests.support.lambda_events import Context, api_gateway_v1
+answer = handler(api_gateway_v1("GET", "/"), Context())
+print(answer["statusCode"], answer["body"])
+"""
 
 
-def assert_streams(server: ServerProcess, bridge: str, claims: Claims, folder: Path) -> None:
-    """Which thread an event stream takes, and whether silent streams end with their clients.
-
-    The tables of tests/support say for which servers they do not.
-    """
-    if bridge == "WSGIToASGI":
-        shown = {"outside the count of `workers`": b"1"}[claims.event_streams]
-    else:
-        shown = {"without a thread": b"1", "a thread each": b"0"}[claims.event_streams]
-    with open_stream(server, "text/event-stream") as client:
-        client.receive_until(b"data: " + shown)
-    noticed = ["text/event-stream"]
-    if "while the app is silent" in claims.leaving:
-        noticed.append("text/plain")
-        open_stream(server, "text/plain").close()
-    elif "event streams" not in claims.leaving:
-        return
-    wait_until(lambda: sorted(ended_in(folder)) == noticed, f"not all of {noticed} have ended")
-
-
-def ended_in(folder: Path) -> list[str]:
-    path = folder / ENDED
-    return path.read_text().splitlines() if path.exists() else []
+@pytest.mark.parametrize(
+    ("module", "answer"),
+    [
+        ("flask_function", "200 Hello from Flask"),
+        ("fastapi_function", '200 "Hello from FastAPI"'),
+    ],
+)
+def test_a_lambda_function(module: str, answer: str, tmp_path: Path) -> None:
+    """In a process of its own, since nothing ever closes the bridge of a function."""
+    write_files(page("serverless"), tmp_path)
+    printed = subprocess.run(
+        [sys.executable, "-c", CALLS_HANDLER.format(module=module)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(PROJECT_ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert printed.stdout.strip() == answer
 
 
-def open_stream(server: ServerProcess, media_type: str) -> Connection:
-    client = Connection(server.address, SECONDS)
-    client.send_head("GET", f"/try/stream?type={media_type}", [("connection", "close")])
-    client.receive_until(b"data: begun")
-    return client
+def test_a_function_that_gets_a_flask_request() -> None:
+    names = file_of("serverless", "main.py")
+    request = werkzeug.test.EnvironBuilder(path="/").get_request()
+    with names["application"]:
+        assert names["handle"](request).get_data() == b'"Hello from FastAPI"'
+
+
+def test_shared_hosting() -> None:
+    with file_of("shared_hosting", "passenger_wsgi.py")["application"] as application:
+        answer = werkzeug.test.Client(application).get(
+            "/", environ_base={"wsgi.multithread": False}
+        )
+    assert (answer.status_code, answer.data) == (200, b'"Hello from FastAPI"')

@@ -12,4 +12,5 @@ TUTORIALS = [path for path in pages.PAGES if path.startswith("docs/tutorials/")]
 
 @pytest.mark.parametrize("path", TUTORIALS)
 def test_a_newcomer_follows(path: str, tmp_path: Path) -> None:
-    Walk(pages.PAGES[path], tmp_path).follow()
+    with Walk(pages.PAGES[path], tmp_path) as walk:
+        walk.follow()

@@ -39,13 +39,16 @@ LoadModule wsgi_module {modules}/mod_wsgi.so
 StartServers 1
 GracefulShutdownTimeout 10
 WSGISocketPrefix {folder}/wsgi
+{site}
+<Directory {folder}>
+    Require all granted
+</Directory>
+"""
+SITE = """
 WSGIChunkedRequest On
 WSGIPassAuthorization On
 WSGIDaemonProcess site processes=1 threads={threads} shutdown-timeout={shutdown} python-path={path}
 WSGIScriptAlias / {folder}/app.wsgi process-group=site application-group=%{{GLOBAL}}
-<Directory {folder}>
-    Require all granted
-</Directory>
 """
 
 SCRIPT = """
@@ -57,14 +60,14 @@ CLOSES_AT_SHUTDOWN = """
 import mod_wsgi
 mod_wsgi.subscribe_shutdown(lambda *args, **kwargs: application.close())
 """
-"""What docs/hosts.md advises: without it mod_wsgi waits for open streams, and Apache kills it."""
+"""Of docs/how_to/mod_wsgi.md: without it mod_wsgi waits for open streams, and Apache kills it."""
 
 
 PACKAGES = ("anyio", "asgiref", "idna", "starlette", "typing_extensions")
 """What the app needs, in Python alone: Apache's own Python may be of another build."""
 
 
-def _copy_packages(folder: Path) -> None:
+def copy_packages(folder: Path) -> None:
     """Copy them: Apache's user may not be able to read this checkout."""
     folder.mkdir()
     for name in (*PACKAGES, "wsgi_asgi_bridge", "tests.support"):
@@ -130,21 +133,29 @@ def running_apache(target: str, *, more_script: str = "", **environment: str) ->
     with tempfile.TemporaryDirectory(prefix="wsgi_asgi_bridge-apache-") as directory:
         folder = Path(directory)
         folder.chmod(0o777)  # Apache's children are another user if it is started by root
-        _copy_packages(folder / "python")
+        copy_packages(folder / "python")
         witness = Witness(folder)
         variables = {**witness.environment, **environment}
         script = SCRIPT.format(environment=variables, module=module, name=name)
         (folder / "app.wsgi").write_text(script + more_script)
-        (folder / "conf").write_text(
-            CONFIGURATION.format(
-                folder=folder,
-                modules=MODULES,
-                user="User nobody\nGroup nogroup" if os.getuid() == 0 else "",
-                threads=THREADS,
-                shutdown=SHUTDOWN_SECONDS,
-                path=folder / "python",
-            )
+        site = SITE.format(
+            folder=folder, threads=THREADS, shutdown=SHUTDOWN_SECONDS, path=folder / "python"
         )
-        command = [APACHE, "-f", f"{folder}/conf", "-c", "Listen {host}:{port}", "-DFOREGROUND"]
-        with running_server(command) as process:
+        with running_site(folder, site) as process:
             yield Apache(process, witness)
+
+
+@contextlib.contextmanager
+def running_site(folder: Path, site: str) -> Iterator[ServerProcess]:
+    """Apache with the directives of `site`, which serve what is in `folder`."""
+    (folder / "conf").write_text(
+        CONFIGURATION.format(
+            folder=folder,
+            modules=MODULES,
+            user="User nobody\nGroup nogroup" if os.getuid() == 0 else "",
+            site=site,
+        )
+    )
+    command = [APACHE, "-f", f"{folder}/conf", "-c", "Listen {host}:{port}", "-DFOREGROUND"]
+    with running_server(command) as process:
+        yield process

@@ -5,16 +5,27 @@
 
 import json
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from tests.hosts.apache import CLOSES_AT_SHUTDOWN, END_SECONDS, Apache, running_apache
+from tests.hosts.apache import (
+    CLOSES_AT_SHUTDOWN,
+    END_SECONDS,
+    Apache,
+    copy_packages,
+    running_apache,
+    running_site,
+)
+from tests.support import pages
 from tests.support.asgi_apps import PARTIES
 from tests.support.processes import shown_on_failure
-from tests.support.raw_http import CutResponseError
+from tests.support.raw_http import Connection, CutResponseError
+from tests.support.walkthrough import write_files
 
 SITE = "tests.support.bridged_asgi:site"
 BRIEF = "tests.support.bridged_asgi:brief"
@@ -134,8 +145,8 @@ def test_a_restart_while_nothing_runs(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["graceful restart", "touched script"])
 def test_a_restart_with_a_silent_stream_cuts_it_and_skips_the_shutdown(how: str) -> None:
-    """A-LOOP-2, docs/hosts.md: mod_wsgi waits for the stream and does not tell. Apache kills the
-    process after three seconds, mod_wsgi itself after `shutdown-timeout`.
+    """A-LOOP-2, docs/how_to/mod_wsgi.md: mod_wsgi waits for the stream and does not tell. Apache
+    kills the process after three seconds, mod_wsgi itself after `shutdown-timeout`.
     """
     with running_apache(SITE) as apache, ExitStack() as stack:
         client, next_one = (stack.enter_context(apache.connect(END_SECONDS)) for _ in range(2))
@@ -178,3 +189,34 @@ def _restart(apache: Apache, how: str) -> None:
         apache.restart_gracefully()
     else:
         apache.touch_script()
+
+
+APP_IN_PYTHON_ALONE = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+fastapi_app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("Hello"))])
+"""
+"""For the page's app.py: FastAPI has parts in Rust, which Apache's own Python may not load."""
+
+
+def test_the_page_serves() -> None:
+    """docs/how_to/mod_wsgi.md: its script under its settings, but for the virtual environment."""
+    text = pages.PAGES["docs/how_to/mod_wsgi.md"]
+    (site,) = pages.blocks("apache", text)
+    with tempfile.TemporaryDirectory(prefix="wsgi_asgi_bridge-apache-") as directory:
+        folder = Path(directory)
+        folder.chmod(0o777)
+        write_files(text, folder)
+        (folder / "app.py").write_text(APP_IN_PYTHON_ALONE)
+        copy_packages(folder / "python")
+        directives = site.code.replace("python-home=/srv/site/.venv ", "")
+        path = f"python-path={folder}:{folder}/python"
+        directives = directives.replace("python-path=/srv/site", path)
+        with running_site(folder, directives.replace("/srv/site", directory)) as process:
+            with Connection(process.address) as client:
+                answer = client.get("/", [("connection", "close")])
+            assert (answer.status, answer.body) == (200, b"Hello")
+            process.terminate()
+            assert process.wait(END_SECONDS) == 0

@@ -9,12 +9,12 @@ Such a page has these blocks, and the walk takes them in their order:
   that begins with "> " is typed, one that begins with "< " is received
 - `log`: what is in the server's log by then, in any order
 - "**Press Ctrl-C**" ends the server
+- `python` without a name is for reading; tests/docs/test_pages.py runs it
 
 The environment of the tests stands for the reader's, and a free port for 8000.
 """
 
 import contextlib
-import importlib.metadata
 import re
 import shlex
 import signal
@@ -38,11 +38,22 @@ SECONDS = 20.0
 POLL_SECONDS = 0.02
 STOP = "**Press Ctrl-C**"
 
+KNOWN_PACKAGES = {
+    re.split(r"[^\w-]", requirement)[0].lower()
+    for extra in PROJECT["optional-dependencies"].values()
+    for requirement in extra
+}
+
 _REQUIREMENT = re.compile(r"(?P<name>[\w./-]+)(?:\[(?P<extras>[\w,]+)\])?")
 
 
 def commands(text: str) -> list[str]:
     return [line for block in blocks("sh", text) for line in block.code.splitlines()]
+
+
+def is_walked(text: str) -> bool:
+    """Whether a page asks its servers itself; the others only say how to start them."""
+    return any(command.startswith("curl ") for command in commands(text))
 
 
 def is_server(command: str) -> bool:
@@ -74,7 +85,7 @@ def served(command: str, folder: Path) -> contextlib.AbstractContextManager[Serv
 
 
 def assert_installs(command: str) -> None:
-    """What the page installs exists: the environment of the tests has it."""
+    """What the page installs exists: an extra of the project has it."""
     for word in shlex.split(command)[2:]:
         requirement = _REQUIREMENT.fullmatch(word)
         assert requirement is not None, word
@@ -82,7 +93,7 @@ def assert_installs(command: str) -> None:
             extras = set((requirement["extras"] or "").split(",")) - {""}
             assert extras <= set(PROJECT["optional-dependencies"]), word
         else:
-            importlib.metadata.version(requirement["name"])
+            assert requirement["name"].lower() in KNOWN_PACKAGES, word
 
 
 def assert_shows(expected: str, actual: str) -> None:
@@ -91,25 +102,24 @@ def assert_shows(expected: str, actual: str) -> None:
     assert re.fullmatch(pattern, actual.strip(), re.DOTALL), f"not {expected!r}, but {actual!r}"
 
 
-class Walk:
-    """One reader of one page. `follow()` does all that it says."""
+class Walk(contextlib.ExitStack):
+    """One reader of one page. `follow()` does all that it says; the block's end ends the rest."""
 
     def __init__(self, text: str, folder: Path) -> None:
+        super().__init__()
         self._text = text
         self._folder = folder
-        self._stack = contextlib.ExitStack()
         self._server: ServerProcess | None = None
         self._answer: Any = None
         self._open: list[Any] = []  # an iterator that is freed would close its response
 
     def follow(self) -> None:
-        with self._stack:
-            position = 1
-            for block in blocks(None, self._text):
-                if STOP in "\n".join(self._text.splitlines()[position - 1 : block.line - 1]):
-                    self._press_ctrl_c()
-                self._take(block)
-                position = block.line
+        position = 0
+        for block in blocks(None, self._text):
+            if STOP in "\n".join(self._text.splitlines()[position : block.line - 1]):
+                self._press_ctrl_c()
+            self._take(block)
+            position = block.line
 
     @property
     def server(self) -> ServerProcess:
@@ -127,7 +137,7 @@ class Walk:
         elif block.language == "log":
             self._find_in_log(block.code)
         else:
-            raise AssertionError(f"line {block.line}: a reader does not know what to do with it")
+            assert block.language == "python", f"line {block.line}: nobody knows what to do with it"
 
     def _run(self, command: str) -> None:
         if command.startswith("pip install"):
@@ -135,12 +145,12 @@ class Walk:
         elif is_server(command):
             if self._server is not None:
                 self._press_ctrl_c()
-            self._server = self._stack.enter_context(served(command, self._folder))
+            self._server = self.enter_context(served(command, self._folder))
         elif command.startswith("curl "):
             self._answer = self._curl(shlex.split(command)[1:])
         elif command.startswith("websockets "):
             url = self._on_its_port(command.split()[1])
-            self._answer = self._stack.enter_context(connect(url, open_timeout=SECONDS))
+            self._answer = self.enter_context(connect(url, open_timeout=SECONDS))
         else:
             assert command.startswith(PREPARES), f"nobody runs this here: {command}"
 
@@ -150,9 +160,9 @@ class Walk:
     def _curl(self, words: list[str]) -> Any:
         """What curl prints, or with -N the lines of a response that goes on."""
         url = self._on_its_port(words.pop())
-        client = self._stack.enter_context(httpx.Client(timeout=SECONDS))
+        client = self.enter_context(httpx.Client(timeout=SECONDS))
         if words == ["-N"]:
-            response = self._stack.enter_context(client.stream("GET", url))
+            response = self.enter_context(client.stream("GET", url))
             self._open.append(lines := response.iter_lines())
             return lines
         if not words:

@@ -30,13 +30,15 @@ class WebSocketClient(Client):
     # what the client does
 
     def say(self, *payloads: str | bytes) -> None:
+        """Send these messages, once the handshake is made."""
         for payload in payloads:
             text, data = (payload, None) if isinstance(payload, str) else (None, payload)
             self._inbox.append({"type": "websocket.receive", "text": text, "bytes": data})
         self._notify()
 
     def close(self, code: int | None = 1000, reason: str | None = "") -> None:
-        """Close with a close frame; a blocked `send` returns."""
+        """Close with a close frame, after the handshake; a blocked `send` returns."""
+        assert self.accepted, "before the handshake a client can only leave"
         self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
         self.leave()
 
@@ -91,7 +93,8 @@ class WebSocketClient(Client):
         self._complain_if(self._receiving > 1, "W-FLOW-2: two receive() calls at once")
         self._notify()
         try:
-            while not (self._inbox or self.gone or self.complete):
+            # Nobody speaks before the handshake.
+            while not ((self._inbox and self.accepted) or self.gone or self.complete):
                 await self._changed.wait()
             await anyio.lowlevel.checkpoint()
         finally:

@@ -98,7 +98,7 @@ class MemorySocket:
                     raise failure
             finally:
                 failure = None  # its traceback leads to this frame
-        if not events and self._port.has_ended():
+        if accepts is None and not events and self._port.has_ended():
             raise connection_closed()
         return len(data)
 

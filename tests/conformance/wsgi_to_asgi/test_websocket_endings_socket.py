@@ -134,13 +134,14 @@ async def test_the_client_leaves_in_the_middle_of_a_message(
     ports: Ports, part: bytes, code: int
 ) -> None:
     """WS-W-7: of what the app writes, and of what it reads."""
-    gate, told = Gate(), []
+    written, gate, told = Gate(), Gate(), []
 
     def app(environ: Environ, start_response: Any) -> list[bytes]:
         connection = ServerSocket(environ).accept()
         sock = connection.sock
         if part:
             sock.send(part)
+        written.open()
         first = sock.recv(3)
         gate.wait_in_thread()
         rest = b""
@@ -155,6 +156,7 @@ async def test_the_client_leaves_in_the_middle_of_a_message(
 
     client = WebSocketClient()
     async with row(app, ports) as bridge, calling(bridge, client):
+        await written.wait()
         await client.until_accepted()
         client.say("hello")
         client.close(code)

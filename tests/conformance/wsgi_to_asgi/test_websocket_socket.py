@@ -183,6 +183,41 @@ async def test_the_handshake_after_the_client_has_left() -> None:
     assert client.error is None
 
 
+async def test_the_client_leaves_in_the_moment_of_the_handshake() -> None:
+    """WS-W-3, WS-W-7: the write of the head has succeeded; what follows finds the end."""
+    left = threading.Event()
+
+    def work(connection: ServerSocket) -> Any:
+        call = connection.sock._call
+        accept = call.accept
+
+        class Slow:
+            """The call, whose accept() returns when the client has left."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(call, name)
+
+            def accept(self, *args: Any) -> None:
+                accept(*args)
+                assert left.wait(10)
+
+        connection.sock._call = Slow()
+        connection.accept()
+        frames = connection.read_all()
+        with pytest.raises(BrokenPipeError):
+            connection.send("late")
+        return frames
+
+    client, told = WebSocketClient(), Told(work, accepts=False)
+    async with serving(told.app) as bridge, calling(bridge, client):
+        await client.until_accepted()
+        client.close(4000, "enough")
+        await settle()
+        left.set()
+    assert told == [[(CLOSE, b"\x0f\xa0enough")]]
+    assert client.error is None
+
+
 # --- messages
 
 

@@ -207,6 +207,16 @@ class Connection(Client):
             received += byte
         return bytes(received)
 
+    def receive_exactly(self, size: int) -> bytes:
+        """The next `size` raw bytes."""
+        received = bytearray()
+        while len(received) < size:
+            part = self._socket.recv(size - len(received))
+            if not part:
+                raise CutResponseError(f"the connection ended {size - len(received)} bytes early")
+            received += part
+        return bytes(received)
+
     def read_head(self) -> Response:
         self._response = http.client.HTTPResponse(self._socket, method=self._method)
         try:

@@ -9,12 +9,16 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+import anyio
+
 from tests.support import asgi_apps
 from tests.support.asgi_apps import Message, Receive, Scope, Send, note, query_of
+from tests.support.witness import witness_of_this_process
 
 GREETING = "hello from the app"
 COOKIE = (b"set-cookie", b"seen=1; Path=/")
 ROOM = "room"
+MESSAGE_BYTES = 65536
 STATS = "tests.stats"
 """Of the scope: the method of the bridge that serves it."""
 
@@ -102,6 +106,31 @@ async def counts(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": json.dumps(counted(scope))})
 
 
+async def floods(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends `?count=...` messages of MESSAGE_BYTES zeros, and notes `NAME sent` after them."""
+    query = query_of(scope)
+    await accept(scope, receive, send)
+    for _ in range(int(query["count"])):
+        await send({"type": "websocket.send", "bytes": bytes(MESSAGE_BYTES)})
+    note(f"{query['name']} sent")
+    await receive()
+
+
+async def takes_its_time(scope: Scope, receive: Receive, send: Send) -> None:
+    """Receives nothing before the gate `NAME` is open; then answers how many bytes came in all."""
+    query = query_of(scope)
+    await accept(scope, receive, send)
+    witness = witness_of_this_process()
+    with anyio.fail_after(asgi_apps.GATE_SECONDS):  # on trio, too
+        while not witness.is_gate_open(query["name"]):  # noqa: ASYNC110 (another process opens it)
+            await anyio.sleep(asgi_apps.GATE_POLL_SECONDS)
+    size = 0
+    while size < int(query["size"]):
+        size += len((await receive())["bytes"])
+    await send({"type": "websocket.send", "text": str(size)})
+    await receive()
+
+
 async def joins(scope: Scope, receive: Receive, send: Send) -> None:
     """Gets what `broadcast` says, with all others that have joined."""
     members: set[Send] = asgi_apps.shared(ROOM, set)
@@ -124,6 +153,8 @@ WEBSOCKET_APPS = (
     describes,
     remembers_environ,
     counts,
+    floods,
+    takes_its_time,
     joins,
 )
 BY_PATH = {f"/{app.__name__}": app for app in WEBSOCKET_APPS}
@@ -154,7 +185,16 @@ async def says_what_it_is(scope: Scope, receive: Receive, send: Send) -> None:
     await asgi_apps.answer(send, f"a plain {scope['type']} scope".encode())
 
 
+async def echoes_as_events(scope: Scope, receive: Receive, send: Send) -> None:
+    """The query string in three events."""
+    await asgi_apps.start(send, headers=[(b"content-type", b"text/event-stream")])
+    for _ in range(3):
+        await asgi_apps.send_part(send, b"data: %b\n\n" % scope["query_string"])
+    await asgi_apps.end(send)
+
+
 HTTP_BY_PATH = {
+    "/echoes_as_events": echoes_as_events,
     "/broadcast": broadcast,
     "/sends_counts": sends_counts,
     "/sends_counts_as_events": sends_counts_as_events,

@@ -1,4 +1,4 @@
-"""WebSockets and ordinary requests, mixed on one worker: no connection gets another's bytes."""
+"""WebSockets, event streams and ordinary requests on one worker: nobody gets another's bytes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from tests.support.websocket_clients import (
 from tests.support.witness import became_true
 from tests.support.wsgi_servers import KEEP_ALIVE, WEBSOCKET_SERVERS
 
-SITE = "tests.support.bridged_websockets:site"
+SITE = "tests.support.bridged_websockets:default"
 LANES = 4
 ROUNDS = 40
 CLOSED = frame(Opcode.CLOSE, b"\x03\xe8")
@@ -96,6 +96,18 @@ def request_after_request(site: RunningSite, lane: int) -> None:
         client.close()
 
 
+def stream_after_stream(site: RunningSite, lane: int) -> None:
+    """Each gets its own three events."""
+    for number in range(ROUNDS):
+        own = f"lane={lane}&number={number}"
+        with site.connect() as client:
+            response = client.get(f"/echoes_as_events?{own}")
+            assert (response.status, response.text) == (200, f"data: {own}\n\n" * 3)
+
+
+WORKS = (websocket_after_websocket, request_after_request, stream_after_stream)
+
+
 def test_handshake_after_another_request(site: RunningSite) -> None:
     """WS-A-2: on one connection, with both in one packet."""
     if not site.server.can(KEEP_ALIVE):
@@ -112,13 +124,9 @@ def test_handshake_after_another_request(site: RunningSite) -> None:
 
 
 def test_nobody_gets_the_bytes_of_another(site: RunningSite) -> None:
-    """WS-A-2, WS-A-3: descriptors are taken over and their numbers used again all the time."""
-    with ThreadPoolExecutor(2 * LANES) as pool:
-        lanes = [
-            pool.submit(work, site, lane)
-            for lane in range(LANES)
-            for work in (websocket_after_websocket, request_after_request)
-        ]
+    """WS-A-2, WS-A-3, R-3: descriptors are taken over and their numbers used again all the time."""
+    with ThreadPoolExecutor(len(WORKS) * LANES) as pool:
+        lanes = [pool.submit(work, site, lane) for lane in range(LANES) for work in WORKS]
         for lane in lanes:
             lane.result()
 

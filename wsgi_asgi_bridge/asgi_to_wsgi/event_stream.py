@@ -322,11 +322,13 @@ class EventStream:
         assert framing is not None
         if self._body_end is _WHOLE:
             stream.write(*framed_end(framing))
-            stream.finish(FINISH_SECONDS)
-        elif framing is Framing.CHUNKED:
-            stream.finish(FINISH_SECONDS)  # without a last chunk
-        else:
+        elif framing is Framing.UNTIL_CLOSE:
             stream.reset()  # an end of the connection would be one of the body
+            return
+        if self._runtime.takes_requests:
+            stream.finish(FINISH_SECONDS)
+        else:
+            stream.close()  # the process ends soon: no wait for the client's end
 
     # ------------------------------------------------------------ the end
 
@@ -351,20 +353,17 @@ class EventStream:
             self._runtime.handle.set_event(event)
 
     def bridge_closes_in_loop(self) -> None:
-        """Cut the body; a connection whose body has ended sends what is left of it (R-5)."""
+        """Cut the body; of one that has ended the rest is sent (R-5)."""
         if not self.is_open:
             return  # the thread is still there
-        stream = self._stream
         if self._body_end is _OPEN:
             self._body_end = _CUT
             if self._task is not None:
                 self._task.bridge_closes_in_loop()
-        if stream is None or self._framing is None:  # the client has not seen a head yet
+        if self._framing is not None:
+            self._conclude()
+        elif self._body_end is _CUT:
             self.abort()
-        elif self._body_end is _CUT and self._framing is Framing.UNTIL_CLOSE:
-            stream.reset()
-        else:
-            stream.close()
 
     def abort(self) -> None:
         """Close the connection at once."""

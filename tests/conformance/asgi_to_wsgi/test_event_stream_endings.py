@@ -17,7 +17,13 @@ import anyio.lowlevel
 import pytest
 from asgiref.sync import sync_to_async
 
-from tests.support.event_apps import EVENT, Events, is_released, start_events
+from tests.support.event_apps import (
+    EVENT,
+    Events,
+    becomes_released,
+    is_released,
+    start_events,
+)
 from tests.support.fake_wsgi_server import (
     Gate,
     InThread,
@@ -711,6 +717,31 @@ def test_a_head_that_cannot_be_understood(
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert record.getMessage().startswith("an event stream ends before it begins: the server")
+
+
+@on_every_backend
+@pytest.mark.usefixtures("called_by_server")
+def test_the_bridge_is_closed_before_the_server_writes_its_head(backend: Backend) -> None:
+    """R-5: a body that has ended waits for its head, and reaches its client whole."""
+    app = Events(1)
+    app.open_all()
+    with (
+        nothing_left(app, backend, shutdown_timeout=60.0) as bridge,
+        Writing(bridge) as server,
+    ):
+        runtime: Any = bridge._runtime
+        assert list(server.call(lambda status, headers: None)) == [b""]
+        becomes_released(bridge)
+        must_happen(app.ended, "the end of the app")
+        closing = InThread(bridge.close, "bridge.close()")
+        must_become(lambda: not runtime.takes_requests, "the beginning of close()")
+        server._accepted.sendall(HEAD)
+        server._accepted.close()
+        got = bytearray()
+        while data := server.client.recv(1000):
+            got += data
+        assert got.endswith(b"\r\n\r\n9\r\ndata: 0\n\n\r\n0\r\n\r\n")
+        closing.result()
 
 
 @pytest.mark.usefixtures("called_by_server")

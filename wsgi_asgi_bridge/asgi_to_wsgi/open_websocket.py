@@ -7,15 +7,16 @@
 The app has its disconnect from CLOSING on, after the messages that came before it.
 """
 
+import contextvars
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from .._crossing.loops import LoopEvent, LoopHandle, Timer
+from .._crossing.loops import BackgroundTask, LoopEvent, LoopHandle, Timer
 from .._crossing.socket_stream import SocketStream, StreamCallbacks, open_socket_stream
-from .._protocol.websocket_session import WebSocketSession
+from .._protocol.websocket_session import Close, WebSocketSession
 from ..typing import Message
 from .disconnects import client_disconnected
 from .handshake import Ending
@@ -47,6 +48,7 @@ class OpenWebSocket:
     """
 
     __slots__ = (
+        "_answers",
         "_ending",
         "_eof",
         "_heard",
@@ -90,6 +92,8 @@ class OpenWebSocket:
         """What has come and is not yet taken for messages."""
         self._paused = True
         """Whether no more is read for now."""
+        self._answers: BackgroundTask | None = None
+        """Waits until answers to pings are sent, if the client does not read them."""
         self._heard = False
         """Whether anything has come since the last ping."""
         self._receivers: list[LoopEvent] = []
@@ -130,9 +134,10 @@ class OpenWebSocket:
             self._read()
 
     def _read_on(self) -> None:
-        self._paused = False
-        self._stream.resume_reading()
-        self._read()
+        if self._answers is None:
+            self._paused = False
+            self._stream.resume_reading()
+            self._read()
 
     def _read(self) -> None:
         """Take messages of what has come, until enough wait for the app."""
@@ -148,9 +153,22 @@ class OpenWebSocket:
                 self._inbox_bytes += sum(size for _, size in messages)
                 self._wake_receivers()
                 if self._inbox_bytes > INBOX_BYTES or len(self._inbox) > INBOX_MESSAGES:
-                    self._paused = True
-                    self._stream.pause_reading()
+                    self._pause()
             self._flush()
+            if self._answers is None and self._stream.is_full():
+                self._pause()
+                self._answers = self._loop.spawn(self._send_answers, contextvars.Context())
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._stream.pause_reading()
+
+    async def _send_answers(self) -> None:
+        """Wait until the client reads: more pings of it would only make more pongs wait."""
+        await self._stream.wait_for_room()
+        self._answers = None
+        if not self._stream.closed and not self._inbox:
+            self._read_on()
 
     def _on_eof(self) -> None:
         """The client has shut down its sending side, without a close frame."""
@@ -166,7 +184,7 @@ class OpenWebSocket:
         if not self._is_open:
             return
         self._session.receive_end()
-        self._end()
+        self._flush()
         if self._timer is not None:
             self._timer.cancel()
         ending, self._ending = self._ending, None
@@ -210,7 +228,8 @@ class OpenWebSocket:
         if self._unbroken > UNBROKEN_BYTES:
             self._unbroken = 0
             await self._loop.checkpoint()
-        await self._stream.wait_for_room()
+        if self._stream.is_full():
+            await self._stream.wait_for_room()
         if self._stream.closed:
             raise client_disconnected()
 
@@ -237,14 +256,14 @@ class OpenWebSocket:
         chunks, last = self._session.take_output()
         if chunks:
             self._stream.write(*chunks)
-        self._end()
+        if self._session.end is not None:
+            self._end(self._session.end)
         if last:
             self._stream.finish(CLOSE_SECONDS)
 
-    def _end(self) -> None:
-        """Let the app know if it has ended."""
-        end = self._session.end
-        if self.disconnect is not None or end is None:
+    def _end(self, end: Close) -> None:
+        """Let the app know that it has ended."""
+        if self.disconnect is not None:
             return
         self.disconnect = {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
         self._wake_receivers()
@@ -262,11 +281,7 @@ class OpenWebSocket:
             self._call_later(seconds, self._stream.abort)
 
     def _ping(self) -> None:
-        """Ask for a sign of life (WS-A-13).
-
-        Whatever comes is one: a pong may be stuck behind a long message. While the app does not
-        receive, nothing is read and nothing can be heard.
-        """
+        """Ask for a sign of life (WS-A-13)."""
         if self.disconnect is not None:
             return
         self._heard = False
@@ -281,9 +296,15 @@ class OpenWebSocket:
         else:
             self._call_later(timeout, partial(self._give_up_unless_heard, interval - timeout))
 
+    def _is_alive(self) -> bool:
+        """Whatever comes is a sign of life: a pong may be stuck behind a long message. While the
+        app does not receive, nothing is read and nothing can be heard.
+        """
+        return self._heard or (self._paused and self._answers is None)
+
     def _ping_if_heard(self, patience: float) -> None:
         """The next ping is due, but if nothing has come the last one has `patience` seconds yet."""
-        if self._heard or self._paused:
+        if self._is_alive():
             self._ping()
         else:
             self._call_later(patience, partial(self._give_up_unless_heard, 0.0))
@@ -292,7 +313,7 @@ class OpenWebSocket:
         """The time for an answer is over; the next ping is due in `until_next` seconds."""
         if self.disconnect is not None:
             return
-        if self._heard or self._paused:
+        if self._is_alive():
             self._call_later(until_next, self._ping)
         else:
             self._session.give_up("no answer to a ping")

@@ -236,11 +236,11 @@ class WebSocketTask:
     async def _send(self, message: Mapping[str, Any]) -> None:
         kind = message.get("type") if isinstance(message, Mapping) else None
         state = self._state
-        if self._has_disconnect() and state is not _ENDED:
+        if kind == "websocket.send" and state is _OPEN and self._open is not None:
+            await self._open.send(message)
+        elif self._has_disconnect() and state is not _ENDED:
             if kind != "websocket.close":  # there is nothing left to do
                 raise client_disconnected()
-        elif self._open is not None and kind == "websocket.send" and state is _OPEN:
-            await self._open.send(message)
         elif self._open is not None and kind == "websocket.close" and state is _OPEN:
             self._open.close(message.get("code", RETURNED), message.get("reason") or "")
             self._state = _ENDED

@@ -373,6 +373,31 @@ def test_send_waits_for_a_client_that_does_not_read(backend: Message) -> None:
         assert client.read() == close_frame(1000)
 
 
+def test_a_client_that_pings_and_does_not_read_is_held_up(backend: Message) -> None:
+    """WS-A-11: pongs wait within bounds; all are sent when it reads."""
+    count = 40_000
+    app = Noting()
+
+    def send_all() -> None:
+        client.socket.sendall(Frame(PING, b"p" * 100).masked() * count)
+        client.send(close_frame(1000))
+
+    with bridged(with_turns(app), backend) as bridge, connected(bridge) as client:
+        sender = threading.Thread(target=send_all, name="driver: sender")
+        sender.start()
+        (task,) = bridge._runtime.in_flight
+        must_become(lambda: task._open is not None and task._open._paused, "the pause")
+        turn_the_loop(bridge, times=50)
+        assert task._open._stream.kept_bytes() < 2 * READ_BYTES
+        assert sender.is_alive()
+        for _ in range(count):
+            assert client.read() == Frame(PONG, b"p" * 100)
+        assert client.read() == close_frame(1000)
+        assert client.read() is None
+        sender.join()
+        must_happen(app.ended, "the disconnect")
+
+
 def test_a_waiting_send_ends_with_the_connection(backend: Message) -> None:
     """WS-A-11, WS-A-12."""
     errors: list[type[BaseException]] = []

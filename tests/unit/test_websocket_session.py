@@ -6,7 +6,7 @@ import weakref
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.protocol import State
@@ -59,6 +59,7 @@ def streams(draw: st.DrawFn) -> tuple[list[str | bytes], bytes]:
     return messages, data
 
 
+@settings(deadline=None)
 @given(streams(), st.lists(st.integers(0, 500), max_size=8))
 def test_messages_however_they_are_cut(
     stream: tuple[list[str | bytes], bytes], places: list[int]
@@ -76,6 +77,7 @@ def test_messages_however_they_are_cut(
         assert receiving.end is None
 
 
+@settings(deadline=None)
 @given(st.lists(MESSAGE, max_size=5))
 def test_what_is_sent_is_what_a_client_reads(messages: list[str | bytes]) -> None:
     """WS-A-9: the model is the package's own client."""
@@ -96,6 +98,7 @@ def test_what_is_sent_is_what_a_client_reads(messages: list[str | bytes]) -> Non
     assert (client.close_rcvd.code, client.close_rcvd.reason) == (4000, "bye")
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=12), st.integers(0, 12))
 def test_text_that_is_not_utf8_ends_it(data: bytes, cut: int) -> None:
     """WS-A-9: 1007, exactly if Python does not decode it either; in fragments too."""

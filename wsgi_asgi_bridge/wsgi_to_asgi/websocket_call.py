@@ -188,7 +188,7 @@ class WebSocketCall:
     # ------------------------------------------------------------ the faces
 
     def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
-        """Make the handshake, unless it is made (WS-W-11).
+        """Make the handshake, unless it is made (WS-W-3, WS-W-11).
 
         Raises ConnectionRefusedError if the pool has no thread left for it, BrokenPipeError if the
         client has left, the app has answered otherwise, or the bridge is closing.
@@ -225,7 +225,7 @@ class WebSocketCall:
         raise client_reads_nothing(stall_timeout)
 
     def close(self, code: int, reason: str) -> bool:
-        """Close with a code that may go on a wire. False if it was closed before."""
+        """Close with a code that may go on a wire (WS-W-6). False if it was closed before."""
         message = {"type": "websocket.close", "code": code, "reason": reason}
         return self.port.close_from_thread(message, (code, reason))
 

@@ -130,7 +130,7 @@ class MemorySocket:
         elif isinstance(event, Close):
             # The library reads the answer next, and then the end (WS-W-6).
             self._call.close(NORMAL if event.code == NO_STATUS else event.code, event.reason)
-        elif isinstance(event, Ping):
+        elif isinstance(event, Ping):  # answered here: no ASGI message carries it (WS-W-8)
             if self._port.has_ended():
                 raise connection_closed()
             self._port.put(Pong(event.payload), counted_size(event.payload))

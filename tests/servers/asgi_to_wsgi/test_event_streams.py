@@ -3,21 +3,25 @@
 docs/event_streams.md shows which servers can do it; tests/docs/test_event_streams.py compares.
 """
 
+import http.client
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.asgi_sites import RunningSite, on_each, running_site
+from tests.support.certificates import made_certificate
 from tests.support.event_site import FIRST_EVENT
-from tests.support.processes import shown_on_failure
+from tests.support.processes import accepts_connections, shown_on_failure
 from tests.support.raw_http import Connection, CutResponseError
 from tests.support.witness import became_true
 from tests.support.wsgi_servers import (
     CHUNKED_RESPONSE,
     GREENLET_SERVERS,
+    KEEP_ALIVE,
     RELEASE,
     SERVERS,
     WSGIServer,
@@ -131,6 +135,42 @@ def test_a_client_that_leaves_ends_its_stream(site: RunningSite, way: str) -> No
         assert released_become(site, 1)
         assert site.get("/publish?end").body == b"1"
         assert staying.read_body() == b""
+
+
+def test_a_stream_on_a_connection_that_was_used_before(site: RunningSite) -> None:
+    """R-1: the second request of a connection, where the server takes one; it is the last."""
+    if not site.server.can(KEEP_ALIVE):
+        pytest.skip(site.server.lacks[KEEP_ALIVE])
+    with site.connect(WAIT_SECONDS) as client:
+        assert client.get("/hello").body == b"Hello, world!"
+        client.send_head("GET", "/events")
+        assert client.read_head().header("connection") == "close"
+        assert client.read_body_exactly(len(FIRST_EVENT)) == FIRST_EVENT
+        assert released_become(site, 1)
+        assert site.get("/publish?end").body == b"1"
+        assert client.read_body() == b""
+        assert client.is_closed_by_server(WAIT_SECONDS)
+
+
+def test_over_tls_the_thread_is_kept(tmp_path: Path) -> None:
+    """R-1: what the loop would write to the connection is not what the client reads."""
+    certificate = made_certificate(tmp_path)
+    server = GTHREAD.with_options(*certificate.gunicorn_options())
+    with running_site(server, SITE, ready=accepts_connections) as site, ExitStack() as stack:
+
+        def asked(target: str) -> http.client.HTTPResponse:
+            connection = http.client.HTTPSConnection(
+                *site.process.address, timeout=WAIT_SECONDS, context=certificate.client_context()
+            )
+            stack.callback(connection.close)
+            connection.request("GET", target)
+            return connection.getresponse()
+
+        stream = asked("/events")
+        assert stream.read(len(FIRST_EVENT)) == FIRST_EVENT
+        assert json.loads(asked("/stats").read())["released_event_streams"] == 0
+        assert asked("/publish?end").read() == b"1"
+        assert stream.read() == b""
 
 
 @pytest.mark.parametrize("server", on_each(KEEPING))

@@ -16,18 +16,21 @@ class ASGIToWSGIStats:
     running: bool
     """Whether the private loop runs."""
     in_flight: int
-    """Requests whose response has not ended."""
+    """Requests whose response has not ended, and WebSockets that are open."""
     background: int
     """App calls that go on after their response."""
     completed: int
-    """Responses that the app sent whole."""
+    """Responses that the app sent whole, and WebSockets that ended by a close frame."""
     disconnected: int
-    """Requests whose client left, or whose iterable the server closed, before the end."""
+    """Requests whose client left, or whose iterable the server closed, before the end. WebSockets
+    whose client left without a close frame, or broke the protocol.
+    """
     failed: int
-    """Requests whose app ended without finishing its response."""
+    """Requests whose app ended without finishing its response, and WebSockets whose app raised."""
     rejected: int
-    """Requests that did not reach the app: answered by the bridge itself (400, 411, 501), or
-    refused because the bridge was being closed, its startup had failed, or the environ was invalid.
+    """Requests that did not reach the app: answered by the bridge itself (400, 411, 426, 501, 503),
+    or refused because the bridge was being closed, its startup had failed, or the environ was
+    invalid.
     """
     closed: int
     """Requests that were broken off because the bridge was closed."""

@@ -26,7 +26,7 @@ from tests.support.fake_wsgi_server import (
 from tests.support.watched_apps import Watched, nothing_left
 from tests.support.websocket_apps_in_process import accept, disconnect, echo, send_message
 from tests.support.websocket_wire import TEXT, Frame, close_frame, connect, connected
-from wsgi_asgi_bridge import BridgeClosed
+from wsgi_asgi_bridge import BridgeClosed, ClientDisconnected
 from wsgi_asgi_bridge.asgi_to_wsgi import open_websocket
 
 Message = dict[str, Any]
@@ -280,6 +280,30 @@ def test_an_app_that_does_not_end_is_cancelled(backend: Message) -> None:
         client.close()
         server.finish()
     assert len(app.ends) == 1
+
+
+@on_every_backend
+def test_close_while_the_buffer_is_full(backend: Message, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ending: the buffer is full at shutdown. The client reads nothing, and is not waited for; the
+    app's waiting `send()` raises.
+    """
+    monkeypatch.setattr(open_websocket, "SHUTDOWN_SECONDS", 0.01)
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        while True:
+            await send(send_message(bytes(65_536)))
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge:
+        client, server = connect(bridge)
+        client.must_be_accepted()
+        server.finish()
+        (task,) = bridge._runtime.in_flight
+        must_become(lambda: task._open is not None and task._open._stream.is_full(), "the wait")
+        InThread(bridge.close, "close()").result()
+        client.close()
+    assert [type(error) for error in app.ends] == [ClientDisconnected]
 
 
 @on_every_backend

@@ -63,6 +63,13 @@ def try_stream():
                 print(media_type, file=file)
     return Response(parts(), mimetype=media_type)
 
+@flask_app.get("/try/failure")
+def try_failure():
+    def parts():
+        yield "begun"
+        raise RuntimeError("on purpose")
+    return Response(parts())
+
 @flask_app.post("/try/upload")
 def try_upload():
     return str(len(request.get_data()))
@@ -93,6 +100,15 @@ async def try_stream(type: str):
             with open("ended", "a") as file:
                 print(type, file=file)
     return StreamingResponse(parts(), media_type=type)
+
+@fastapi_app.get("/try/failure")
+async def try_failure(late: bool = False):
+    async def parts():
+        yield "begun"
+        raise RuntimeError("on purpose")
+    if late:
+        return StreamingResponse(parts())
+    raise RuntimeError("on purpose")
 
 @fastapi_app.post("/try/upload")
 async def try_upload(request: Request):
@@ -156,6 +172,7 @@ def test_a_command_serves_what_the_page_says(path: str, command: str, tmp_path: 
             assert_upload_arrives(server)
             assert_websockets(server, bridge, claims)
             assert_streams(server, bridge, claims, tmp_path)
+            assert_failure_is_logged(server, command, text)
 
 
 def target_of(command: str) -> str:
@@ -208,6 +225,21 @@ def assert_streams(server: ServerProcess, bridge: str, claims: Claims, folder: P
     elif "event streams" not in claims.leaving:
         return
     wait_until(lambda: sorted(ended_in(folder)) == noticed, f"not all of {noticed} have ended")
+
+
+def assert_failure_is_logged(server: ServerProcess, command: str, text: str) -> None:
+    """As the first line of "In the log" has it.
+
+    Granian's WSGI logs no error that FastAPI has answered with a page of its own.
+    """
+    (line, *_) = pages.rows(pages.section("In the log", text=text))[0]
+    logged = [line.strip("`"), "RuntimeError: on purpose"]
+    target = "/try/failure?late=1" if "--interface wsgi" in command else "/try/failure"
+    with Connection(server.address, SECONDS) as client:
+        client.send_head("GET", target, [("connection", "close")])
+        wait_until(
+            lambda: all(part in server.output() for part in logged), f"no {logged} in the log"
+        )
 
 
 def ended_in(folder: Path) -> list[str]:

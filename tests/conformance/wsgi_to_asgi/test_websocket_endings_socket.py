@@ -227,8 +227,7 @@ async def test_the_server_cancels_the_task(ports: Ports) -> None:
     async with row(app, ports) as bridge:
         async with calling(bridge, client):
             client.say("hello")
-            await client.until_accepted()
-            await client.until(lambda client: client.waiting_in_receive)
+            await client.until(lambda client: client.receive_calls == 2)  # it has been received
             client.cancel()
             await client.until_ended()
             assert counted(bridge) == {"disconnected": 1}

@@ -185,9 +185,7 @@ SERVERS = (
 GREENLET_SERVERS = (
     _gunicorn("gunicorn-gevent", "--worker-class", "gevent", lacks={}),
     _gunicorn("gunicorn-gevent-preload", "--worker-class", "gevent", "--preload", lacks={}),
-    _served_by_this_module(
-        "gevent.pywsgi", {SILENT_LEAVE: NO_SOCKET, RELEASE: "is not known to the bridge"}
-    ),
+    _served_by_this_module("gevent.pywsgi", {SILENT_LEAVE: NO_SOCKET}),
     _served_by_this_module(
         "eventlet",
         {

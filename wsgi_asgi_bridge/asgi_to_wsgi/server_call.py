@@ -17,6 +17,7 @@ _CALLERS = {
     "werkzeug.serving": "werkzeug.serving",
     "wsgiref.handlers": "wsgiref.handlers",
     "cheroot.wsgi": "cheroot.wsgi",
+    "gevent.pywsgi": "gevent.pywsgi",
 }
 """By the module of a server's `start_response`: how the name of the module that calls the app
 begins. All of them write a head whose framing fits a body that is yet to come, if they get an

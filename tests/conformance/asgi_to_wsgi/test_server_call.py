@@ -18,6 +18,7 @@ SERVERS = {
     "werkzeug": ("werkzeug.serving", "werkzeug.serving"),
     "wsgiref": ("wsgiref.handlers", "wsgiref.handlers"),
     "cheroot": ("cheroot.wsgi", "cheroot.wsgi"),
+    "gevent.pywsgi": ("gevent.pywsgi", "gevent.pywsgi"),
 }
 """The modules of `start_response` and of what calls the app."""
 

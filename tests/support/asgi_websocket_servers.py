@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tests.support.asgi_servers import DAPHNE, HYPERCORN, UVICORN, AsgiServer, Served
+from tests.support.asgi_servers import (
+    DAPHNE,
+    GRACEFUL_SECONDS,
+    GUNICORN,
+    HYPERCORN,
+    UVICORN,
+    AsgiServer,
+    Served,
+)
 from tests.support.asgi_websocket_clients import Http2WebSocket, WebSocketClient, open_by_http1
 
 
@@ -73,6 +81,15 @@ SERVERS = (
         (*HYPERCORN, "--worker-class", "asyncio"),
         connect=Http2WebSocket,
         lacks=HYPERCORN_LACKS,
+    ),
+    WebSocketServer(
+        "gunicorn-asgi",
+        (*GUNICORN, "--graceful-timeout", str(GRACEFUL_SECONDS)),
+        lacks={
+            Ability.CLIENTS_REASON: "its disconnect has no reason",
+            Ability.REFUSAL_WITH_BODY: "it has no websocket.http.response; the answer is 403",
+            Ability.TELLS_APPS_AT_SHUTDOWN: "it waits for them until its master kills it",
+        },
     ),
     WebSocketServer(
         "granian",

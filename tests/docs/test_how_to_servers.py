@@ -87,7 +87,7 @@ from fastapi import Request, WebSocket
 from fastapi.responses import StreamingResponse
 
 @fastapi_app.get("/try/stream")
-async def try_stream(type: str):
+async def try_stream(type: str, beats: bool = False):
     async def parts():
         try:
             yield "data: begun\\n\\n"
@@ -95,6 +95,9 @@ async def try_stream(type: str):
             while not application.stats().released_event_streams and time.monotonic() < end:
                 await asyncio.sleep(0.01)
             yield f"data: {application.stats().released_event_streams}\\n\\n"
+            while beats:
+                await asyncio.sleep(0.1)
+                yield ": beat\\n\\n"
             await asyncio.Event().wait()
         finally:
             with open("ended", "a") as file:
@@ -207,23 +210,19 @@ def assert_websockets(server: ServerProcess, bridge: str, claims: Claims) -> Non
 
 
 def assert_streams(server: ServerProcess, bridge: str, claims: Claims, folder: Path) -> None:
-    """Which thread an event stream takes, and whether silent streams end with their clients.
-
-    The tables of tests/support say for which servers they do not.
+    """Which thread an event stream takes, and that streams end with their clients: silent ones
+    too, or with their next part.
     """
     if bridge == "WSGIToASGI":
         shown = {"outside the count of `workers`": b"1"}[claims.event_streams]
     else:
         shown = {"without a thread": b"1", "a thread each": b"0"}[claims.event_streams]
-    with open_stream(server, "text/event-stream") as client:
+    silent_ends = "while the app is silent" in claims.leaving
+    with open_stream(server, "text/event-stream", silent_ends or shown == b"1") as client:
         client.receive_until(b"data: " + shown)
-    noticed = ["text/event-stream"]
-    if "while the app is silent" in claims.leaving:
-        noticed.append("text/plain")
-        open_stream(server, "text/plain").close()
-    elif "event streams" not in claims.leaving:
-        return
-    wait_until(lambda: sorted(ended_in(folder)) == noticed, f"not all of {noticed} have ended")
+    open_stream(server, "text/plain", silent_ends).close()
+    both = ["text/event-stream", "text/plain"]
+    wait_until(lambda: sorted(ended_in(folder)) == both, "a stream goes on without its client")
 
 
 def assert_failure_is_logged(server: ServerProcess, command: str, text: str) -> None:
@@ -246,8 +245,9 @@ def ended_in(folder: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def open_stream(server: ServerProcess, media_type: str) -> Connection:
+def open_stream(server: ServerProcess, media_type: str, is_silent: bool) -> Connection:
     client = Connection(server.address, SECONDS)
-    client.send_head("GET", f"/try/stream?type={media_type}", [("connection", "close")])
+    target = f"/try/stream?type={media_type}" + ("" if is_silent else "&beats=1")
+    client.send_head("GET", target, [("connection", "close")])
     client.receive_until(b"data: begun")
     return client

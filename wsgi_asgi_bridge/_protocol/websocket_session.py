@@ -7,8 +7,10 @@ checked as it comes, so that a message that is not UTF-8 ends at its first wrong
 `websockets` is optional: it is imported with the first WebSocket.
 """
 
+import base64
 import codecs
 import functools
+import hashlib
 import io
 import logging
 from collections.abc import Mapping
@@ -30,6 +32,9 @@ NO_CLOSE_FRAME = 1006
 BAD_TEXT = 1007
 NO_ANSWER = 1011
 
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455 1.3."""
+
 _quiet = logging.getLogger("wsgi_asgi_bridge.websockets")
 """Says no word of each connection; what a client does wrong the app learns by its close code."""
 _quiet.setLevel(logging.ERROR)
@@ -48,8 +53,8 @@ class _Package(NamedTuple):
     engine: Any
     deflate: Any
     headers: Any
-    request: Any
     open: Any
+    bad_offer: type[Exception]
     rejects: tuple[type[Exception], ...]
 
 
@@ -57,10 +62,9 @@ class _Package(NamedTuple):
 def _package() -> _Package | None:
     try:
         from websockets.datastructures import Headers
-        from websockets.exceptions import InvalidState, ProtocolError
+        from websockets.exceptions import InvalidHandshake, InvalidState, ProtocolError
         from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
         from websockets.frames import Opcode
-        from websockets.http11 import Request
         from websockets.protocol import State
         from websockets.server import ServerProtocol
     except ImportError:
@@ -78,7 +82,7 @@ def _package() -> _Package | None:
         compress_settings={"memLevel": MEMORY_LEVEL},
     )
     rejects = (ProtocolError, InvalidState)
-    return _Package(Engine, [deflate], Headers, Request, State.OPEN, rejects)
+    return _Package(Engine, [deflate], Headers, State.OPEN, InvalidHandshake, rejects)
 
 
 def websockets_is_installed() -> bool:
@@ -88,7 +92,18 @@ def websockets_is_installed() -> bool:
 class WebSocketSession:
     """One WebSocket. Whoever calls it sends `take_output()` afterwards."""
 
-    __slots__ = ("_answer", "_engine", "_package", "_parts", "_size", "_text", "end", "failed")
+    __slots__ = (
+        "_engine",
+        "_extensions",
+        "_key",
+        "_package",
+        "_parts",
+        "_size",
+        "_text",
+        "end",
+        "failed",
+        "refusal",
+    )
 
     def __init__(self, environ: Environ, *, max_message_size: int, compression: bool) -> None:
         """`environ`: of a handshake without a `refusal_of_upgrade`."""
@@ -101,11 +116,14 @@ class WebSocketSession:
             logger=_quiet,
             state=package.open,
         )
-        headers = package.headers(Upgrade="websocket", Connection="Upgrade")
-        for name in ("Key", "Version", "Extensions"):
-            if value := environ.get(f"HTTP_SEC_WEBSOCKET_{name.upper()}"):
-                headers[f"Sec-WebSocket-{name}"] = value
-        self._answer = self._engine.accept(package.request("/", headers))
+        self._key = environ["HTTP_SEC_WEBSOCKET_KEY"]
+        self._extensions = ""
+        """The extensions that are accepted, as a header's value."""
+        self.refusal: Refusal | None = None
+        """What to answer to a malformed offer of extensions."""
+        offer = environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS")
+        if offer and compression:
+            self._negotiate(offer)
         self.end: Close | None = None
         """How it has ended: by the first close frame, of either side, or without one."""
         self.failed: bool = False
@@ -118,12 +136,14 @@ class WebSocketSession:
 
     # ------------------------------------------------------------ the handshake
 
-    @property
-    def refusal(self) -> Refusal | None:
-        """What to answer to a malformed offer of extensions."""
-        if self._answer.status_code == 101:
-            return None
-        return Refusal("400 Bad Request", "Sec-WebSocket-Extensions is malformed")
+    def _negotiate(self, offer: str) -> None:
+        headers = self._package.headers({"Sec-WebSocket-Extensions": offer})
+        try:
+            accepted, self._engine.extensions = self._engine.process_extensions(headers)
+        except self._package.bad_offer:
+            self.refusal = Refusal("400 Bad Request", "Sec-WebSocket-Extensions is malformed")
+        else:
+            self._extensions = accepted or ""
 
     @property
     def is_compressed(self) -> bool:
@@ -135,10 +155,17 @@ class WebSocketSession:
         `offered`: the client's subprotocols. Raises AppError, and may then be called again.
         """
         subprotocol, headers = checked_accept(message, offered)
+        digest = hashlib.sha1(self._key.encode() + _GUID, usedforsecurity=False).digest()
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}",
+        ]
+        if self._extensions:
+            lines.append(f"Sec-WebSocket-Extensions: {self._extensions}")
         if subprotocol is not None:
-            headers.append(("Sec-WebSocket-Protocol", subprotocol))
-        lines = ["HTTP/1.1 101 Switching Protocols"]
-        lines += [f"{name}: {value}" for name, value in self._answer.headers.raw_items()]
+            lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
         lines += [f"{name}: {value}" for name, value in headers]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

@@ -46,9 +46,7 @@ shared = Shared()
 
 
 def configure(database: Path) -> None:
-    """Set Django up with its tables in `database`; the first call in a process decides."""
-    if settings.configured:
-        return
+    """Set Django up with its tables in `database`. Once in a process, before anybody else does."""
     settings.configure(
         SECRET_KEY="not a secret, only long enough for the checks of django",
         ALLOWED_HOSTS=["*"],

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import bottle
-import django
 import falcon
 import falcon.asgi
 import pytest
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from fastapi import FastAPI
@@ -23,16 +21,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 from wsgi_asgi_bridge._kinds import Kind, kind_of
 
-
-def with_django(make: Callable[[], Any]) -> Callable[[], Any]:
-    def made() -> Any:
-        if not settings.configured:
-            settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="test")
-            django.setup()
-        return make()
-
-    return made
-
+pytestmark = pytest.mark.usefixtures("configured_django")
 
 WSGI_APPS: dict[str, Callable[[], Any]] = {
     "Flask": lambda: Flask("kinds"),
@@ -41,7 +30,7 @@ WSGI_APPS: dict[str, Callable[[], Any]] = {
     "Bottle": bottle.Bottle,
     "Falcon": falcon.App,
     "Pyramid": lambda: Configurator().make_wsgi_app(),
-    "Django": with_django(get_wsgi_application),
+    "Django": get_wsgi_application,
 }
 ASGI_APPS: dict[str, Callable[[], Any]] = {
     "FastAPI": FastAPI,
@@ -50,7 +39,7 @@ ASGI_APPS: dict[str, Callable[[], Any]] = {
     "Quart": lambda: Quart("kinds"),
     "Litestar": lambda: Litestar([]),
     "Falcon": falcon.asgi.App,
-    "Django": with_django(get_asgi_application),
+    "Django": get_asgi_application,
 }
 
 

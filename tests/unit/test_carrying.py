@@ -109,6 +109,27 @@ def test_a_client_that_does_not_close_is_left_after_a_while(
     ends.carrying.result()
 
 
+@pytest.mark.parametrize("client_sends", [False, True])
+def test_a_client_that_reads_nothing_is_left_after_the_loops_end(
+    monkeypatch: pytest.MonkeyPatch, client_sends: bool
+) -> None:
+    """WS-A-10: the loop has aborted the connection, and its bytes wait for the client."""
+    monkeypatch.setattr(carrying, "STUCK_SECONDS", 0.0)
+    connection, clients = socket.socketpair()
+    inner, loops = socket.socketpair()
+    with connection, clients, inner, loops:
+        thread = Blocking(lambda: carry(connection, inner, 0.001, lambda: None))
+        loops.settimeout(0.2)
+        with pytest.raises(TimeoutError):  # the client is full, and so is the thread
+            loops.sendall(BLOCK)
+        assert not thread.done()
+        if client_sends:
+            clients.sendall(b"x")
+        loops.close()
+        thread.result()
+        assert inner.fileno() == -1
+
+
 def test_the_check_that_the_loop_is_alive_ends_it() -> None:
     """WS-A-2: the thread never waits for a loop that has ended."""
 

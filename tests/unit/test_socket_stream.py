@@ -1,17 +1,21 @@
 """socket_stream.py: one promise for asyncio, uvloop and trio, over real sockets."""
 
+import asyncio
 import os
 import socket
 import stat
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+import uvloop
 
+from wsgi_asgi_bridge._crossing.event_loop import LoopFactory
 from wsgi_asgi_bridge._crossing.loops import running_loop_handle
 from wsgi_asgi_bridge._crossing.socket_stream import (
     FULL_BYTES,
@@ -288,3 +292,48 @@ async def test_an_opening_that_is_cancelled_closes_the_socket() -> None:
             stream.abort()  # trio has nothing to wait for
         await becomes(lambda: ours.fileno() < 0)
         assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("turns", range(1, 8))
+@pytest.mark.parametrize(
+    "factory", [asyncio.SelectorEventLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_an_opening_is_cancelled_after_any_turn(factory: LoopFactory, turns: int) -> None:
+    """WS-A-3: also when the loop serves the socket already, but the task has not gone on. The loop
+    forgets the number, so that another connection may have it.
+    """
+
+    async def main() -> None:
+        ours, client = socket.socketpair()
+        number = ours.fileno()
+        with client:
+            opening = asyncio.create_task(opened(ours, Seen()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            opening.cancel()
+            with suppress(asyncio.CancelledError):
+                (await opening).abort()
+            assert await received_by(client) == b""
+        again, client = socket.socketpair()
+        os.dup2(again.fileno(), number)
+        if again.fileno() != number:
+            again.close()
+            again = socket.socket(fileno=number)
+        with client:
+            stream = await opened(again, Seen())
+            stream.write(b"another connection")
+            assert await received_by(client) == b"another connection"
+            stream.abort()
+            assert await received_by(client) == b""
+
+    async def opened(source: socket.socket, seen: Seen) -> SocketStream:
+        source.setblocking(False)
+        return await open_socket_stream(running_loop_handle(), source, seen.callbacks())
+
+    async def received_by(client: socket.socket) -> bytes:
+        client.setblocking(False)
+        receiving = asyncio.get_running_loop().sock_recv(client, 100)
+        return await asyncio.wait_for(receiving, DEADLINE_SECONDS)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())

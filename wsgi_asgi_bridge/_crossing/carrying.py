@@ -6,7 +6,9 @@ its owner sends and receives. The thread waits in the kernel, and holds at most 
 Either end may come first. Each is passed on once what came before it has been: the client's as a
 shutdown of the inner socket, the loop's as one of the connection. After the loop's end the client
 has `LINGER_SECONDS` to close, and what it still sends is dropped; a connection that is closed with
-unread bytes is reset, and the reset may eat what was sent last.
+unread bytes is reset, and the reset may eat what was sent last. A client that, after the loop's
+end, takes nothing for `STUCK_SECONDS` is left: no one else would notice it, and it would keep the
+thread.
 """
 
 import selectors
@@ -17,10 +19,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from .sockets import peer_has_closed
+
 __all__ = ["carry", "forget_tls"]
 
 BLOCK_BYTES = 262144
 LINGER_SECONDS = 2.0
+STUCK_SECONDS = 10.0
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -76,11 +81,17 @@ def carry(
     up, down = _Way(connection, inner), _Way(inner, connection)
     ends = (connection, up, down), (inner, down, up)
     deadline: float | None = None
+    taken_at = time.monotonic()
     try:
         with selectors.DefaultSelector() as selector:
             while not (up.is_over and down.is_over):
-                moved = up.move(lambda: _shut_down(inner))
-                moved = down.move(lambda: _end_connection(connection)) or moved
+                moved = down.move(lambda: _end_connection(connection))
+                now = time.monotonic()
+                if moved or not down.waiting:
+                    taken_at = now
+                elif now >= taken_at + STUCK_SECONDS and peer_has_closed(inner):
+                    return
+                moved = up.move(lambda: _shut_down(inner)) or moved
                 if down.is_over and deadline is None:
                     deadline = time.monotonic() + LINGER_SECONDS
                 seconds = interval

@@ -173,13 +173,17 @@ async def open_socket_stream(
 ) -> SocketStream:
     """Serve a connected, non-blocking socket in the running loop.
 
-    Raises OSError if it is broken already, or its own cancellation; `source` is closed then, and no
-    callback is called. A callback may be called before this returns.
+    Raises OSError if it is broken already, or its own cancellation; `source` is closed then, or in
+    a moment, and no callback follows. A callback may be called before this returns.
     """
-    try:
-        if loop.backend == "trio":
+    if loop.backend == "trio":
+        try:
             return _TrioStream(loop, source, callbacks)
-        stream = _AsyncioStream(loop, source, callbacks)
+        except BaseException:
+            source.close()
+            raise
+    stream = _AsyncioStream(loop, source, callbacks)
+    try:
         # In an empty context: what runs in callbacks belongs to no request.
         task = asyncio.Task(
             loop.loop.connect_accepted_socket(lambda: stream, source),
@@ -188,7 +192,7 @@ async def open_socket_stream(
         )
         await task
     except BaseException:
-        source.close()
+        stream.discard()
         raise
     return stream
 
@@ -230,6 +234,18 @@ class _AsyncioStream(asyncio.Protocol, SocketStream):
         self._was_closed()
 
     # What the owner calls
+
+    def discard(self) -> None:
+        """Close the socket; nobody has the stream, so nobody is called back.
+
+        A cancellation may come when the loop serves the socket already: then it is the transport's.
+        Closed behind its back, the number would stay in the loop's books, and be another's next.
+        """
+        self._callbacks = _NOTHING
+        if self._transport is None:
+            self._socket.close()
+        else:
+            self.abort()
 
     def write(self, *parts: bytes) -> None:
         if self.closed or self._finishing:

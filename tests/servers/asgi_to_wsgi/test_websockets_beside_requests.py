@@ -89,7 +89,7 @@ def request_after_request(site: RunningSite, lane: int) -> None:
             own = f"lane={lane}&number={number}"
             response = client.get(f"/echoes_request?{own}")
             assert (response.status, json.loads(response.body)["query"]) == (200, own)
-            if not keeps:
+            if not keeps or response.header("connection") == "close":
                 client.close()
                 client = site.connect()
     finally:

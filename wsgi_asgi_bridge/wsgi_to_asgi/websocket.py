@@ -172,9 +172,7 @@ class WebSocketExchange:
         """Raises QueueFull, BridgeClosed."""
         runtime, port = self._runtime, self._port
         binding = runtime.app_binding
-        websocket = self._websocket = WebSocketCall(
-            binding.app, port, binding.stall_timeout, self._stall_from_thread
-        )
+        websocket = self._websocket = WebSocketCall(binding.app, port, binding.stall_timeout)
         _add_faces(environ, self._scope, websocket)
         environ["wsgi_asgi_bridge.client_disconnected"] = port.has_ended
         environ.update(runtime.settings.extra_environ)
@@ -366,7 +364,6 @@ class WebSocketExchange:
             runtime.open_websockets -= 1
         if self._feeding is not None:
             self._feeding.cancel()
-        self._port.end_in_loop(LOST, drop=True)
         if self._call is not None and self._response.out.finished_before_break():
             self._call.log_unraised_error()
         # Break the cycles by way of environ, faces and errors: all is freed without a gc.
@@ -374,7 +371,6 @@ class WebSocketExchange:
             self._cancel_scope.reason = None
         if self._websocket is not None:
             self._websocket.call = None
-            self._websocket.on_stall = _nothing
         self._call = self._job = self._cancel_scope = self._feeding = self._websocket = None
         self._receive = self._send = self._response.send_message = _nobody
         self._response.mirror_of_app = None

@@ -77,14 +77,11 @@ class WebSocketCall:
         "_stall_timeout",
         "_write",
         "call",
-        "on_stall",
         "port",
         "status",
     )
 
-    def __init__(
-        self, app: WSGIApp, port: MessagePort, stall_timeout: float, on_stall: Callable[[], None]
-    ) -> None:
+    def __init__(self, app: WSGIApp, port: MessagePort, stall_timeout: float) -> None:
         self._app = app
         self._stall_timeout = stall_timeout
         self._answered = self._refused = False
@@ -95,7 +92,6 @@ class WebSocketCall:
         """What the app's response said after the handshake."""
         self.call: PoolCall | None = None
         """Runs this, in the pool. None when the exchange is over, to break the cycle."""
-        self.on_stall: Callable[[], None] = on_stall
 
     # ------------------------------------------------------------ the worker
 
@@ -208,7 +204,8 @@ class WebSocketCall:
         """Send one message; wait while the client has enough to read (WS-W-10).
 
         False after `timeout` seconds, if that is less than `stall_timeout`, in which the client has
-        read nothing. Raises BrokenPipeError after the end, ClientStalled.
+        read nothing. Raises BrokenPipeError after the end, and ClientStalled: the loop, whose
+        send() has not returned for as long, then ends the exchange.
         """
         message = {
             "type": "websocket.send",
@@ -221,7 +218,6 @@ class WebSocketCall:
             return True
         if timeout is not None and timeout < stall_timeout:
             return False
-        self.on_stall()
         raise client_reads_nothing(stall_timeout)
 
     def close(self, code: int, reason: str) -> bool:

@@ -278,7 +278,7 @@ class MemorySocket:
 def _frames_of(message: str | bytes | Pong) -> list[bytes]:
     """The frame of a message; a long payload beside its head."""
     if isinstance(message, str):
-        opcode, payload = TEXT, message.encode("utf-8", "surrogatepass")
+        opcode, payload = TEXT, message.encode()
     elif isinstance(message, bytes):
         opcode, payload = BINARY, message
     else:

@@ -70,8 +70,6 @@ class ConnectionHandshake(Handshake):
         """Under the lock of the calling thread, which waits: it cannot leave, and its server cannot
         close, before the server has its stand-in (WS-A-3).
         """
-        connection = self._connection
-        read_ahead = connection.take_read_ahead()
         if self.keeps_thread:
             ours, self._carried = socketpair()
             ours.setblocking(False)
@@ -79,7 +77,9 @@ class ConnectionHandshake(Handshake):
         else:
             ours, far = self._taken_over()
         self.response.switch_protocols()
-        return ours, far, read_ahead
+        # Last: if nothing was taken over, what the server has read is still its own. Without it, its
+        # next request would begin in the middle of what the client has sent.
+        return ours, far, self._connection.take_read_ahead()
 
     def _taken_over(self) -> tuple[socket, socket | None]:
         """Ours, and the far end of the stand-in if it is to be drained (WS-A-6)."""

@@ -34,6 +34,7 @@ from wsgi_asgi_bridge._crossing import stand_in
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 from wsgi_asgi_bridge._crossing.sockets import peer_has_closed
 from wsgi_asgi_bridge.asgi_to_wsgi import connection_handshake, disconnects, open_websocket
+from wsgi_asgi_bridge.asgi_to_wsgi.connection import find_connection
 from wsgi_asgi_bridge.asgi_to_wsgi.connection_handshake import ConnectionHandshake
 
 Message = dict[str, Any]
@@ -140,10 +141,16 @@ def test_a_connection_that_is_another_by_now_is_left_alone(
     assert "could not be taken over" in caplog.text
 
 
+@pytest.mark.parametrize("style", STYLES)
 def test_without_descriptors_the_client_gets_a_503(
-    backend: Message, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    backend: Message,
+    style: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """WS-A-2: nothing was replaced, so the server answers."""
+    """WS-A-2: nothing was replaced, so the server answers, and has what it has read past the head:
+    else its next request would begin somewhere in it.
+    """
 
     def none_left(held: object) -> None:
         raise OSError(24, "Too many open files")
@@ -151,9 +158,13 @@ def test_without_descriptors_the_client_gets_a_503(
     app = Accepting()
     monkeypatch.setattr(connection_handshake, "take_over", none_left)
     with bridged(app, backend) as bridge:
-        client, server = connect(bridge)
+        client, server = connect(bridge, style=style, early=b"GET / HTTP/1.1\r\n")
         app.gate.open()
         assert client.read_head().status == 503
+        assert server.environ is not None
+        found = find_connection(server.environ)
+        assert found is not None
+        assert found.take_read_ahead() == b"GET / HTTP/1.1\r\n"
         client.close()
         server.finish()
         must_happen(app.over, "the end of the app")

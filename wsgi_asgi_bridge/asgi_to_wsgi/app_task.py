@@ -240,7 +240,8 @@ class AppTask(RequestEnd):
             and not is_consequence(error, (ClientDisconnected, self._runtime.handle.cancelled))
         ):
             logger.error("the app raised after its client had left", exc_info=error)
-        if self.stream is None or not self.stream.is_open:
+        # Not while the thread may still give the connection to the loop: `close()` waits for that.
+        if self.stream is None or not self.stream.may_go_on:
             self._runtime.ended_in_loop(self)
         if self._runtime.settings.background_wait:
             self.caller.release_in_loop()

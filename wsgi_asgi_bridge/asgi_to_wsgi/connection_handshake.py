@@ -77,8 +77,8 @@ class ConnectionHandshake(Handshake):
         else:
             ours, far = self._taken_over()
         self.response.switch_protocols()
-        # Last: if nothing was taken over, what the server has read is still its own. Without it, its
-        # next request would begin in the middle of what the client has sent.
+        # Last: if nothing was taken over, what the server has read is still its own. Without it,
+        # its next request would begin in the middle of what the client has sent.
         return ours, far, self._connection.take_read_ahead()
 
     def _taken_over(self) -> tuple[socket, socket | None]:

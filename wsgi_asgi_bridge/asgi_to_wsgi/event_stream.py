@@ -80,7 +80,7 @@ class Streaming(InFlight, Protocol):
 
     def bridge_closes_in_loop(self) -> None: ...
 
-    def stream_closed_in_loop(self) -> None: ...
+    def stream_ended_in_loop(self) -> None: ...
 
 
 class EventStream:
@@ -105,6 +105,7 @@ class EventStream:
         "_unbroken",
         "is_open",
         "kind",
+        "may_go_on",
     )
 
     def __init__(self, task: Streaming, runtime: Runtime) -> None:
@@ -114,6 +115,8 @@ class EventStream:
         self.kind: str = EVENT_STREAM
         self.is_open: bool = False
         """Whether the connection is taken over and not closed yet."""
+        self.may_go_on: bool = True
+        """The same, or the thread has not answered the offer yet."""
         self._connection: Connection | None = None  # the calling thread's
         self._stream: SocketStream | None = None
         self._far: socket | None = None
@@ -193,7 +196,10 @@ class EventStream:
     def withdraw(self) -> None:
         """The connection is not taken over. May be called again."""
         if not self.is_open:
+            self.may_go_on = False
             self._runtime.released.discard(self)
+            if self._task is not None:
+                self._task.stream_ended_in_loop()
 
     def adopt(self, ours: socket, far: socket, left: Leftover) -> None:
         """Go on where the thread has left."""
@@ -340,12 +346,12 @@ class EventStream:
     def _closed(self) -> None:
         """The connection is closed."""
         task, self._task = self._task, None
-        self.is_open = False
+        self.is_open = self.may_go_on = False
         self._runtime.released.discard(self)
         self._wake_senders()
         if task is not None:
             task.caller_left_in_loop()
-            task.stream_closed_in_loop()
+            task.stream_ended_in_loop()
 
     def _wake_senders(self) -> None:
         waiting, self._room = self._room, []

@@ -153,7 +153,7 @@ class RequestEnd(NotedChanges):
         if self.stream is not None:
             self.stream.abort()
 
-    def stream_closed_in_loop(self) -> None:
-        """The connection of the stream is closed; the app may have ended before."""
+    def stream_ended_in_loop(self) -> None:
+        """The stream's connection is closed, or stays with the thread. The app may have ended."""
         if self._task is None:
             self._runtime.ended_in_loop(self)

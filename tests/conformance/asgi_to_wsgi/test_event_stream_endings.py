@@ -532,6 +532,36 @@ def test_the_app_has_ended_before_the_thread_looks(
 
 
 @on_every_backend
+@on_every_server
+def test_the_bridge_is_closed_when_the_app_has_ended_and_the_thread_has_not_looked(
+    backend: Backend, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-5: a body that has ended is sent to its end: `close()` waits for the thread's answer."""
+    closing: list[Any] = []
+
+    def close_first(_: CallingThread) -> None:
+        must_happen(app.ended, "the end of the app")
+        closing.append(InThread(bridge.close, "bridge.close()"))
+        must_become(lambda: not runtime.takes_requests, "the beginning of close()")
+        must_become(lambda: runtime._on_empty is not None or closed(), "the wait of close()")
+
+    def closed() -> bool:
+        return bool(runtime.private.ended)
+
+    before_the_thread_answers(monkeypatch, close_first)
+    app = Events()
+    app.open_all()
+    with nothing_left(app, backend) as bridge, served(bridge, server) as connection:
+        bridge.startup()
+        runtime: Any = bridge._runtime
+        before = runtime.counts.completed
+        opened(connection)
+        assert connection.read_rest() == b"data: 0\n\ndata: 1\n\n"
+        closing[0].result()
+        assert runtime.counts.completed == before + 1
+
+
+@on_every_backend
 def test_the_app_waits_for_room_as_the_thread_leaves(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

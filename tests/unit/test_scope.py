@@ -69,6 +69,15 @@ def test_the_environ_itself_is_in_the_scope() -> None:
     assert environ == before
 
 
+def test_uwsgis_environ_is_copied() -> None:
+    """A-SCOPE-3: uWSGI empties it after the request, when the app may still run."""
+    environ = environ_with() | {"uwsgi.version": b"2.0"}
+    scope = scope_from_environ(environ, root_path="", state={})
+    kept = copy(environ)
+    environ.clear()
+    assert scope["wsgi_environ"] == kept
+
+
 def test_the_state_is_a_shallow_copy() -> None:
     """A-SCOPE-1: what a request adds is its own, what the lifespan put there is shared."""
     shared: list[int] = []

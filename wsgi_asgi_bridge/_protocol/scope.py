@@ -123,7 +123,8 @@ def scope_from_environ(
             "server": _address(environ.get("SERVER_NAME"), environ.get("SERVER_PORT"), None),
             "state": dict(state),
             "extensions": {},
-            "wsgi_environ": environ,
+            # uWSGI empties its own once the thread is back; the app may go on after that.
+            "wsgi_environ": dict(environ) if "uwsgi.version" in environ else environ,
         }
         outer = environ.get("asgi.scope")
         if outer is not None:

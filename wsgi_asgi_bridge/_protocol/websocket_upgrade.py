@@ -58,7 +58,10 @@ def websocket_scope(environ: Environ, root_path: str, state: Mapping[str, Any]) 
     scope["type"] = "websocket"
     scope["scheme"] = SCHEMES.get(scope["scheme"], scope["scheme"])
     offered = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")
-    scope["subprotocols"] = [name for each in offered if (name := each.strip())]
+    # A folded header (RFC 9112 5.2) may come as it was sent; the app's choice goes into the 101.
+    scope["subprotocols"] = [
+        name for each in offered if (name := each.strip()) and name.isprintable()
+    ]
     for name in [name for name in scope["extensions"] if name.startswith("http.")]:
         del scope["extensions"][name]  # those of a response
     outer = environ.get("asgi.scope")

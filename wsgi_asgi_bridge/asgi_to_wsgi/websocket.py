@@ -91,6 +91,7 @@ class WebSocketTask:
         "_context",
         "_counted",
         "_disconnect",
+        "_end_code",
         "_is_connected",
         "_is_over",
         "_open",
@@ -123,6 +124,7 @@ class WebSocketTask:
         self._counted = False
         self._is_over = False
         """Whether the app has ended."""
+        self._end_code = RETURNED
         self._is_connected = False
         """Whether the connection has been taken over, and is not closed yet."""
         self._open: WebSocket | None = None
@@ -179,11 +181,13 @@ class WebSocketTask:
         if self._has_disconnect():
             if error is not None and not self._is_of_disconnect(error):
                 logger.error("the app raised after its WebSocket had ended", exc_info=error)
-        elif opened is not None:
+        elif opened is not None or state is _ACCEPTING:
             self._finish(COMPLETED if error is None else FAILED)
             if error is not None:
                 logger.error("the app raised in a WebSocket", exc_info=error)
-            opened.close(RETURNED if error is None else RAISED, "")
+                self._end_code = RAISED
+            if opened is not None:
+                opened.close(self._end_code, "")
         else:
             self._finish(FAILED)
             if error is None:
@@ -290,7 +294,7 @@ class WebSocketTask:
         if not runtime.takes_requests:
             self.bridge_closes_in_loop()
         elif self._is_over:  # it was accepted by a task that the app has left behind
-            opened.close(RETURNED, "")
+            opened.close(self._end_code, "")
 
     def _refuse(self, status: int) -> None:
         """Answer with an empty response of the bridge."""

@@ -1,5 +1,6 @@
 """The Endings table for WebSockets, WS-A-4, WS-A-8 to WS-A-10, and what is left afterwards."""
 
+import asyncio
 import gc
 import os
 import threading
@@ -57,6 +58,40 @@ def test_the_app_ends(backend: Message, how: str, caplog: pytest.LogCaptureFixtu
         completed = bridge.stats().completed
         client, server = connect(bridge)
         client.must_be_accepted()
+        assert client.read() == close_frame(code)
+        client.send(close_frame(code))
+        assert client.read() is None
+        client.close()
+        server.finish()
+        stats = bridge.stats()
+        assert (stats.completed - completed, stats.failed) == (
+            (0, 1) if how == "raises" else (1, 0)
+        )
+    errors = [type(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert errors == ([MarkedError] if how == "raises" else [])
+
+
+@on_asyncio_backends
+@pytest.mark.parametrize("how", ["returns", "raises"])
+def test_the_app_ends_while_a_task_of_it_accepts(
+    backend: Message, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """WS-A-9: the error is logged, and the client told, though the WebSocket is not open yet."""
+    sending: list[asyncio.Task[None]] = []
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await receive()
+        sending.append(asyncio.create_task(send({"type": "websocket.accept"})))
+        await asyncio.sleep(0)  # the connection is taken over, and not served yet
+        if how == "raises":
+            raise MarkedError
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge:
+        completed = bridge.stats().completed
+        client, server = connect(bridge)
+        client.must_be_accepted()
+        code = 1011 if how == "raises" else 1000
         assert client.read() == close_frame(code)
         client.send(close_frame(code))
         assert client.read() is None

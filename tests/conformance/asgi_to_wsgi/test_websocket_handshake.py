@@ -195,6 +195,18 @@ def test_the_scope_of_a_websocket() -> None:
     }
 
 
+def test_a_subprotocol_on_two_lines_is_not_offered() -> None:
+    """WS-A-12: wsgiref gives a folded header as it came, and the app's choice goes into the 101."""
+    app = Refusing({"type": "websocket.close"})
+    with bridged(app) as bridge:
+        offer = {"HTTP_SEC_WEBSOCKET_PROTOCOL": "a,b\r\n c: d,\r\n e,f\n\tg"}
+        client, server = connect(bridge, environ=offer)
+        assert client.read_head().status == 403
+        client.close()
+        server.finish()
+    assert app.scopes[0]["subprotocols"] == ["a", "e"]
+
+
 def test_the_scheme_behind_a_proxy_with_tls() -> None:
     """WS-A-1: `wss`, as the server says that the client's request was."""
     app = Refusing({"type": "websocket.close"})

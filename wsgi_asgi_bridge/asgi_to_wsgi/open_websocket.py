@@ -16,6 +16,7 @@ from typing import Any
 
 from .._crossing.loops import BackgroundTask, LoopEvent, LoopHandle, Timer
 from .._crossing.socket_stream import SocketStream, StreamCallbacks, open_socket_stream
+from .._crossing.stand_in import close_in_child
 from .._protocol.websocket_session import Close, WebSocketSession
 from ..typing import Message
 from .disconnects import client_disconnected
@@ -61,6 +62,7 @@ class OpenWebSocket:
         "_receivers",
         "_session",
         "_settings",
+        "_source",
         "_stream",
         "_timer",
         "_unbroken",
@@ -82,6 +84,7 @@ class OpenWebSocket:
         self._ending: Ending | None = ending
         """None once it knows of the end, to break the cycle."""
         self._opening: tuple[socket.socket, bytes, bytes] | None = opening
+        self._source = opening[0]
         self._stream: SocketStream
         self._is_open = False
         self._eof = False
@@ -249,7 +252,7 @@ class OpenWebSocket:
         self._stream.abort()
 
     def forget_after_fork(self) -> None:
-        self._stream.forget_after_fork()
+        close_in_child(self._source)  # of the stream too, once there is one
 
     def _flush(self) -> None:
         """Send what the session has to say."""

@@ -86,6 +86,7 @@ class WebSocketTask:
     kind: str = WEBSOCKET
 
     __slots__ = (
+        "_accepted",
         "_app",
         "_bridge",
         "_context",
@@ -127,7 +128,9 @@ class WebSocketTask:
         self._end_code = RETURNED
         self._is_connected = False
         """Whether the connection has been taken over, and is not closed yet."""
+        self._accepted: WebSocket | None = None
         self._open: WebSocket | None = None
+        """The same, once the loop serves it."""
         self._disconnect: Message | None = None
         """What `receive()` gives if the connection is not opened."""
         self._receivers: list[LoopEvent] = []
@@ -275,6 +278,7 @@ class WebSocketTask:
             self._finish(FAILED)
             self._refuse(UNAVAILABLE)
             raise client_disconnected() from exc
+        self._accepted = opened
         self._state = _ACCEPTING
         self._is_connected = True
         if not self.handshake.keeps_thread:
@@ -355,8 +359,8 @@ class WebSocketTask:
 
     def forget_after_fork(self) -> None:
         self.handshake.forget_after_fork()
-        if self._open is not None:
-            self._open.forget_after_fork()
+        if self._accepted is not None:
+            self._accepted.forget_after_fork()
 
 
 _NO_CONTEXT = contextvars.Context()

@@ -490,6 +490,40 @@ def test_a_forked_child_does_not_keep_the_connection_open(
             assert os.waitpid(child, 0)[1] == 0
 
 
+@on_asyncio_backends
+def test_a_child_forked_in_the_middle_of_an_accept_has_no_connection(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A-CALL-2: the connection is taken over, and not served yet."""
+    opening, gate = threading.Event(), Gate()
+    open_stream = open_websocket.open_socket_stream
+    taken: list[int] = []
+
+    async def open_late(loop: Any, source: Any, callbacks: Any) -> Any:
+        taken.append(source.fileno())
+        opening.set()
+        await gate.wait()
+        return await open_stream(loop, source, callbacks)
+
+    monkeypatch.setattr(open_websocket, "open_socket_stream", open_late)
+    with bridged(echo, backend) as bridge:
+        client, server = connect(bridge)
+        must_happen(opening, "the accept")
+        child = os.fork()
+        if child == 0:
+            try:
+                os.fstat(taken[0])
+            except OSError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        gate.open()
+        client.must_be_accepted()
+        client.say_goodbye()
+        client.close()
+        server.finish()
+
+
 @on_every_backend
 def test_the_environ_in_the_scope_stays(backend: Message) -> None:
     """A-SCOPE-3: uWSGI clears its dict when its thread has gone home, and uses it again."""

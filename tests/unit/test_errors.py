@@ -1,6 +1,7 @@
 """errors.py: the tree in the docstring is the tree in the code."""
 
 import asyncio
+import errno
 import inspect
 import re
 
@@ -21,10 +22,11 @@ def documented_tree() -> dict[str, str]:
 
 
 def defined_exceptions() -> dict[str, type[BaseException]]:
+    """The public ones."""
     return {
         name: value
         for name, value in vars(errors).items()
-        if inspect.isclass(value) and issubclass(value, BaseException)
+        if inspect.isclass(value) and issubclass(value, BaseException) and name[0] != "_"
     }
 
 
@@ -47,6 +49,14 @@ def test_every_exception_hangs_directly_below_the_root() -> None:
 def test_all_is_honest() -> None:
     assert set(errors.__all__) == set(defined_exceptions())
     assert errors.__all__ == sorted(errors.__all__)
+
+
+def test_a_closed_connection_is_a_disconnect_and_a_broken_pipe() -> None:
+    """WS-W-7: a library that writes to a socket expects BrokenPipeError."""
+    error = errors.connection_closed()
+    assert isinstance(error, BrokenPipeError)
+    assert isinstance(error, errors.ClientDisconnected)
+    assert error.errno == errno.EPIPE
 
 
 @pytest.mark.parametrize("name", ["ClientDisconnected", "ClientStalled", "BodyTooLarge"])

@@ -400,6 +400,7 @@ async def test_stats_is_a_frozen_snapshot_of_ints() -> None:
     after = bridge.stats()
     names = {field.name for field in dataclasses.fields(held)}
     assert names == {
+        "websockets",
         *("threads", "idle", "busy", "streaming", "queued", "in_flight"),
         *("completed", "rejected", "disconnected", "stalled", "failed", "closed"),
     }

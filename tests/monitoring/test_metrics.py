@@ -264,7 +264,7 @@ def test_the_documented_code_runs() -> None:
     from prometheus_client import REGISTRY
 
     text = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    (block,) = pages.blocks("python", text)
+    block, *_ = pages.blocks("python", text)
     names: dict[str, Any] = {}
     exec(compile(block.code, "monitoring.md", "exec"), names)
     REGISTRY.unregister(names["collector"])

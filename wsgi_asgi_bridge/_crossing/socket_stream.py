@@ -26,6 +26,9 @@ __all__ = ["FULL_BYTES", "SocketStream", "StreamCallbacks", "open_socket_stream"
 FULL_BYTES = 65536
 """From so many waiting bytes on, a writer waits until there is room again."""
 
+JOINED_BYTES = 65536
+"""Parts of so many bytes at most are copied into one, which takes one system call."""
+
 READ_BYTES = 262144
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -250,10 +253,11 @@ class _AsyncioStream(asyncio.Protocol, SocketStream):
     def write(self, *parts: bytes) -> None:
         if self.closed or self._finishing:
             return
-        if len(parts) == 1:
-            self._transport.write(parts[0])
-        else:
-            self._transport.writelines(parts)
+        # Not by writelines(), after which asyncio of Python 3.12 pauses no writer.
+        if len(parts) > 1 and sum(map(len, parts)) <= JOINED_BYTES:
+            parts = (b"".join(parts),)
+        for part in parts:
+            self._transport.write(part)
 
     def is_full(self) -> bool:
         return self._writing_is_paused and not self.closed

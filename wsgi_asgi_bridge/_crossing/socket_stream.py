@@ -253,7 +253,7 @@ class _AsyncioStream(asyncio.Protocol, SocketStream):
     def write(self, *parts: bytes) -> None:
         if self.closed or self._finishing:
             return
-        # Not by writelines(), after which asyncio of Python 3.12 pauses no writer.
+        # Not by writelines(): asyncio of Python 3.12 and 3.13 pauses no writer after it.
         if len(parts) > 1 and sum(map(len, parts)) <= JOINED_BYTES:
             parts = (b"".join(parts),)
         for part in parts:

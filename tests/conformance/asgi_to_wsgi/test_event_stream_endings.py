@@ -625,7 +625,8 @@ def test_without_a_descriptor_the_thread_stays(
         assert connection.read_rest() == b"data: 0\n\ndata: 1\n\n"
         assert bridge.stats().released_event_streams == 0
         assert bridge._runtime is not None
-        assert not bridge._runtime.released._connections
+        released = bridge._runtime.released
+        must_become(lambda: not released._connections, "the withdrawal, which the thread posts")
     [record] = caplog.records
     assert record.getMessage() == "an event stream keeps its thread"
 

@@ -103,9 +103,9 @@ class AppCall:
         """The response's head, once it stands."""
         self.file: SentFile | None = None
         """The body, if the server is to send a file by itself; set before the body ends."""
-        self.early: EarlyMessages | None = None
-        if extensions:
-            self.early = EarlyMessages.offered(extensions, environ, out)
+        self.early: EarlyMessages | None = (
+            EarlyMessages.offered(extensions, environ, out) if extensions else None
+        )
         self.changes: Changes | None = None
         """What the app had set in its context when the head stood."""
         self.last_changes: Changes | None = None
@@ -160,13 +160,13 @@ class AppCall:
             kind = type(iterable)
             if (kind is list or kind is tuple) and self.head is None:
                 # These have no close().
-                self._give_whole(iterable, left=True)
+                self._give_whole(iterable, finished=True)
                 return
             try:
                 if getattr(kind, "__iter__", None) in _WHOLE and self.head is None:
                     # By its iterator, since `__len__` may be the app's own. A plain list runs no
                     # code of the app while a lock is held.
-                    self._give_whole(list(iter(iterable)), left=False)
+                    self._give_whole(list(iter(iterable)), finished=False)
                 elif kind is not FileWrapper or not self._give_file(iterable):
                     self._give_pieces(iterable)
             finally:
@@ -176,8 +176,7 @@ class AppCall:
         except BaseException as exc:
             error = exc
         self._leave(error)
-        # Break the cycle error -> traceback -> this frame.
-        del error
+        del error  # its traceback leads to this frame
 
     def _leave(self, error: BaseException | None) -> None:
         self._note_changes()
@@ -188,14 +187,19 @@ class AppCall:
         if not self._out.finish_from_thread():
             self.log_unraised_error()
 
-    def log_unraised_error(self) -> None:
-        """The exchange was over before the app raised.
+    def take_error(self) -> BaseException | None:
+        """What the app raised. Its traceback leads back to this object, which forgets it.
 
-        In the worker, or in the loop once the worker has left.
+        In the loop once the worker has left, or in the worker.
         """
-        # An exception may be false.
-        error = self.late_error if self.error is None else self.error
-        self.error = self.late_error = self.file = None
+        error = self.late_error if self.error is None else self.error  # an exception may be false
+        self.error = self.late_error = None
+        return error
+
+    def log_unraised_error(self) -> None:
+        """The exchange was over before the app raised. Where `take_error` may be called."""
+        error = self.take_error()
+        self.file = None
         if error is not None and not isinstance(
             error, ClientDisconnected | ClientStalled | BridgeClosed
         ):
@@ -236,14 +240,14 @@ class AppCall:
 
     # ------------------------------------------------------------ what the app gives
 
-    def _give_whole(self, chunks: Any, *, left: bool) -> None:
-        """A list or tuple: one hand-over, together with the head and the end."""
+    def _give_whole(self, chunks: Any, *, finished: bool) -> None:
+        """A list or tuple: one hand-over, with head and end; `finished`: and the work's end."""
         head, body = self._response.whole(chunks)
         if body is not chunks:
             _warn_of_excess(self)
         self._note_changes()
         self.head = head
-        self._out.end_from_thread(body, finished=left)
+        self._out.end_from_thread(body, finished=finished)
         self._ended = True  # not before: what raised there has ended the body before its end
 
     def _give_file(self, wrapper: Any) -> bool:

@@ -58,6 +58,7 @@ from .response import (
     LAST_MESSAGE,
     QUEUED,
     Response,
+    nobody,
 )
 from .runtime import Runtime
 from .stats import CLOSED, COMPLETED, DISCONNECTED, FAILED, REJECTED, STALLED, ClientLeft
@@ -65,7 +66,6 @@ from .stats import CLOSED, COMPLETED, DISCONNECTED, FAILED, REJECTED, STALLED, C
 __all__ = ["Exchange"]
 
 _STARTING = Admission.STARTING
-_REFUSALS = (BadRequest, BodyTooLarge, QueueFull, BridgeClosed)
 _ANSWERS: dict[type[Exception], int] = {
     BadRequest: 400,
     BodyTooLarge: 413,
@@ -73,6 +73,7 @@ _ANSWERS: dict[type[Exception], int] = {
     BridgeClosed: 503,
 }
 """The bridge's answers to what it cannot give to the app."""
+_REFUSALS = tuple(_ANSWERS)
 
 
 class Exchange:
@@ -163,7 +164,7 @@ class Exchange:
                 self._watch.stop()
             # Break the cycles by way of environ, body and context: all is freed without a gc.
             self._call = self._job = self._cancel_scope = response.mirror_of_app = None
-            self._receive = response.send_message = _nobody
+            self._receive = response.send_message = nobody
             if self._body is not NO_BODY:
                 self._body.break_off(exchange_over)  # for a thread of the app's own that reads on
                 self._body = NO_BODY
@@ -228,9 +229,7 @@ class Exchange:
 
     async def _report_error(self, call: AppCall) -> None:
         """Raise the app's error to the server, or send the client the answer that it stands for."""
-        error = call.late_error if call.error is None else call.error  # an exception may be false
-        # Its traceback leads back to this exchange, and to this frame: break both cycles.
-        call.error = call.late_error = None
+        error = call.take_error()
         try:
             if isinstance(error, ClientDisconnected) and self._is_over:
                 return
@@ -242,7 +241,7 @@ class Exchange:
                 self._outcome = FAILED  # also after a whole body
                 raise presentable(error)
         finally:
-            del error
+            del error  # its traceback leads to this frame
 
     # ------------------------------------------------------------ the bridge's own answers
 
@@ -383,8 +382,3 @@ def _status_of(error: BaseException | None, body: RequestBody) -> int | None:
 
 def _given_up() -> ClientDisconnected:
     return ClientDisconnected("the server gave this request up")
-
-
-async def _nobody(*_: object) -> Any:
-    """A server's `receive` and `send` once the exchange is over."""
-    raise client_disconnected()

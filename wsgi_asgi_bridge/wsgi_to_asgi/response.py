@@ -7,7 +7,7 @@ from .._crossing.channel import ThreadToLoop
 from .._crossing.contexts import Changes, ContextMirror
 from .._crossing.loops import LoopHandle
 from .._protocol.blocks import SPLIT_BYTES, blocks
-from ..errors import BridgeError
+from ..errors import BridgeError, client_disconnected
 from .app_call import AppCall
 from .early_messages import EarlyMessages
 from .settings import CLOCK_NOT_STARTED
@@ -23,6 +23,7 @@ __all__ = [
     "QUEUED",
     "WEBSOCKET",
     "Response",
+    "nobody",
 ]
 
 COLLECTING, QUEUED, IN_APP, HEAD_SENT, LAST_MESSAGE, BODY_SENT = range(6)
@@ -222,3 +223,8 @@ class Response:
             await self.send_message({"type": body_part, "body": body, "more_body": False})
         except OSError as exc:
             raise ClientLeft from exc
+
+
+async def nobody(*_: object) -> Any:
+    """A server's `receive` and `send` once the exchange is over."""
+    raise client_disconnected()

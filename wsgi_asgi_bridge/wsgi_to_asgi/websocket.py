@@ -5,8 +5,8 @@
 
 After `websocket.connect` the app runs as for a request. Its thread opens the message port, which is
 the handshake, or leaves it unopened and answers. Two tasks serve the port: this exchange's own
-sends what the app gives, and `_feed`, from then on the only
-caller of receive(), puts what the client sends.
+sends what the app gives, and `_feed`, from then on the only caller of receive(), puts what the
+client sends.
 
 Who ends an open WebSocket, and what follows (WS-W-5 to WS-W-7, WS-W-12):
 
@@ -48,7 +48,7 @@ from ..errors import (
 )
 from ..typing import Environ
 from .app_call import AppCall
-from .response import HEAD_SENT, IN_APP, LAST_MESSAGE, WEBSOCKET, Response
+from .response import HEAD_SENT, IN_APP, LAST_MESSAGE, WEBSOCKET, Response, nobody
 from .runtime import Runtime
 from .settings import CLOCK_NOT_STARTED, Settings
 from .stats import CLOSED, COMPLETED, DISCONNECTED, FAILED, REJECTED, STALLED, ClientLeft
@@ -173,7 +173,7 @@ class WebSocketExchange:
         runtime, port = self._runtime, self._port
         binding = runtime.app_binding
         websocket = self._websocket = WebSocketCall(binding.app, port, binding.stall_timeout)
-        _add_faces(environ, self._scope, websocket)
+        _add_sockets(environ, self._scope, websocket)
         environ["wsgi_asgi_bridge.client_disconnected"] = port.has_ended
         environ.update(runtime.settings.extra_environ)
         before = own_context()
@@ -241,7 +241,7 @@ class WebSocketExchange:
         await self._response.out.wait_finished_in_loop()
         if call.last_changes is not None:
             self._response.mirror(call, call.last_changes)
-        websocket, error = self._websocket, _taken_error(call)
+        websocket, error = self._websocket, call.take_error()
         assert websocket is not None
         try:
             failed = error is not None or websocket.status >= FIRST_SERVER_ERROR
@@ -251,7 +251,7 @@ class WebSocketExchange:
                 self._outcome = FAILED  # also after a close
                 raise presentable(error)
         finally:
-            del error
+            del error  # its traceback leads to this frame
 
     async def _send_close(self, code: int, reason: str) -> None:
         if self._is_closed:
@@ -269,7 +269,7 @@ class WebSocketExchange:
         response = self._response
         response.phase = IN_APP
         await response.send(call, _nothing)
-        error = _taken_error(call)
+        error = call.take_error()
         try:
             if isinstance(error, WebSocketRefused) and response.phase < HEAD_SENT:
                 await self._answer(503, str(error))
@@ -279,7 +279,7 @@ class WebSocketExchange:
                 self._outcome = FAILED
                 raise presentable(error)
         finally:
-            del error
+            del error  # its traceback leads to this frame
 
     async def _answer(self, status: int, text: str) -> None:
         """The bridge's own answer."""
@@ -366,13 +366,13 @@ class WebSocketExchange:
             self._feeding.cancel()
         if self._call is not None and self._response.out.finished_before_break():
             self._call.log_unraised_error()
-        # Break the cycles by way of environ, faces and errors: all is freed without a gc.
+        # Break the cycles by way of environ, sockets and errors: all is freed without a gc.
         if self._cancel_scope is not None:
             self._cancel_scope.reason = None
         if self._websocket is not None:
             self._websocket.call = None
         self._call = self._job = self._cancel_scope = self._feeding = self._websocket = None
-        self._receive = self._send = self._response.send_message = _nobody
+        self._receive = self._send = self._response.send_message = nobody
         self._response.mirror_of_app = None
 
 
@@ -387,7 +387,7 @@ def _environ(scope: Any, settings: Settings) -> Environ:
     return environ
 
 
-def _add_faces(environ: Environ, scope: Any, websocket: WebSocketCall) -> None:
+def _add_sockets(environ: Environ, scope: Any, websocket: WebSocketCall) -> None:
     """What libraries look for (WS-W-2); simple-websocket takes the first of the sockets."""
     environ["werkzeug.socket"] = environ["gunicorn.socket"] = MemorySocket(
         websocket, scope.get("subprotocols") or (), scope.get("client"), scope.get("server")
@@ -397,22 +397,10 @@ def _add_faces(environ: Environ, scope: Any, websocket: WebSocketCall) -> None:
     environ["wsgi.websocket_version"] = "13"
 
 
-def _taken_error(call: AppCall) -> BaseException | None:
-    """The app's error. Its traceback leads back to the exchange, so the call forgets it."""
-    error = call.late_error if call.error is None else call.error  # an exception may be false
-    call.error = call.late_error = None
-    return error
-
-
 async def _refuse(send: Any, message: Any) -> None:
     """A send() for an answer that the server cannot carry: the handshake is refused, with 403."""
     if message["type"] == WEBSOCKET[0]:
         await send({"type": "websocket.close", "code": NORMAL, "reason": ""})
-
-
-async def _nobody(*_: object) -> Any:
-    """A server's `receive` and `send` once the exchange is over."""
-    raise client_disconnected()
 
 
 def _nothing() -> None: ...

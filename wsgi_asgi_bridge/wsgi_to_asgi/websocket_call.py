@@ -1,7 +1,7 @@
 """The worker's half of a WebSocket: the call of the app around it, and the app's way to the port.
 
-The app has one environ and two ways to go on: it makes the handshake by one of the faces, or it
-answers as to any request. The port decides which it was: it is opened once, or left unopened.
+The app has one environ and two ways to go on: it makes the handshake by one of the sockets in it,
+or it answers as to any request. The port decides which it was: it is opened once, or left unopened.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -181,7 +181,7 @@ class WebSocketCall:
         if self._answers_by(chunk):
             self._write(chunk)
 
-    # ------------------------------------------------------------ the faces
+    # ------------------------------------------------------------ what the sockets call
 
     def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
         """Make the handshake, unless it is made (WS-W-3, WS-W-11).

@@ -41,7 +41,7 @@ def verdicts_on(url: str, *cases: str) -> dict[str, Verdict]:
     run = subprocess.run(
         command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=RUN_SECONDS
     )
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0, f"exit code {run.returncode}: {run.stderr}"
     return {case: Verdict(*pair) for case, pair in json.loads(run.stdout).items()}
 
 

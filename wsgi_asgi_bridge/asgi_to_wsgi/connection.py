@@ -119,7 +119,9 @@ class _GunicornReadAhead:
 
     def __init__(self, source: Any) -> None:
         reader = getattr(source, "reader", None)
-        self._unreader = getattr(reader, "unreader", None)
+        # That of a chunked body has it by way of its request.
+        owner = reader if hasattr(reader, "unreader") else getattr(reader, "req", None)
+        self._unreader = getattr(owner, "unreader", None)
 
     def __call__(self) -> bytes:
         unreader = self._unreader

@@ -180,11 +180,12 @@ class EventStream:
         left: Leftover | None = None
         is_adopted = False
         try:
+            # A further request: the server would serve it on the stand-in, and answer nobody.
+            connection.take_read_ahead()
             left = caller.leave_from_thread()
             is_adopted = left is not None and loop.post(partial(self.adopt, ours, far, left))
         finally:
-            # Ctrl-C, the loop has ended, or another thread has closed the response: then the client
-            # gets an end.
+            # Ctrl-C, the loop's end, or another thread's close(): then the client gets an end.
             if not is_adopted:
                 ours.close()
                 far.close()

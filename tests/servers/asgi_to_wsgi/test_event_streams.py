@@ -16,7 +16,7 @@ from tests.support.asgi_sites import RunningSite, on_each, running_site
 from tests.support.certificates import made_certificate
 from tests.support.event_site import FIRST_EVENT
 from tests.support.processes import accepts_connections, shown_on_failure
-from tests.support.raw_http import Connection, CutResponseError
+from tests.support.raw_http import Connection, CutResponseError, request_head
 from tests.support.witness import became_true
 from tests.support.wsgi_servers import (
     CHUNKED_RESPONSE,
@@ -150,6 +150,16 @@ def test_a_stream_on_a_connection_that_was_used_before(site: RunningSite) -> Non
         assert site.get("/publish?end").body == b"1"
         assert client.read_body() == b""
         assert client.is_closed_by_server(WAIT_SECONDS)
+
+
+def test_a_request_that_was_sent_behind_it_is_not_served(site: RunningSite) -> None:
+    """R-4: a server may have read it already, and its answer could go to nobody (RFC 9112 9.6)."""
+    with site.connect(WAIT_SECONDS) as client:
+        client.send(request_head("GET", "/events", ()) + request_head("GET", "/publish?lost", ()))
+        assert client.read_head().header("connection") == "close"
+        assert client.read_body_exactly(len(FIRST_EVENT)) == FIRST_EVENT
+        assert site.get("/publish?end").body == b"1"
+        assert client.read_body() == b""
 
 
 def test_over_tls_the_thread_is_kept(tmp_path: Path) -> None:

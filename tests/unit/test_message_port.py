@@ -136,10 +136,10 @@ async def test_the_loop_never_waits_for_threads_that_sleep_in_the_port() -> None
 
 
 def test_the_first_message_opens_the_port_once(unopened: MessagePort) -> None:
-    assert not unopened.is_open()
+    assert not unopened.was_opened()
     assert unopened.open_from_thread("hello")
     assert not unopened.open_from_thread("hello again")
-    assert unopened.is_open()
+    assert unopened.was_opened()
     assert take(unopened) == "hello"
 
 
@@ -154,7 +154,7 @@ def test_a_port_that_was_left_cannot_be_opened(unopened: MessagePort) -> None:
     with pytest.raises(OverError):
         unopened.open_from_thread("hello")
     assert take(unopened) is None
-    assert not unopened.is_open()
+    assert not unopened.was_opened()
 
 
 def test_open_or_end_whoever_is_first(unopened: MessagePort) -> None:
@@ -164,7 +164,7 @@ def test_open_or_end_whoever_is_first(unopened: MessagePort) -> None:
     with pytest.raises(OverError):
         unopened.open_from_thread("hello")
     assert lock.told
-    assert not unopened.is_open()
+    assert not unopened.was_opened()
     assert take(unopened) is None
 
 
@@ -173,7 +173,7 @@ def test_open_before_the_end(unopened: MessagePort) -> None:
     lock.after("open_from_thread", lambda: unopened.end_in_loop("over"))
     assert unopened.open_from_thread("hello")
     assert lock.told
-    assert unopened.is_open()
+    assert unopened.was_opened()
     assert (take(unopened), take(unopened)) == ("hello", None)
 
 

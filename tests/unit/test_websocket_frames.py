@@ -22,17 +22,20 @@ from wsproto.connection import Connection
 from wsproto.events import BytesMessage, TextMessage
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
+from wsgi_asgi_bridge._protocol.close_codes import (
+    INVALID_DATA,
+    NO_STATUS,
+    PROTOCOL_ERROR,
+    TOO_BIG,
+    is_sendable_close_code,
+)
 from wsgi_asgi_bridge._protocol.websocket_frames import (
     BINARY,
     CLOSE,
-    INVALID_DATA,
     MAX_HEAD_BYTES,
-    NO_STATUS,
     PING,
     PONG,
-    PROTOCOL_ERROR,
     TEXT,
-    TOO_BIG,
     Close,
     Event,
     FrameError,
@@ -44,7 +47,6 @@ from wsgi_asgi_bridge._protocol.websocket_frames import (
     close_payload,
     encode_frame,
     encode_frame_head,
-    is_sendable_close_code,
 )
 from wsgi_asgi_bridge.errors import AppError
 

@@ -5,8 +5,8 @@ One lock, held for a few statements and never while anybody waits, so the loop m
 the lock; whoever changes the state takes the event out under it, and sets it after.
 
     opened   a thread has put the first message
-    left     no thread may put any more: it closed the port, or the app or the other side is gone
-    ended    receivers get what waits in the inbox, then the end
+    ended    no thread may put any more: one has closed the port, or the app or the other side is
+             gone. Receivers get what waits in the inbox, then the end
 
 The races, each decided by who takes the lock first:
 
@@ -65,8 +65,10 @@ class MessagePort:
 
     Threads: `open_from_thread`, `send_from_thread` and `receive_from_thread`, then
     `close_from_thread` or `leave_from_thread`. The task: `take_in_loop` until it gives None;
-    beside it another one, `put` and `wait_for_room_in_loop`. `closed` makes what is raised
-    to a thread that would put a message after the end; `lost` is the end if the loop was closed.
+    beside it another one, `put` and `wait_for_room_in_loop`. An end is any object but None.
+
+    `closed` makes what is raised to a thread that would put a message after the end; `lost` is the
+    end if the loop was closed.
     """
 
     def __init__(
@@ -76,9 +78,9 @@ class MessagePort:
         self._closed = closed
         self._lost = lost
         self._lock = Lock()
-        self._opened = self._left = False
+        self._opened = False
         self._end: Any = None
-        """What says why nothing follows in the inbox; None before the end."""
+        """What receivers get last: it says why nothing follows. None before the end."""
         self._observer: Callable[[], None] | None = None
         # Towards the threads. `held` are the bytes put and not yet taken.
         self._inbox: deque[tuple[Any, int]] = deque()
@@ -104,10 +106,10 @@ class MessagePort:
         Raises `closed` after the end.
         """
         with self._lock:
-            if self._opened and not self._left:
-                return False
-            if self._left:
+            if self._end is not None:
                 raise self._closed()
+            if self._opened:
+                return False
             self._opened = True
             self._outbox.append((message, 0))
             taker, self._taker = self._taker, None
@@ -123,7 +125,7 @@ class MessagePort:
         sender = taker = None
         with self._lock:
             sent = self._sent
-            if self._left or not self._opened:
+            if self._end is not None or not self._opened:
                 raise self._closed()
             held = self._out_held
             if (held <= 0 or held + size <= self._out_budget) and not self._senders:
@@ -147,7 +149,7 @@ class MessagePort:
         after the end, and if the port was never opened.
         """
         with self._lock:
-            if self._left or not self._opened:
+            if self._end is not None or not self._opened:
                 return False
             self._outbox.append((message, 0))
             wake = self._end_all(end)
@@ -191,8 +193,8 @@ class MessagePort:
 
     # ------------------------------------------------------------ any thread
 
-    def is_open(self) -> bool:
-        """Whether a thread has put the first message, be it long ago."""
+    def was_opened(self) -> bool:
+        """Whether a thread has put the first message."""
         with self._lock:
             return self._opened
 
@@ -204,7 +206,7 @@ class MessagePort:
     def has_ended(self) -> bool:
         """Whether no thread may put a message any more."""
         with self._lock:
-            return self._left
+            return self._end is not None
 
     def end(self) -> Any:
         """What was given as the end; None before it."""
@@ -263,7 +265,7 @@ class MessagePort:
                         senders = self._admitted()
                 if self._outbox:
                     message, self.taken_size = self._outbox.popleft()
-                elif not self._left:
+                elif self._end is None:
                     event = self._taker = self._loop.create_event()
             for sender in senders:
                 sender.event.set()
@@ -305,7 +307,6 @@ class MessagePort:
         """Set the end, if none is. Returns a call that wakes all who wait, to make without the
         lock; it is given how to wake the loop.
         """
-        self._left = True
         if self._end is None:
             self._end = end
         threads = [receiver.event for receiver in self._receivers]
@@ -368,7 +369,6 @@ _NOBODY: list[_Sender] = []
 def _wait(event: ThreadEvent, deadline: float | None, check: Callable[[], None]) -> bool:
     """Wait until set; False at the deadline. Calls `check` every CLOSED_LOOP_SECONDS."""
     while True:
-        left = CLOSED_LOOP_SECONDS
         if deadline is not None and (left := deadline - monotonic()) <= CLOSED_LOOP_SECONDS:
             return event.wait(max(0.0, left))
         if event.wait(CLOSED_LOOP_SECONDS):

@@ -11,19 +11,22 @@ from struct import Struct
 from typing import NamedTuple, TypeAlias
 
 from ..errors import AppError
+from .close_codes import (
+    INVALID_DATA,
+    NO_STATUS,
+    PROTOCOL_ERROR,
+    TOO_BIG,
+    is_sendable_close_code,
+)
 from .headers import TOKEN
 
 __all__ = [
     "BINARY",
     "CLOSE",
-    "INVALID_DATA",
     "MAX_HEAD_BYTES",
-    "NO_STATUS",
     "PING",
     "PONG",
-    "PROTOCOL_ERROR",
     "TEXT",
-    "TOO_BIG",
     "Close",
     "Event",
     "FrameError",
@@ -36,18 +39,11 @@ __all__ = [
     "close_payload",
     "encode_frame",
     "encode_frame_head",
-    "is_sendable_close_code",
 ]
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN = 0x80
 _MASKED = 0x80
-
-PROTOCOL_ERROR = 1002
-NO_STATUS = 1005
-"""The code of a close frame without one. It is never written in a frame (RFC 6455 7.4.1)."""
-INVALID_DATA = 1007
-TOO_BIG = 1009
 
 SWITCHING_PROTOCOLS = 101
 MAX_CONTROL_BYTES = 125
@@ -108,11 +104,6 @@ def encode_frame_head(opcode: int, length: int) -> bytes:
     if length <= 0xFFFF:
         return _MEDIUM_HEAD(_FIN | opcode, _MASKED | 126, length, 0)
     return _LONG_HEAD(_FIN | opcode, _MASKED | 127, length, 0)
-
-
-def is_sendable_close_code(code: int) -> bool:
-    """Whether a close frame may hold `code`: one of the IANA registry, or from 3000 to 4999."""
-    return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, NO_STATUS, 1006))
 
 
 def close_payload(code: int, reason: str = "") -> bytes | None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ..errors import AppError
 from ..typing import Environ, Message
 from .asgi_response import ASGIResponse
+from .close_codes import INTERNAL_ERROR, INVALID_DATA, NO_CLOSE_FRAME
 from .websocket_upgrade import Refusal
 
 __all__ = ["Close", "WebSocketSession", "checked_accept", "payload_of", "websockets_is_installed"]
@@ -28,9 +29,6 @@ WINDOW_BITS = 12
 MEMORY_LEVEL = 5
 """A small window: by zlib's defaults each connection would take 300 KB."""
 
-NO_CLOSE_FRAME = 1006
-BAD_TEXT = 1007
-NO_ANSWER = 1011
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 1.3."""
@@ -213,7 +211,7 @@ class WebSocketSession:
             try:
                 parts.add(data, last=frame.fin)
             except UnicodeDecodeError:
-                self._fail(BAD_TEXT, "the text is not UTF-8")
+                self._fail(INVALID_DATA, "the text is not UTF-8")
                 return None
         elif parts is not None:
             parts += data
@@ -231,7 +229,7 @@ class WebSocketSession:
         try:
             return {"type": "websocket.receive", "text": str(data, "utf-8")}, len(data)
         except UnicodeDecodeError:
-            self._fail(BAD_TEXT, "the text is not UTF-8")
+            self._fail(INVALID_DATA, "the text is not UTF-8")
             return None
 
     def receive_end(self) -> None:
@@ -274,7 +272,7 @@ class WebSocketSession:
         if self.end is None:
             self.end = Close(NO_CLOSE_FRAME, reason)
             self.failed = True
-            self._engine.fail(NO_ANSWER, reason)
+            self._engine.fail(INTERNAL_ERROR, reason)
 
     def _fail(self, code: int, reason: str) -> None:
         """End it because of what the client has sent."""

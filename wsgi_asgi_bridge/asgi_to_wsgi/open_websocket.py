@@ -17,6 +17,7 @@ from typing import Any
 from .._crossing.loops import BackgroundTask, LoopEvent, LoopHandle, Timer
 from .._crossing.socket_stream import SocketStream, StreamCallbacks, open_socket_stream
 from .._crossing.stand_in import close_in_child
+from .._protocol.close_codes import SERVICE_RESTART
 from .._protocol.websocket_session import Close, WebSocketSession
 from ..typing import Message
 from .disconnects import client_disconnected
@@ -37,8 +38,6 @@ UNBROKEN_BYTES = 262144
 LEAST_MESSAGE_BYTES = 512
 SLICE_BYTES = 16384
 """Compressed bytes that are read at a time: they may be a thousand times as long."""
-
-GOING_AWAY = 1012
 
 
 class OpenWebSocket:
@@ -245,7 +244,7 @@ class OpenWebSocket:
 
     def bridge_closes(self) -> None:
         """Tell the client, and do not wait for long."""
-        self.close(GOING_AWAY, "")
+        self.close(SERVICE_RESTART, "")
         self._close_within(SHUTDOWN_SECONDS)
 
     def abort(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from .._crossing.calling_thread import CallingThread
 from .._crossing.loops import LoopEvent
-from .._protocol.websocket_frames import is_sendable_close_code
+from .._protocol.close_codes import NO_CLOSE_FRAME, SERVICE_RESTART, is_sendable_close_code
 from .._protocol.websocket_session import checked_accept, payload_of
 from ..errors import AppError
 from ..typing import Headers, Message
@@ -24,9 +24,6 @@ from .handshake import AcceptError, Ending, Handshake
 from .runtime import Runtime
 
 __all__ = ["OuterHandshake"]
-
-NO_CLOSE_FRAME = 1006
-GOING_AWAY = 1012
 
 
 class OuterPort(Protocol):
@@ -183,7 +180,7 @@ class OuterWebSocket:
         self._note()
 
     def bridge_closes(self) -> None:
-        self.close(GOING_AWAY, "")
+        self.close(SERVICE_RESTART, "")
 
     def abort(self) -> None:
         self.bridge_closes()

@@ -26,6 +26,7 @@ from typing import Any, Final
 from .._crossing.calling_thread import current_calling_thread
 from .._crossing.contexts import own_context
 from .._crossing.loops import BackgroundTask, LoopEvent
+from .._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, NORMAL
 from .._protocol.websocket_upgrade import websocket_scope
 from ..errors import AppError, BridgeClosed, ClientDisconnected, bridge_shut_down, presentable
 from ..typing import Environ, Message
@@ -68,10 +69,6 @@ REJECTED = "rejected"
 
 RESPONSE_START = "websocket.http.response.start"
 RESPONSE_BODY = "websocket.http.response.body"
-
-RETURNED = 1000
-RAISED = 1011
-LOST = 1006
 
 FORBIDDEN = 403
 UNAVAILABLE = 503
@@ -125,7 +122,7 @@ class WebSocketTask:
         self._counted = False
         self._is_over = False
         """Whether the app has ended."""
-        self._end_code = RETURNED
+        self._end_code = NORMAL
         self._is_connected = False
         """Whether the connection has been taken over, and is not closed yet."""
         self._accepted: WebSocket | None = None
@@ -188,7 +185,7 @@ class WebSocketTask:
             self._finish(COMPLETED if error is None else FAILED)
             if error is not None:
                 logger.error("the app raised in a WebSocket", exc_info=error)
-                self._end_code = RAISED
+                self._end_code = INTERNAL_ERROR
             if opened is not None:
                 opened.close(self._end_code, "")
         else:
@@ -249,7 +246,7 @@ class WebSocketTask:
             if kind != "websocket.close":  # there is nothing left to do
                 raise client_disconnected()
         elif self._open is not None and kind == "websocket.close" and state is _OPEN:
-            self._open.close(message.get("code", RETURNED), message.get("reason") or "")
+            self._open.close(message.get("code", NORMAL), message.get("reason") or "")
             self._state = _ENDED
         elif kind == "websocket.accept" and (state is _CONNECTING or state is _HANDSHAKE):
             await self._accept(message)
@@ -324,7 +321,7 @@ class WebSocketTask:
 
     def _set_disconnect(self) -> None:
         """Let `receive()` give a disconnect: the connection is not, or never, opened."""
-        self._disconnect = {"type": "websocket.disconnect", "code": LOST, "reason": ""}
+        self._disconnect = {"type": "websocket.disconnect", "code": NO_CLOSE_FRAME, "reason": ""}
         self._wake_receivers()
 
     def _wake_receivers(self) -> None:

@@ -33,6 +33,7 @@ from .._crossing.loops import BackgroundTask, CancelScope
 from .._crossing.message_port import MessagePort
 from .._crossing.workers import Job, QueueFull
 from .._protocol.carried import OUTER_WEBSOCKET
+from .._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, NORMAL, TLS_HANDSHAKE
 from .._protocol.environ import environ_from_scope, set_handshake
 from ..errors import (
     BadRequest,
@@ -53,10 +54,8 @@ from .runtime import Runtime
 from .settings import CLOCK_NOT_STARTED, Settings
 from .stats import CLOSED, COMPLETED, DISCONNECTED, FAILED, REJECTED, STALLED, ClientLeft
 from .websocket_call import (
-    GOING_AWAY,
-    INTERNAL_ERROR,
     LOST,
-    NORMAL,
+    SHUTTING_DOWN,
     End,
     WebSocketCall,
     WebSocketRefused,
@@ -74,7 +73,7 @@ HTTP_RESPONSE = "websocket.http.response"
 
 FIRST_SERVER_ERROR = 500
 
-_LOST_CODES = (1006, 1015)
+_LOST_CODES = (NO_CLOSE_FRAME, TLS_HANDSHAKE)
 """The server reports by them that no close frame came."""
 
 
@@ -132,7 +131,7 @@ class WebSocketExchange:
                 if call is not None:
                     self._feeding = runtime.handle.spawn(self._feed)
                     await self._send_messages()
-                    if self._port.is_open():
+                    if self._port.was_opened():
                         await self._close(call)
                     else:
                         await self._answer_by(call)
@@ -294,7 +293,7 @@ class WebSocketExchange:
             return
         self._client_has_left = True
         self._port.end_in_loop(end, drop=True)
-        if self._port.is_open():
+        if self._port.was_opened():
             self._note_closed(DISCONNECTED if end[0] in _LOST_CODES else COMPLETED)
         elif self._response.phase < LAST_MESSAGE:
             self.finish(DISCONNECTED, client_disconnected)
@@ -303,13 +302,13 @@ class WebSocketExchange:
         """The bridge closes: the app reads the end, and finds it when it sends."""
         self._closing = end
         self._port.end_in_loop(end)
-        if self._port.is_open() and not self._is_closed:
-            self._outcome = self._outcome or (CLOSED if end is GOING_AWAY else REJECTED)
+        if self._port.was_opened() and not self._is_closed:
+            self._outcome = self._outcome or (CLOSED if end is SHUTTING_DOWN else REJECTED)
 
     def begin_shutdown(self) -> None:
         """The bridge is being closed; a WebSocket ends by itself only when it is told (WS-W-5)."""
         if not self._is_over:
-            self._end_by(GOING_AWAY)
+            self._end_by(SHUTTING_DOWN)
 
     def finish(self, outcome: str, reason: Callable[[], Exception] | None = None) -> None:
         """End the exchange, in its loop; the first call decides. See Exchange.finish."""
@@ -322,7 +321,7 @@ class WebSocketExchange:
         self._count()  # now: a send() that hangs may hold this task
         if self._job is not None:
             self._runtime.withdraw(self._job)
-        self._port.end_in_loop(GOING_AWAY if outcome is CLOSED else LOST, drop=True)
+        self._port.end_in_loop(SHUTTING_DOWN if outcome is CLOSED else LOST, drop=True)
         self._response.out.break_in_loop(reason)
         if self._cancel_scope is not None:
             self._cancel_scope.cancel(reason())

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from .._crossing.message_port import MessagePort
+from .._protocol.close_codes import GOING_AWAY, NO_CLOSE_FRAME
 from ..errors import BridgeClosed, client_reads_nothing
 from ..typing import Environ, Headers, WSGIApp
 
 __all__ = [
-    "GOING_AWAY",
-    "INTERNAL_ERROR",
     "LOST",
-    "NORMAL",
+    "SHUTTING_DOWN",
     "End",
     "WebSocketCall",
     "WebSocketRefused",
@@ -25,12 +24,9 @@ __all__ = [
 End = tuple[int, str]
 """How a WebSocket ended: the close code, and the reason."""
 
-NORMAL = 1000
-INTERNAL_ERROR = 1011
-
-LOST: End = (1006, "")
+LOST: End = (NO_CLOSE_FRAME, "")
 """The connection ended without a close frame."""
-GOING_AWAY: End = (1001, "the server is shutting down")
+SHUTTING_DOWN: End = (GOING_AWAY, "the server is shutting down")
 
 MESSAGE_BYTES = 256
 """What a message counts for beside its payload: about the memory that it takes."""
@@ -161,7 +157,7 @@ class WebSocketCall:
         From the first bytes on it cannot.
         """
         if not chunk:  # a step; AppCall complains of what are no bytes
-            return not self.port.is_open()
+            return not self.port.was_opened()
         self._answered = not self.port.leave_from_thread(LOST, unless_open=True)
         return self._answered
 
@@ -169,7 +165,7 @@ class WebSocketCall:
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
         try:
-            if not self.port.is_open():
+            if not self.port.was_opened():
                 self._write = self._forward(status, headers, exc_info)
             elif (code := str(status)[:3]).isdecimal():
                 self.status = int(code)
@@ -189,7 +185,7 @@ class WebSocketCall:
         Raises ConnectionRefusedError if the pool has no thread left for it, BrokenPipeError if the
         client has left, the app has answered otherwise, or the bridge is closing.
         """
-        if self.port.is_open() and not self.port.has_ended():
+        if self.port.was_opened() and not self.port.has_ended():
             return
         call = self.call
         self._refused = True

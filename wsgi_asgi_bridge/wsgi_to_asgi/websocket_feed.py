@@ -5,7 +5,7 @@ from typing import Any
 
 from .._crossing.loops import LoopHandle
 from .._crossing.message_port import MessagePort
-from .._protocol.websocket_frames import NO_STATUS, TOO_BIG
+from .._protocol.close_codes import NO_STATUS, TOO_BIG
 from ..typing import Receive
 from .settings import Settings
 from .websocket_call import LOST, End, counted_size

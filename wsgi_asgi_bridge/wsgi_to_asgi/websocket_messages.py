@@ -7,9 +7,9 @@ before it calls the app; here the first use makes it, so that an app may answer 
 import sys
 from typing import Any
 
-from .._protocol.websocket_frames import is_sendable_close_code
+from .._protocol.close_codes import INTERNAL_ERROR, NORMAL, is_sendable_close_code
 from ..typing import Environ
-from .websocket_call import INTERNAL_ERROR, WebSocketCall
+from .websocket_call import WebSocketCall
 
 __all__ = ["MessageSocket"]
 
@@ -78,7 +78,7 @@ class MessageSocket:
         elif self.closed:
             raise _error("Connection is already closed")
 
-    def close(self, code: int = 1000, message: str | bytes | None = b"") -> None:
+    def close(self, code: int = NORMAL, message: str | bytes | None = b"") -> None:
         """Close with this code and reason; without a handshake, make it first."""
         if self.closed or (not self._accepted and not self._accept()):
             return

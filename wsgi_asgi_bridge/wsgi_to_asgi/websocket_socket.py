@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from .._crossing.readiness import Readiness
+from .._protocol.close_codes import INTERNAL_ERROR, NO_STATUS, NORMAL
 from .._protocol.websocket_frames import (
     BINARY,
     CLOSE,
-    NO_STATUS,
     PONG,
     TEXT,
     Close,
@@ -37,7 +37,7 @@ from .._protocol.websocket_frames import (
     encode_frame_head,
 )
 from ..errors import connection_closed
-from .websocket_call import INTERNAL_ERROR, NORMAL, WebSocketCall, counted_size
+from .websocket_call import WebSocketCall, counted_size
 
 __all__ = ["MemorySocket"]
 
@@ -176,7 +176,7 @@ class MemorySocket:
 
     def _last_frame(self) -> list[bytes]:
         """The close frame before the end; none if the connection was lost (WS-W-6, WS-W-7)."""
-        payload = close_payload(*self._port.end()) if self._port.is_open() else None
+        payload = close_payload(*self._port.end()) if self._port.was_opened() else None
         return [] if payload is None else [encode_frame(CLOSE, payload)]
 
     def _taken(self, size: int, flags: int) -> bytes:

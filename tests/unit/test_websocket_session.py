@@ -3,6 +3,7 @@
 import gc
 import itertools
 import weakref
+import zlib
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from websockets.uri import parse_uri
 from tests.support.websocket_wire import BINARY, CLOSE, CONT, PING, TEXT, Frame, close_frame
 from wsgi_asgi_bridge import AppError
 from wsgi_asgi_bridge._protocol.websocket_session import (
+    LEAST_FRAME_BYTES,
+    PORTION_BYTES,
     Close,
     WebSocketSession,
     checked_accept,
@@ -28,14 +31,31 @@ ENVIRON = {
 LIMIT = 1000
 
 
-def session(**how: Any) -> WebSocketSession:
-    made = WebSocketSession(ENVIRON, **{"max_message_size": LIMIT, "compression": False, **how})
+def session(offer: str = "", **how: Any) -> WebSocketSession:
+    environ = {**ENVIRON, "HTTP_SEC_WEBSOCKET_EXTENSIONS": offer}
+    made = WebSocketSession(environ, **{"max_message_size": LIMIT, "compression": False, **how})
     made.accept({"type": "websocket.accept"}, [])
     return made
 
 
+def fed(receiving: WebSocketSession, data: bytes) -> list[tuple[dict[str, Any], int]]:
+    receiving.feed(data)
+    messages = receiving.receive()
+    while receiving.has_more:
+        messages += receiving.receive()
+    return messages
+
+
 def taken(messages: list[tuple[dict[str, Any], int]]) -> list[str | bytes]:
     return [message["text"] if "text" in message else message["bytes"] for message, _ in messages]
+
+
+def deflated(data: bytes) -> bytes:
+    deflate = zlib.compressobj(wbits=-12)
+    payload = (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    whole = bytearray(Frame(BINARY, payload).masked())
+    whole[0] |= 0x40  # RSV1
+    return bytes(whole)
 
 
 MESSAGE = st.one_of(st.text(max_size=40), st.binary(max_size=40))
@@ -72,7 +92,7 @@ def test_messages_however_they_are_cut(
         receiving = session()
         received: list[str | bytes] = []
         for part in parts:
-            received += taken(receiving.receive(part))
+            received += taken(fed(receiving, part))
         assert received == messages
         assert receiving.end is None
 
@@ -105,7 +125,7 @@ def test_text_that_is_not_utf8_ends_it(data: bytes, cut: int) -> None:
     frames = Frame(TEXT, data[:cut], False).masked() + Frame(CONT, data[cut:]).masked()
     for stream in (Frame(TEXT, data).masked(), frames):
         receiving = session()
-        received = receiving.receive(stream)
+        received = fed(receiving, stream)
         try:
             text = data.decode()
         except UnicodeDecodeError:
@@ -121,7 +141,7 @@ def test_text_that_is_not_utf8_ends_it(data: bytes, cut: int) -> None:
 def test_wrong_text_ends_a_message_before_its_last_fragment() -> None:
     """WS-A-9: its sender need not be heard out."""
     receiving = session()
-    assert receiving.receive(Frame(TEXT, b"\xff", fin=False).masked()) == []
+    assert fed(receiving, Frame(TEXT, b"\xff", fin=False).masked()) == []
     assert receiving.end == Close(1007, "the text is not UTF-8")
 
 
@@ -129,7 +149,7 @@ def test_a_close_frame_between_fragments() -> None:
     """WS-A-9: legal (RFC 6455 5.4)."""
     receiving = session()
     half = Frame(BINARY, b"half", fin=False).masked()
-    assert receiving.receive(half + close_frame(1001, "bye").masked()) == []
+    assert fed(receiving, half + close_frame(1001, "bye").masked()) == []
     assert receiving.end == Close(1001, "bye")
     assert not receiving.failed
     chunks, last = receiving.take_output()
@@ -154,21 +174,62 @@ def test_the_limit_of_a_message(sizes: list[int], end: int | None) -> None:
         Frame(CONT if number else BINARY, bytes(size), number == len(sizes) - 1).masked()
         for number, size in enumerate(sizes)
     )
-    received = receiving.receive(stream)
+    received = fed(receiving, stream)
     assert (receiving.end.code if receiving.end else None) == end
     assert len(received) == (0 if end else 1)
+
+
+PORTIONS = {
+    "tiny frames": (Frame(PING).masked(), LEAST_FRAME_BYTES),
+    "frames that are inflated": (deflated(bytes(LIMIT)), LEAST_FRAME_BYTES + LIMIT),
+}
+
+
+@pytest.mark.parametrize(("frame", "counts_for"), PORTIONS.values(), ids=PORTIONS)
+def test_one_call_takes_a_portion_of_the_frames(frame: bytes, counts_for: int) -> None:
+    """WS-A-11: by the number of frames, and by the bytes that they are inflated to."""
+    receiving = session(compression=True, offer="permessage-deflate")
+    count = -(-PORTION_BYTES // counts_for)
+    receiving.feed(frame * (2 * count + 1) + frame[:1])
+    frames: list[Any] = []
+    recv_frame = receiving._engine.recv_frame
+
+    def counted(frame: Any) -> None:
+        frames.append(frame)
+        recv_frame(frame)
+
+    receiving._engine.recv_frame = counted
+    for left in (count + 1, 1, 0):
+        receiving.receive()
+        assert len(frames) == 2 * count + 1 - left
+        assert receiving.has_more is (left > 0)
+    receiving.feed(frame[1:])
+    receiving.receive()
+    assert len(frames) == 2 * count + 2
+
+
+def test_an_end_is_no_portion() -> None:
+    """WS-A-10: what comes behind a close frame, or behind a fault, is dropped at once."""
+    flood = Frame(PING).masked() * (PORTION_BYTES // LEAST_FRAME_BYTES - 1)
+    for last in (close_frame(1000).masked(), Frame(TEXT, b"\xff").masked()):
+        receiving = session()
+        receiving.feed(flood + last + flood * 3)
+        receiving.receive()
+        assert receiving.end is not None
+        assert not receiving.has_more
+        assert not receiving._engine.reader.buffer
 
 
 def test_nothing_is_taken_after_the_end() -> None:
     """WS-A-10: neither after our own close nor after the client's."""
     receiving = session()
     receiving.close(1000, "")
-    assert receiving.receive(Frame(TEXT, b"late").masked()) == []
-    assert receiving.receive(close_frame(1000).masked() + b"no frame") == []
-    assert receiving.receive(b"more") == []
+    assert fed(receiving, Frame(TEXT, b"late").masked()) == []
+    assert fed(receiving, close_frame(1000).masked() + b"no frame") == []
+    assert fed(receiving, b"more") == []
     assert receiving.end == Close(1000, "")
     receiving.receive_end()
-    assert receiving.receive(b"more") == []
+    assert fed(receiving, b"more") == []
     assert not receiving.failed
 
 
@@ -183,7 +244,7 @@ def test_an_end_without_a_close_frame() -> None:
 def test_an_empty_close_frame_is_echoed_as_it_is() -> None:
     """WS-A-9: 1005."""
     receiving = session()
-    receiving.receive(Frame(CLOSE).masked())
+    fed(receiving, Frame(CLOSE).masked())
     assert receiving.end == Close(1005, "")
     assert receiving.take_output() == ([b"\x88\x00"], True)
 
@@ -197,7 +258,7 @@ def test_a_session_is_freed_without_the_garbage_collector() -> None:
             made = session()
             engine = weakref.ref(made._engine)
             if ends:
-                made.receive(close_frame(1000).masked())
+                fed(made, close_frame(1000).masked())
                 made.receive_end()
             made.let_go()
             del made

@@ -36,8 +36,6 @@ INBOX_MESSAGES = 32
 UNBROKEN_BYTES = 262144
 """What the app may send before the loop's other tasks have their turn."""
 LEAST_MESSAGE_BYTES = 512
-SLICE_BYTES = 16384
-"""Compressed bytes that are read at a time: they may be a thousand times as long."""
 
 
 class OpenWebSocket:
@@ -64,8 +62,8 @@ class OpenWebSocket:
         "_source",
         "_stream",
         "_timer",
+        "_turn_is_due",
         "_unbroken",
-        "_unread",
         "disconnect",
     )
 
@@ -87,13 +85,13 @@ class OpenWebSocket:
         self._stream: SocketStream
         self._is_open = False
         self._eof = False
-        """Whether the client's end has come before `open` has sent the head."""
+        """Whether the client's end has come; what came before it may not be taken yet."""
         self._inbox: deque[tuple[Message, int]] = deque()
         self._inbox_bytes = 0
-        self._unread = b""
-        """What has come and is not yet taken for messages."""
         self._paused = True
         """Whether no more is read for now."""
+        self._turn_is_due = False
+        """Whether that is until the loop's next turn, since more has come than is taken in one."""
         self._answers: BackgroundTask | None = None
         """Waits until answers to pings are sent, if the client does not read them."""
         self._heard = False
@@ -114,16 +112,14 @@ class OpenWebSocket:
         opening, self._opening = self._opening, None
         assert opening is not None, "it is opened once"
         source, head, read_ahead = opening
+        self._session.feed(read_ahead)
         callbacks = StreamCallbacks(self._on_data, self._on_eof, self._on_lost)
         self._stream = await open_socket_stream(self._loop, source, callbacks)
         self._is_open = True
         self._stream.write(head)
-        self._unread = read_ahead + self._unread
         self._read_on()
         if self._stream.closed:
             self._on_lost()
-        elif self._eof:
-            self._on_eof()
         elif self._settings.ping_interval is not None and self.disconnect is None:
             self._call_later(self._settings.ping_interval, self._ping)
 
@@ -131,35 +127,53 @@ class OpenWebSocket:
 
     def _on_data(self, data: bytes) -> None:
         self._heard = True
-        self._unread = self._unread + data if self._unread else data
+        self._session.feed(data)
         if not self._paused:
             self._read()
 
     def _read_on(self) -> None:
-        if self._answers is None:
-            self._paused = False
-            self._stream.resume_reading()
-            self._read()
+        """Read again, unless something else holds that up."""
+        if self._answers is None and not self._turn_is_due:
+            if self._session.has_more:
+                self._read_in_next_turn()
+            else:
+                self._resume()
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._stream.resume_reading()
+        self._read()
 
     def _read(self) -> None:
-        """Take messages of what has come, until enough wait for the app."""
-        while (data := self._unread) and not self._paused:
-            if self._session.is_compressed and len(data) > SLICE_BYTES:
-                self._unread = data[SLICE_BYTES:]
-                data = data[:SLICE_BYTES]
-            else:
-                self._unread = b""
-            messages = self._session.receive(data)
-            if messages and self.disconnect is None:
-                self._inbox += messages
-                self._inbox_bytes += sum(size for _, size in messages)
-                self._wake_receivers()
-                if self._inbox_bytes > INBOX_BYTES or len(self._inbox) > INBOX_MESSAGES:
-                    self._pause()
-            self._flush()
-            if self._answers is None and self._stream.is_full():
+        """Take a portion of what has come; the rest follows turn by turn of the loop, until enough
+        messages wait for the app (WS-A-11).
+        """
+        messages = self._session.receive()
+        if messages and self.disconnect is None:
+            self._inbox += messages
+            self._inbox_bytes += sum(size for _, size in messages)
+            self._wake_receivers()
+            if self._inbox_bytes > INBOX_BYTES or len(self._inbox) > INBOX_MESSAGES:
                 self._pause()
-                self._answers = self._loop.spawn(self._send_answers, contextvars.Context())
+        self._flush()
+        if self._answers is None and self._stream.is_full():
+            self._pause()
+            self._answers = self._loop.spawn(self._send_answers, contextvars.Context())
+        if not self._paused:
+            if self._session.has_more:
+                self._read_in_next_turn()
+            elif self._eof:
+                self._on_eof()
+
+    def _read_in_next_turn(self) -> None:
+        self._pause()  # so that an app that receives without a wait gets no more either
+        self._turn_is_due = True
+        self._loop.post(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn_is_due = False
+        if self._answers is None and not self._stream.closed:
+            self._resume()
 
     def _pause(self) -> None:
         self._paused = True
@@ -173,13 +187,12 @@ class OpenWebSocket:
             self._read_on()
 
     def _on_eof(self) -> None:
-        """The client has shut down its sending side, without a close frame."""
-        if not self._is_open:
-            self._eof = True
-            return
-        self._session.receive_end()
-        self._flush()
-        self._stream.finish(CLOSE_SECONDS)
+        """The client has shut down its sending side."""
+        self._eof = True
+        if not self._paused:
+            self._session.receive_end()
+            self._flush()
+            self._stream.finish(CLOSE_SECONDS)
 
     def _on_lost(self) -> None:
         """The socket is closed."""

@@ -37,6 +37,7 @@ from tests.support.websocket_wire import (
 )
 from wsgi_asgi_bridge import AppError, ClientDisconnected
 from wsgi_asgi_bridge._crossing.socket_stream import READ_BYTES
+from wsgi_asgi_bridge._protocol import websocket_session
 from wsgi_asgi_bridge.asgi_to_wsgi import open_websocket
 
 Message = dict[str, Any]
@@ -322,7 +323,8 @@ def test_reading_pauses_while_the_app_receives_nothing(backend: Message) -> None
         (task,) = bridge._runtime.in_flight
         must_become(lambda: task._open._paused, "the pause")
         turn_the_loop(bridge, times=50)
-        waiting = len(task._open._unread) + task._open._inbox_bytes
+        unread = task._open._session._engine.reader.buffer
+        waiting = len(unread) + task._open._inbox_bytes
         assert waiting < 2 * READ_BYTES
         assert not sent.is_set()
         gate.open()
@@ -525,7 +527,7 @@ def test_compressed_messages_are_inflated_a_few_at_a_time(backend: Message) -> N
             must_happen(app.ended, "the disconnect")
             sender.join()
     assert len(app.received) == count + 1
-    assert most < (open_websocket.SLICE_BYTES / len(block) + 3) * 50_000
+    assert most < open_websocket.INBOX_BYTES + websocket_session.PORTION_BYTES + 50_000
 
 
 # Pings

@@ -70,13 +70,13 @@ def test_a_thread_that_waits_for_room_finds_its_loop_closed(
         out.put_from_thread(b"y")
 
 
-@pytest.mark.parametrize("first", [1, thread_to_loop.CHECK_BYTES // 8], ids=["small", "large"])
+@pytest.mark.parametrize("first", [1, thread_to_loop.UNCHECKED_BYTES // 8], ids=["small", "large"])
 def test_chunks_beside_a_closed_loop_end_soon(loop: HandTurnedLoop, first: int) -> None:
     """W-FLOW-6: though none of them is taken, and the budget is never spent."""
     out = ThreadToLoop(loop, 1 << 30)  # type: ignore[arg-type]
     out.put_from_thread(b"x" * first)
     loop.closed = True
-    at_most = range(thread_to_loop.CHECK_BYTES + 1)
+    at_most = range(thread_to_loop.UNCHECKED_BYTES + 1)
     assert next(place for place in at_most if out.put_from_thread(b"y") and out.broken())
     with pytest.raises(BridgeClosed):
         out.put_from_thread(b"y")
@@ -105,6 +105,6 @@ def test_most_chunks_do_not_ask_whether_the_loop_is_closed(loop: HandTurnedLoop)
 
     loop.is_closed = is_closed  # type: ignore[method-assign]
     out = ThreadToLoop(loop, 1 << 30)  # type: ignore[arg-type]
-    for _ in range(thread_to_loop.CHECK_CHUNKS * 10):
+    for _ in range(thread_to_loop.UNCHECKED_CHUNKS * 10):
         out.put_from_thread(b"x" * 100)
     assert asked <= 10

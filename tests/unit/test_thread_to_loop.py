@@ -153,11 +153,27 @@ def test_a_thread_that_has_yet_to_leave_has_not_left_in_time(
 
 
 def test_whether_the_body_is_over(out: ThreadToLoop) -> None:
-    assert not out.ended()
+    assert not out.is_whole()
     out.put_from_thread(b"one", last=True)
-    assert out.ended()
+    assert out.is_whole()
     out.break_in_loop(GoneError)
-    assert not out.ended()
+    assert not out.is_whole()
+
+
+@pytest.mark.parametrize("finish", ["finish_from_thread", "end_from_thread"])
+def test_a_thread_that_finishes_after_the_break_has_not_finished(
+    out: ThreadToLoop, finish: str
+) -> None:
+    """W-CALL-3: its error is the thread's own to report, and else the loop's: one of the two."""
+    arguments = {"finish_from_thread": ((), {}), "end_from_thread": (([],), {"finished": True})}
+    args, kwargs = arguments[finish]
+    other = ThreadToLoop(out._loop, BUDGET)
+    getattr(out, finish)(*args, **kwargs)
+    out.break_in_loop(GoneError)
+    assert out.finished()
+    other.break_in_loop(GoneError)
+    getattr(other, finish)(*args, **kwargs)
+    assert not other.finished()
 
 
 def test_a_break_opens_what_was_expected(out: ThreadToLoop) -> None:

@@ -13,10 +13,10 @@ __all__ = ["ThreadToLoop"]
 CLOSED_LOOP_SECONDS = 1.0
 """How often a thread that waits for room checks whether its loop is closed."""
 
-CHECK_CHUNKS = 16
-CHECK_BYTES = 4096
-"""After so many chunks of one size, or so many bytes, a put checks whether its loop is closed. A
-check by each put would make it an eighth slower.
+UNCHECKED_CHUNKS = 16
+UNCHECKED_BYTES = 4096
+"""So many chunks of one size, or so many bytes, are put before the next look at the budget and at
+the loop, which may be closed. A look by each put would make it an eighth slower.
 """
 
 
@@ -32,16 +32,15 @@ class ThreadToLoop:
     __slots__ = (
         "_broken",
         "_budget",
-        "_check_above",
         "_chunks",
         "_ended",
         "_finished",
-        "_finished_before_break",
         "_held",
         "_lock",
         "_loop",
         "_putter",
         "_taker",
+        "_unchecked_up_to",
         "_wanted",
         "finished_at_take",
     )
@@ -52,19 +51,20 @@ class ThreadToLoop:
         self._lock = Lock()
         self._chunks: list[bytes] = []
         self._held = 0  # bytes put and not yet released
-        self._check_above = 0
-        """While no more bytes are held, a put checks neither the budget nor the loop: never above
-        the budget, and 0 after each take.
+        self._unchecked_up_to = 0
+        """While no more bytes than these are held, a put looks neither at the budget, which is
+        never less, nor at the loop. A take sets it to 0: it begins a new count.
         """
         self._wanted = 0  # bytes that the waiting thread wants to put
         self._ended = False
+        """The body has all of its chunks."""
         self._finished = False
-        self._finished_before_break = False
+        """The thread's work is over, and was before any break."""
         self._broken: Broken | None = None
         self._putter: ThreadEvent | None = None
         self._taker: LoopEvent | None = None
         self.finished_at_take: bool = False
-        """For the task: whether the thread had finished by the last `taken_in_loop`."""
+        """For the task: whether the thread had finished by the last take."""
 
     # ------------------------------------------------------------ the thread
 
@@ -83,7 +83,7 @@ class ThreadToLoop:
             if self._ended:
                 return True  # from a thread of the app's own, after the end: dropped
             held = self._held + size
-            if held > self._check_above and not self._checked_fits(size):
+            if held > self._unchecked_up_to and not self._checked_fits(size):
                 return False
             self._held = held
             self._chunks.append(chunk)
@@ -142,7 +142,7 @@ class ThreadToLoop:
             # Not added to `_held`: no later put has to wait for them.
             self._chunks += chunks
             self._ended = True
-            self._finished = finished
+            self._finished = finished and self._broken is None
             taker, self._taker = self._taker, None
         finally:  # there may be no memory for so many chunks
             self._lock.release()
@@ -155,8 +155,8 @@ class ThreadToLoop:
         False if the loop had broken off before.
         """
         with self._lock:
-            self._ended = self._finished = True
-            finished = self._finished_before_break = self._broken is None
+            self._ended = True
+            finished = self._finished = self._broken is None
             taker, self._taker = self._taker, None
         if taker is not None:
             self._wake_taker(taker)
@@ -167,23 +167,18 @@ class ThreadToLoop:
         with self._lock:
             return self._broken is not None
 
-    def ended(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether the body has ended and the loop has not broken off. Any thread."""
         with self._lock:
             return self._ended and self._broken is None
 
     def finished(self) -> bool:
-        """Whether the thread has finished, so that what it wrote may be read. Any thread."""
-        with self._lock:
-            return self._finished
+        """Whether the thread finished before the loop broke off. Any thread.
 
-    def finished_before_break(self) -> bool:
-        """Whether the thread finished before the loop broke off.
-
-        If so, the loop reports the thread's error, else the thread does.
+        If so, what it wrote may be read, and the loop reports its error; else the thread does.
         """
         with self._lock:
-            return self._finished_before_break
+            return self._finished
 
     # ------------------------------------------------------------ the task
 
@@ -200,7 +195,7 @@ class ThreadToLoop:
             if not (self._chunks or self._ended):
                 return None
             chunks, self._chunks = self._chunks, []
-            self._check_above = 0
+            self._unchecked_up_to = 0
             self.finished_at_take = self._finished
             return chunks, self._ended
 
@@ -215,7 +210,8 @@ class ThreadToLoop:
                     raise self._broken()
                 if self._chunks or self._ended:
                     chunks, self._chunks = self._chunks, []
-                    self._check_above = 0
+                    self._unchecked_up_to = 0
+                    self.finished_at_take = self._finished
                     return chunks, self._ended
                 event = self._taker = self._loop.create_event()
             await event
@@ -272,16 +268,16 @@ class ThreadToLoop:
         return self._held <= 0 or self._held + size <= self._budget
 
     def _checked_fits(self, size: int) -> bool:
-        """`_fits`; breaks off if the loop is closed, and sets when to check next. Holding the lock.
-
-        `_fits` is repeated here, without its call.
+        """`_fits`, repeated here without its call; breaks off if the loop is closed, and says up to
+        where the next puts need no such check. Holding the lock.
         """
         held, budget = self._held + size, self._budget
         if held > budget and self._held > 0:
             return False
-        step = CHECK_CHUNKS * size
-        above = held + (step if step < CHECK_BYTES else CHECK_BYTES)
-        self._check_above = above if above < budget else budget
+        # Without min(), which costs a call each.
+        unchecked = UNCHECKED_CHUNKS * size
+        up_to = held + (unchecked if unchecked < UNCHECKED_BYTES else UNCHECKED_BYTES)
+        self._unchecked_up_to = up_to if up_to < budget else budget
         if self._taker is None and self._loop.is_closed():
             self._break_for_closed_loop()
         return True

@@ -135,7 +135,7 @@ class AppCall:
     def run_for_caller(self, worker: Worker) -> None:
         """`run` for a caller whose `close()` waits until it is over, as without bridges."""
         assert self.caller is not None
-        done = self.caller.begin_work(self._out.ended)
+        done = self.caller.begin_work(self._out.is_whole)
         try:
             self.run(worker)
         finally:

@@ -367,7 +367,7 @@ class Exchange:
 
     def _log_unraised_error(self) -> None:
         """Log an app error that can no longer be raised: the client left as the worker finished."""
-        if self._call is not None and self._response.out.finished_before_break():
+        if self._call is not None and self._response.out.finished():
             self._call.log_unraised_error()
 
 

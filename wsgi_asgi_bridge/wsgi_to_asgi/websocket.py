@@ -363,7 +363,7 @@ class WebSocketExchange:
             runtime.open_websockets -= 1
         if self._feeding is not None:
             self._feeding.cancel()
-        if self._call is not None and self._response.out.finished_before_break():
+        if self._call is not None and self._response.out.finished():
             self._call.log_unraised_error()
         # Break the cycles by way of environ, sockets and errors: all is freed without a gc.
         if self._cancel_scope is not None:

@@ -89,9 +89,11 @@ def test_what_a_buffered_reader_holds_is_read_before_the_rest(pair: Pair, server
 
 @pytest.mark.parametrize(
     "request_and_body",
-    [b"GET / HTTP/1.1\r\n\r\n"]
-    + [b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\na"]
-    + [b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"],
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\na",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    ],
     ids=["no body", "length", "chunked"],
 )
 def test_what_gunicorn_has_read_behind_a_body(pair: Pair, request_and_body: bytes) -> None:

@@ -48,7 +48,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Work], Any]]:
 
 @pytest.fixture
 def executor() -> Iterator[CallingThreadExecutor]:
-    executor = CallingThreadExecutor(NAME)
+    executor = CallingThreadExecutor(NAME, backend="asyncio")
     yield executor
     executor.close()
 
@@ -250,7 +250,7 @@ def test_after_the_close_a_job_is_dropped_and_starts_no_thread(
 @on_asyncio_loops
 def test_the_close_leaves_nothing_in_asgirefs_table(run: Callable[[Work], Any]) -> None:
     """A-OUT-5: a process that opens and closes bridges does not grow by what they used."""
-    executor = CallingThreadExecutor(NAME)
+    executor = CallingThreadExecutor(NAME, backend="asyncio")
 
     def entries() -> int:
         # The table is weak: entries of other tests leave it whenever the collector comes.

@@ -49,7 +49,7 @@ def test_the_offer_comes_before_all_else(caller: CallingThread, then: str) -> No
         error if then == "an error" else None,
         [int] if then == "a job" else [],
     )
-    assert caller.has_left
+    assert caller.left_early
 
 
 def test_a_thread_that_stays_takes_what_came_behind_the_offer(caller: CallingThread) -> None:
@@ -57,7 +57,7 @@ def test_a_thread_that_stays_takes_what_came_behind_the_offer(caller: CallingThr
     caller.put_in_loop(b"chunk", last=False)
     assert taken(caller) == ([], False)
     assert taken(caller) == ([b"chunk"], False)
-    assert not caller.has_left
+    assert not caller.left_early
 
 
 def test_a_job_that_runs_delays_the_offer(caller: CallingThread) -> None:
@@ -89,7 +89,7 @@ def test_only_one_thread_leaves(caller: CallingThread) -> None:
     """A server may close in one thread what it iterates in another."""
     caller.finish_from_thread()
     assert caller.leave_from_thread() is None
-    assert not caller.has_left
+    assert not caller.left_early
 
 
 def test_a_put_just_before_the_leave_is_taken_along(caller: CallingThread) -> None:
@@ -109,7 +109,7 @@ def test_a_put_just_after_the_leave_is_refused(caller: CallingThread) -> None:
     assert caller.put_in_loop(b"chunk", last=False) is None
     assert lock.told
     assert left == [Leftover([], False, None, [])]
-    assert caller.has_left
+    assert caller.left_early
 
 
 def test_an_error_just_before_the_leave_is_taken_along(caller: CallingThread) -> None:

@@ -19,12 +19,12 @@ class _ClosedAtExit:
 
     `add` holds loops, which are closed when the main thread ends. A forked child also holds those
     of its parent, so that they are not collected, and does not close them, since it shares their
-    file descriptors. `add_unheld` does not hold; what is alive is closed at the very end.
+    file descriptors. `add_weakly` does not hold; what is alive is closed at the very end.
     """
 
     def __init__(self) -> None:
         self._open: set[Closable] = set()
-        self._unheld: WeakSet[Closable] = WeakSet()
+        self._weakly_open: WeakSet[Closable] = WeakSet()
         self._registered = False
         self._registered_early = False
         self._process = os.getpid()
@@ -52,13 +52,13 @@ class _ClosedAtExit:
                     register(self._close_held)
         self._register()
 
-    def add_unheld(self, closable: Closable) -> None:
+    def add_weakly(self, closable: Closable) -> None:
         """Close it at the exit, if it is alive then.
 
         That is after all other threads have ended, since a server in one of them may still use it.
         """
         with self._lock:
-            self._unheld.add(closable)
+            self._weakly_open.add(closable)
         self._register()
 
     def _register(self) -> None:
@@ -80,7 +80,7 @@ class _ClosedAtExit:
     def _close_all(self) -> None:
         self._close_held()
         with self._lock:
-            alive = list(self._unheld)
+            alive = list(self._weakly_open)
         for closable in alive:
             closable.close()
 

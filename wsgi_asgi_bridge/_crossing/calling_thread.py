@@ -35,13 +35,16 @@ Taken = TypeVar("Taken")
 class _ExchangeEnd(DelegatedWork):
     """The ends of an exchange other than its last chunk."""
 
-    __slots__ = ("_ended", "_ending", "_error", "_finished", "_parked", "late_error")
+    __slots__ = ("_end_is_held", "_ended", "_error", "_finished", "_parked", "late_error")
 
     # Set by CallingThread.
     _ended: bool
-    _ending: bool
+    """The end was put, or the exchange ended without one."""
+    _end_is_held: bool
+    """The end was announced, and comes later."""
     _error: BaseException | None
     _finished: bool
+    """The thread takes nothing more."""
     _parked: ThreadEvent | None
     """What the waiting thread waits for."""
     late_error: BaseException | None
@@ -56,7 +59,7 @@ class _ExchangeEnd(DelegatedWork):
         with self._lock:
             if self._finished or self._ended:
                 return False
-            self._ending = True
+            self._end_is_held = True
             return True
 
     def fail_in_loop(self, error: BaseException) -> None:
@@ -122,7 +125,7 @@ class _EarlyLeave(_ExchangeEnd):
     in order.
     """
 
-    __slots__ = ("_chunks", "_held", "_jobs", "_leave_offered", "_putters", "has_left")
+    __slots__ = ("_chunks", "_held", "_jobs", "_leave_offered", "_putters", "left_early")
 
     # Set by CallingThread.
     loop: LoopHandle
@@ -131,9 +134,9 @@ class _EarlyLeave(_ExchangeEnd):
     _jobs: list[Callable[[], None]]
     _leave_offered: bool
     _putters: list[LoopEvent]
-    has_left: bool
-    """Whether the thread has left in this way. The loop may read it after it has found the thread
-    finished: both are written under one lock.
+    left_early: bool
+    """Whether it finished so. The loop may read this after it has found the thread finished: both
+    are written under one lock.
     """
 
     def offer_leave_in_loop(self) -> None:
@@ -154,7 +157,7 @@ class _EarlyLeave(_ExchangeEnd):
         with self._lock:
             if self._finished:
                 return None
-            self._finished = self.has_left = True
+            self._finished = self.left_early = True
             left = Leftover(self._chunks, self._ended, self._error, self._jobs)
             self._chunks, self._error, self._jobs = [], None, []
             self._held = 0
@@ -183,14 +186,14 @@ class CallingThread(_EarlyLeave):
         self._unfinished = None
         self.changes: Changes | None = None
         self.last_changes: Changes | None = None
-        self.remark: str | None = None
+        self.reply_line: str | None = None
         self._budget = budget
         self._chunks = []
         self._held = 0
         self._unbroken = 0  # bytes put since the task last waited; the loop's own
         self._jobs = []  # few at a time
         self._passed_over = 0  # jobs that were waiting when chunks were taken last
-        self._ending = False
+        self._end_is_held = False
         self._ended = False
         self._error = None
         self._finished = False
@@ -198,7 +201,7 @@ class CallingThread(_EarlyLeave):
         self._parked = None
         self._putters = []  # an app may send from several tasks
         self._leave_offered = False
-        self.has_left: bool = False
+        self.left_early: bool = False
         self.late_error: BaseException | None = None
 
     # ------------------------------------------------------------ the loop
@@ -308,7 +311,7 @@ class CallingThread(_EarlyLeave):
                 if self._chunks or self._ended or self._finished:
                     self._passed_over = len(self._jobs)
                     return self._taken()
-                if self._jobs and not self._ending:
+                if self._jobs and not self._end_is_held:
                     job = self._jobs.pop(0)
                 else:
                     event = self._parked = ThreadEvent()
@@ -398,7 +401,7 @@ class CallingThread(_EarlyLeave):
         """Run the jobs that the last taking of chunks passed over: an app may stream for ever."""
         while True:
             with self._lock:
-                if not self._passed_over or self._ending:
+                if not self._passed_over or self._end_is_held:
                     return
                 self._passed_over -= 1
                 job = self._jobs.pop(0)

@@ -4,7 +4,8 @@
 costs about 4 us, so one is entered for all, with an executor that finds the request in a
 contextvar. The variables that entering sets are found by entering it in an empty context. If the
 caller is itself inside asgiref's code, its context has more of asgiref's variables set, and the
-request enters a context of its own.
+request enters a context of its own. asgiref runs in asyncio's loops only: in trio's nothing is
+entered.
 
 No context is exited: it belongs to the request's tasks and ends with the last of them.
 """
@@ -33,7 +34,8 @@ class CallingThreadExecutor:
     calling thread has finished.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, backend: str) -> None:
+        self._has_asgiref = backend == "asyncio"
         self._executor = _CurrentThreadExecutor(self)
         self._shared = ThreadSensitiveContext(executor=self._executor)
         made = contextvars.Context()
@@ -53,6 +55,8 @@ class CallingThreadExecutor:
         False: `enter_own_in_loop` has to follow.
         """
         current_calling_thread.set(caller)
+        if not self._has_asgiref:
+            return True
         for var in self._other_vars:
             if var.get(None) is not None:
                 return False

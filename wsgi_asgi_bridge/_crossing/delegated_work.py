@@ -16,7 +16,7 @@ class DelegatedWork:
     here that it has begun, that it is done, and what it has set in its context.
     """
 
-    __slots__ = ("_lock", "_unfinished", "changes", "last_changes", "remark")
+    __slots__ = ("_lock", "_unfinished", "changes", "last_changes", "reply_line")
 
     # Set by CallingThread, without one more call for each request.
     _lock: Lock
@@ -27,9 +27,9 @@ class DelegatedWork:
     """
     last_changes: Changes | None
     """The same at the end of the work, which `wait_for_work_from_thread` waits for."""
-    remark: str | None
-    """A note on the response; written before its head is put into the worker's channel, from which
-    the loop takes it.
+    reply_line: str | None
+    """How the work words the first line of its reply; written before the reply is put into the
+    worker's channel, from which the loop takes it.
     """
 
     def begin_work(self, matters: Callable[[], bool]) -> ThreadEvent:

@@ -51,7 +51,7 @@ def _bad(text: str) -> Refusal:
 def websocket_scope(environ: Environ, root_path: str, state: Mapping[str, Any]) -> dict[str, Any]:
     """The scope of ASGI WebSocket 2.5. Raises what `scope_from_environ` raises.
 
-    It has a copy of `environ`: uWSGI uses the dict again once its thread has gone home.
+    It has a copy of `environ`: uWSGI uses the dict again once its thread is back.
     """
     scope = scope_from_environ(dict(environ), root_path, state)
     del scope["method"]

@@ -8,7 +8,7 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 
-from .._crossing.calling_thread import CallingThread, current_calling_thread
+from .._crossing.calling_thread import CallingThread
 from .._crossing.contexts import Changes, own_context
 from .._protocol.asgi_response import ASGIResponse
 from .._protocol.scope import scope_from_environ
@@ -125,11 +125,8 @@ class AppTask(RequestEnd):
         error: BaseException | None = None
         runtime = self._runtime
         try:
-            if runtime.handle.backend == "asyncio":
-                if not runtime.executor.entered_in_loop(self.caller):
-                    await runtime.executor.enter_own_in_loop()
-            else:
-                current_calling_thread.set(self.caller)
+            if not runtime.executor.entered_in_loop(self.caller):
+                await runtime.executor.enter_own_in_loop()
             self._before = self._seen = contextvars.copy_context()
             await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
@@ -162,8 +159,8 @@ class AppTask(RequestEnd):
             raise client_disconnected()
         part = self.response.accept(message)
         if part is None:
-            if self.caller.remark is not None:
-                self.response.set_reason(self.caller.remark)
+            if self.caller.reply_line is not None:
+                self.response.set_reason(self.caller.reply_line)
             if self.response.is_event_stream and self.stream is None:
                 self._offer_release()
             if self.response.beside is None:
@@ -207,7 +204,7 @@ class AppTask(RequestEnd):
         """The stream that goes on. Raises what `send()` raises if the client has left; the calling
         thread has finished.
         """
-        if self.stream is None or not self.caller.has_left:
+        if self.stream is None or not self.caller.left_early:
             self._finish(DISCONNECTED)
         if self.stream is None or self._end is not RUNNING:
             raise client_disconnected()
@@ -218,7 +215,7 @@ class AppTask(RequestEnd):
         5xx (A-OUT-8), and the caller gets the context variables that it resets (D-2).
         """
         if not self.caller.hold_end_in_loop():
-            raise self._found_left()
+            raise self._disconnected()
         self._finish(COMPLETED)
         self._held = HeldEnd(self, body)
         self._held.count_turns()
@@ -259,7 +256,7 @@ class AppTask(RequestEnd):
             returned = f"the app returned {self.response.state.value}"
             error = AppError(f"{returned}, without ending its response")
         self.caller.fail_in_loop(presentable(error))
-        if self.stream is not None and self.caller.finished() and self.caller.has_left:
+        if self.stream is not None and self.caller.finished() and self.caller.left_early:
             self.stream.fail(error)
 
     def _lost_client_in_loop(self, error: BridgeError) -> None:
@@ -285,7 +282,7 @@ async def _pass_over(task: AppTask, last: bool) -> None:
         if task.changes or task.response.status[0] == "5":
             task._hold_end(b"")
         elif task.caller.put_in_loop(b"", last=True) is None:
-            raise task._found_left()
+            raise task._disconnected()
         else:
             task._finish(COMPLETED)
     if not last:

@@ -89,6 +89,8 @@ class EventStream:
     The loop's own, save the methods named `_from_thread`.
     """
 
+    kind: str = EVENT_STREAM
+
     __slots__ = (
         "_body_end",
         "_connection",
@@ -104,7 +106,6 @@ class EventStream:
         "_task",
         "_unbroken",
         "is_open",
-        "kind",
         "may_go_on",
     )
 
@@ -112,7 +113,6 @@ class EventStream:
         self._task: Streaming | None = task
         """None once the connection is closed, to break the cycle: the task refers to this."""
         self._runtime = runtime
-        self.kind: str = EVENT_STREAM
         self.is_open: bool = False
         """Whether the connection is taken over and not closed yet."""
         self.may_go_on: bool = True

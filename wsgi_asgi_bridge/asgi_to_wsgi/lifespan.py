@@ -18,6 +18,8 @@ __all__ = ["LifespanTask"]
 
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
+STARTUP, SHUTDOWN = "lifespan.startup", "lifespan.shutdown"
+
 _NOT_YET = {LifespanState.STARTING: "startup", LifespanState.STOPPING: "shutdown"}
 
 
@@ -45,7 +47,7 @@ class LifespanTask:
         self._lifespan = Lifespan(required=required)
         # The loop's own.
         self._task: BackgroundTask | None = None  # kept here, since asyncio refers to tasks weakly
-        self._given: list[str] = []  # types of the messages that the app has received
+        self._given: str | None = None  # the type of the message that the app received last
         self._asked_to_stop = False
         self._receiver: LoopEvent | None = None  # what the app's receive() waits for
         # Wakes the thread that waits for the next state.
@@ -123,14 +125,14 @@ class LifespanTask:
 
     async def _receive(self) -> Message:
         # A message counts as given only when it is returned: an app may cancel its receive().
-        if not self._given:
-            self._given.append("lifespan.startup")
+        if self._given is None:
+            self._given = STARTUP
         else:
-            while len(self._given) == 2 or not self._asked_to_stop:
+            while self._given == SHUTDOWN or not self._asked_to_stop:  # after the last, for ever
                 self._receiver = self._private.handle.create_event()
                 await self._receiver
-            self._given.append("lifespan.shutdown")
-        return {"type": self._given[-1]}
+            self._given = SHUTDOWN
+        return {"type": self._given}
 
     async def _send(self, message: Message) -> None:
         phase = _NOT_YET.get(self._lifespan.state)

@@ -38,7 +38,7 @@ __all__ = [
 
 
 class End(Enum):
-    """How a request has ended; see the module's table."""
+    """How a request has ended; see the module's table. The values name the counters."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -102,14 +102,8 @@ class RequestEnd(NotedChanges):
         if end is COMPLETED:
             counts.completed += 1
             counts.background += 1
-        elif end is DISCONNECTED:
-            counts.disconnected += 1
-        elif end is FAILED:
-            counts.failed += 1
-        elif end is CLOSED:
-            counts.closed += 1
         else:
-            counts.rejected += 1
+            counts.add(end.value)
         if self._received is not None:
             self._received.close_in_loop()
 
@@ -120,7 +114,7 @@ class RequestEnd(NotedChanges):
         An app that waits in `receive()` or `send()` gets the disconnect there. If it is silent in
         the middle of its response, it is cancelled, as frameworks do to their own streams.
         """
-        if self.stream is not None and not self.caller.has_left:
+        if self.stream is not None and not self.caller.left_early:
             self.stream.withdraw()
         self._break_off(DISCONNECTED)
 
@@ -137,8 +131,8 @@ class RequestEnd(NotedChanges):
         if is_silent and self._task is not None:
             self._task.cancel()
 
-    def _found_left(self) -> ClientDisconnected:
-        """End the request after the thread has left; return what `send()` raises (A-OUT-3)."""
+    def _disconnected(self) -> ClientDisconnected:
+        """End the request since the thread has finished; return what `send()` raises (A-OUT-3)."""
         self._finish(DISCONNECTED)
         return client_disconnected()
 

@@ -72,7 +72,9 @@ class Runtime:
         self._on_empty: Callable[[], None] | None = None
         self.takes_requests: bool = True
         """False once `close` has begun. The loop's own."""
-        self.executor: CallingThreadExecutor = CallingThreadExecutor("wsgi_asgi_bridge-sync")
+        self.executor: CallingThreadExecutor = CallingThreadExecutor(
+            "wsgi_asgi_bridge-sync", backend=settings.backend
+        )
         self.nobody: CallingThread = CallingThread(self.handle, 1)
         """A thread that has left: thread-sensitive code that must not wait for the real one runs in
         the executor's own.

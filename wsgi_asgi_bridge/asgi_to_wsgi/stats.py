@@ -50,3 +50,7 @@ class Counts:
     failed: int = 0
     rejected: int = 0
     closed: int = 0
+
+    def add(self, outcome: str) -> None:
+        """Count one request; `outcome` is the name of a counter."""
+        setattr(self, outcome, getattr(self, outcome) + 1)

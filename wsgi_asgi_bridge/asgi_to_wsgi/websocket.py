@@ -10,7 +10,7 @@
 
 The calling thread waits as for a response. A refusal goes through it, and so through the server.
 On `websocket.accept` the loop takes the connection over while the thread waits (stand_in.py), and
-the thread goes home with a 101 that the server writes to the stand-in. `accept` never waits for
+the thread returns a 101, which the server writes to the stand-in. `accept` never waits for
 that thread, and runs nothing in it (WS-A-4).
 
 The disconnect may come in any state: from the thread, which notices it in the handshake, or from
@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
 
-from .._crossing.calling_thread import current_calling_thread
 from .._crossing.contexts import own_context
 from .._crossing.loops import BackgroundTask, LoopEvent
 from .._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, NORMAL
@@ -155,12 +154,8 @@ class WebSocketTask:
         error: BaseException | None = None
         runtime = self._runtime
         try:
-            nobody = runtime.nobody
-            if runtime.handle.backend == "asyncio":
-                if not runtime.executor.entered_in_loop(nobody):
-                    await runtime.executor.enter_own_in_loop()
-            else:
-                current_calling_thread.set(nobody)
+            if not runtime.executor.entered_in_loop(runtime.nobody):
+                await runtime.executor.enter_own_in_loop()
             await self._app(self._scope, self._receive, self._send)
         except BaseException as exc:  # SystemExit too: it ends its request, not the loop (A-LOOP-5)
             error = exc
@@ -217,8 +212,7 @@ class WebSocketTask:
         """Count the request, unless it is counted."""
         if not self._counted:
             self._counted = True
-            counts = self._runtime.counts
-            setattr(counts, outcome, getattr(counts, outcome) + 1)
+            self._runtime.counts.add(outcome)
 
     # ------------------------------------------------------------ receive and send
 

@@ -224,7 +224,7 @@ class AppCall:
         finally:
             del exc_info  # an error raised anew leads to this frame (W-OUT-2)
         if self.caller is not None and type(status) is str:
-            self.caller.remark = status  # ASGI carries no reason phrase (D-1)
+            self.caller.reply_line = status  # ASGI carries no reason phrase (D-1)
         return self._write
 
     def _write(self, chunk: bytes) -> None:

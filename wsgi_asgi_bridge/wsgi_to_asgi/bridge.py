@@ -223,7 +223,7 @@ class WSGIToASGI(PickledAsNew):
                     stream_after=self._settings.stream_after,
                     name="wsgi_asgi_bridge-worker",
                 )
-                closed_at_exit.add_unheld(self)
+                closed_at_exit.add_weakly(self)
             return pool
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ bridges = [one_bridge(closes) for closes in (True, False) * 10]
 deadline = time.monotonic() + 10
 while any(bridge() for bridge in bridges) and time.monotonic() < deadline:
     gc.collect()  # again while the last worker lets go of its request
-print(atexit._ncallbacks() - callbacks, len(closed_at_exit._unheld), len(closed_at_exit._open))
+print(atexit._ncallbacks() - callbacks, len(closed_at_exit._weakly_open), len(closed_at_exit._open))
 print({bridge() for bridge in bridges})
 print(len({WSGIToASGI(app) for _ in range(10)}), atexit._ncallbacks() - callbacks)
 """

@@ -95,6 +95,14 @@ def client_reads_nothing(stall_timeout: float) -> ClientStalled:
     return ClientStalled(f"the client read nothing for stall_timeout={stall_timeout} s")
 
 
+def bridge_closing() -> BridgeClosed:
+    return BridgeClosed("the bridge is being closed and takes no new requests")
+
+
+def loop_has_ended() -> BridgeClosed:
+    return BridgeClosed("the private event loop ended while this request was in flight")
+
+
 def bridge_shut_down() -> BridgeClosed:
     return BridgeClosed("the bridge was shut down while this request was in flight")
 

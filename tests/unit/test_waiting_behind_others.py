@@ -15,7 +15,7 @@ class Waiting:
 
     def __init__(self, side: Any) -> None:
         self.watched = 0
-        self.queued_in_round: int | None = side.current_watch_round()
+        self.queued_in_round: int | None = side.join_watch_round()
         side.exchanges.add(self)
 
     def watch_unless_begun(self) -> None:

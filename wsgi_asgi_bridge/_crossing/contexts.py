@@ -77,6 +77,15 @@ class _Mirrored(NamedTuple):
     """Resets it to unset."""
 
 
+class _Undo(NamedTuple):
+    """How a mirror takes back what it has set in one variable."""
+
+    token: "Token[Any]"
+    """Of the first time that it set the variable: it holds the value before that."""
+    earlier: _Mirrored | None
+    """What another mirror had set there before."""
+
+
 class ContextMirror:
     """Applies to one context what was set in another, and takes back what was taken back there.
 
@@ -88,48 +97,51 @@ class ContextMirror:
     token refers to its context, and only the garbage collector would free the two.
     """
 
-    __slots__ = ("_context_lasts", "_latest", "_made")
+    __slots__ = ("_context_lasts", "_latest", "_undo")
 
     def __init__(self, *, context_lasts: bool = False) -> None:
         self._context_lasts = context_lasts
         self._latest: Changes = {}
-        self._made: dict[ContextVar[Any], tuple[Token[Any], _Mirrored | None]] = {}
-        """How to take back what this mirror has set, and what another had set before."""
+        self._undo: dict[ContextVar[Any], _Undo] = {}
+        """Of the variables that this mirror has set."""
 
     def apply(self, latest: Changes) -> None:
         """Apply `latest`, all changes so far. In the caller's context."""
         earlier, self._latest = self._latest, latest
-        here = dict(_mirrored.get(None) or {})
+        mirrored = dict(_mirrored.get(None) or {})
         for var, value in earlier.items():
             if var not in latest:
-                self._take_back(var, value, here)
+                self._take_back(var, value, mirrored)
         for var, value in latest.items():
-            # A variable that is not in `here` was taken back for another request.
-            if earlier.get(var, _NOTHING) is not value or var not in here:
-                self._set(var, value, here)
-        _mirrored.set(here)
+            # A variable that is no longer mirrored was taken back for another request.
+            if earlier.get(var, _NOTHING) is not value or var not in mirrored:
+                self._set(var, value, mirrored)
+        _mirrored.set(mirrored)
 
-    def _set(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Mirrored]) -> None:
+    def _set(self, var: "ContextVar[Any]", value: Any, mirrored: dict[Any, _Mirrored]) -> None:
         token = var.set(value)
-        known = here.get(var)
-        if known is not None and known.value is token.old_value:
-            here[var] = known._replace(value=value)
-        else:  # the caller's own
-            known = None
-            here[var] = _Mirrored(value, token.old_value, token if self._context_lasts else None)
-        if known is None or var not in self._made:
-            self._made[var] = token, known
+        earlier = mirrored.get(var)
+        if earlier is not None and earlier.value is token.old_value:
+            mirrored[var] = earlier._replace(value=value)
+        else:  # the value before is the caller's own
+            earlier = None
+            kept = token if self._context_lasts else None
+            mirrored[var] = _Mirrored(value, token.old_value, kept)
+        if earlier is None or var not in self._undo:
+            self._undo[var] = _Undo(token, earlier)
 
-    def _take_back(self, var: "ContextVar[Any]", value: Any, here: dict[Any, _Mirrored]) -> None:
-        token, known = self._made.pop(var, (None, None))
-        # No token: Ctrl-C came before it was set.
-        if token is None or var.get(_NOTHING) is not value:
+    def _take_back(
+        self, var: "ContextVar[Any]", value: Any, mirrored: dict[Any, _Mirrored]
+    ) -> None:
+        undo = self._undo.pop(var, None)
+        # None: Ctrl-C came before the variable was set. Another value: the caller has set it.
+        if undo is None or var.get(_NOTHING) is not value:
             return
-        if _set_back(var, token.old_value, token):
-            if known is None:
-                here.pop(var, None)
+        if _set_back(var, undo.token.old_value, undo.token):
+            if undo.earlier is None:
+                mirrored.pop(var, None)
             else:
-                here[var] = known
+                mirrored[var] = undo.earlier
 
 
 def _set_back(var: "ContextVar[Any]", before: Any, token: "Token[Any] | None") -> bool:

@@ -242,7 +242,7 @@ class _AsyncioStream(asyncio.Protocol, SocketStream):
         """Close the socket; nobody has the stream, so nobody is called back.
 
         A cancellation may come when the loop serves the socket already: then it is the transport's.
-        Closed behind its back, the number would stay in the loop's books, and be another's next.
+        Closed behind its back, the number would stay registered there, and be another's next.
         """
         self._callbacks = _NOTHING
         if self._transport is None:

@@ -1,7 +1,7 @@
 """Takes a connection over from the owner of its descriptor, and leaves a stand-in in its place.
 
-An owner, the WSGI server, has a number N in its books and will read, write, shut down and close it.
-To take its connection over without its knowledge, the number must go on to mean something:
+An owner, the WSGI server, knows its connection by a number N, and will read, write, shut down and
+close N. To take the connection over without its knowledge, N must go on to mean something:
 
     before          N -> the connection
     duplicated      N -> the connection <- ours
@@ -11,7 +11,7 @@ To take its connection over without its knowledge, the number must go on to mean
   never seen, so nothing that the owner does reaches the connection.
 - `near` is what the owner has under N. What it writes there comes out of `far`, to be read or not.
   What it reads is the end, since `far` has shut down its sending side. Its `shutdown()` and
-  `close()` end the stand-in only. Its books stay right: it closes what it has opened.
+  `close()` end the stand-in only. So it closes what it has opened, as ever.
 - `far` is the loop's. It is closed at once, or read to its end, by whoever has taken over.
 
 Why no other connection can ever be hit, or get what is meant for this one:

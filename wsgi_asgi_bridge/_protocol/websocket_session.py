@@ -94,7 +94,7 @@ def _package() -> _Package | None:
         def recv_frame(self, frame: Any) -> None:
             self.reader.taken += len(frame.data) + LEAST_FRAME_BYTES
             if frame.opcode is Opcode.CLOSE:
-                self.current_size = None  # else it takes a message in mid-air for an error
+                self.current_size = None  # else it takes an unfinished message for an error
             super().recv_frame(frame)
 
         def discard(self) -> Generator[None, None, None]:

@@ -14,9 +14,10 @@ from .._protocol.asgi_response import ASGIResponse
 from .._protocol.scope import scope_from_environ
 from ..errors import (
     AppError,
-    BridgeClosed,
     BridgeError,
     ClientDisconnected,
+    bridge_closing,
+    loop_has_ended,
     presentable,
 )
 from ..typing import Environ, Message
@@ -103,7 +104,7 @@ class AppTask(RequestEnd):
 
     def check_loop_from_thread(self) -> None:
         if not self._runtime.private.thread.is_alive():
-            raise BridgeClosed("the private event loop ended while this request was in flight")
+            raise loop_has_ended()
 
     # ------------------------------------------------------------ the task
 
@@ -111,8 +112,7 @@ class AppTask(RequestEnd):
         runtime = self._runtime
         if not runtime.takes_requests:
             self._finish(REJECTED)
-            reason = "the bridge is being closed and takes no new requests"
-            self.caller.fail_in_loop(BridgeClosed(reason))
+            self.caller.fail_in_loop(bridge_closing())
             return
         runtime.in_flight.add(self)
         self._task = runtime.handle.spawn(self.run, self._context)

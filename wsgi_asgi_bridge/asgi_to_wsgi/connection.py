@@ -55,8 +55,8 @@ class Connection:
         a further request.
         """
         self.keeps_thread: bool = connection is not None and not is_plain_socket(connection)
-        """Whether something of the server, such as TLS, is between the descriptor and the client,
-        so that no stand-in can take its place (WS-A-2). May be set if it is not to.
+        """Whether the thread stays (WS-A-2): something of the server, such as TLS, is between the
+        descriptor and the client, so no stand-in can take its place. Also set by who wants it so.
         """
         self._read_ahead = read_ahead
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .._crossing.calling_thread import CallingThread
 from .._crossing.contexts import Changes
 from .._protocol.asgi_response import ASGIResponse
-from ..errors import BridgeClosed
+from ..errors import loop_has_ended
 from ..typing import Message, StartResponse
 from .disconnects import client_disconnected
 from .extensions import SentFile
@@ -88,7 +88,7 @@ class Handshake(ABC):
 
     def check_loop_from_thread(self) -> None:
         if not self._runtime.private.thread.is_alive():
-            raise BridgeClosed("the private event loop ended while this request was in flight")
+            raise loop_has_ended()
 
     def starting_from_thread(self, start_response: StartResponse) -> StartResponse:
         """`start_response`, with whatever the thread has to do before it."""

@@ -27,7 +27,7 @@ from .._crossing.contexts import own_context
 from .._crossing.loops import BackgroundTask, LoopEvent
 from .._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, NORMAL
 from .._protocol.websocket_upgrade import websocket_scope
-from ..errors import AppError, BridgeClosed, ClientDisconnected, bridge_shut_down, presentable
+from ..errors import AppError, ClientDisconnected, bridge_closing, bridge_shut_down, presentable
 from ..typing import Environ, Message
 from .disconnects import client_disconnected, is_consequence
 from .handshake import AcceptError, Handshake, WebSocket
@@ -137,8 +137,7 @@ class WebSocketTask:
         runtime = self._runtime
         if not runtime.takes_requests:
             self._finish(REJECTED)
-            reason = "the bridge is being closed and takes no new requests"
-            self.handshake.caller.fail_in_loop(BridgeClosed(reason))
+            self.handshake.caller.fail_in_loop(bridge_closing())
         elif not runtime.released.reserve(self, limited=not self.handshake.keeps_thread):
             self._finish(REJECTED)
             self._refuse(UNAVAILABLE)

@@ -41,7 +41,7 @@ class AppBinding(NamedTuple):
     """What all calls of one app from one loop have in common."""
 
     app: WSGIApp
-    binding: LoopBinding
+    loop_binding: LoopBinding
     stall_timeout: float
 
 
@@ -354,7 +354,7 @@ def run_with_body(
 
     Before code of the app enters the loop, the rest of the body is brought in (W-CALL-4).
     """
-    binding = call._binding.binding
+    binding = call._binding.loop_binding
     brought = False
 
     def bring_in() -> None:

@@ -12,7 +12,7 @@ from .response import Response
 from .settings import CLOCK_NOT_STARTED
 from .stats import ClientLeft
 
-__all__ = ["ASK", "LEFT", "STALLED", "ClientWatch"]
+__all__ = ["ASK", "CLIENT_LEFT", "CLIENT_STALLED", "ClientWatch"]
 
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -22,8 +22,8 @@ one or two are usual.
 """
 
 ASK = 1
-LEFT = 2
-STALLED = 3
+CLIENT_LEFT = 2
+CLIENT_STALLED = 3
 """What a tick may find: the server is worth asking for a disconnect, the client has left, or it has
 done nothing for `stall_timeout`.
 """
@@ -73,10 +73,10 @@ class ClientWatch:
             response.waiting_since = now
             return None
         if self._has_left:
-            return LEFT
+            return CLIENT_LEFT
         # Some servers do not end a send() when the client leaves, so ask meanwhile.
         has_stalled = since <= now - stall_timeout and not response.progress_is_hidden
-        return STALLED if has_stalled else ASK
+        return CLIENT_STALLED if has_stalled else ASK
 
     async def _pump(
         self,

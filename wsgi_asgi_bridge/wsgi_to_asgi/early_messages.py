@@ -4,14 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._crossing.channel import ThreadToLoop
+from .._protocol.asgi_response import DEBUG, EARLY_HINT
 from .._protocol.headers import APP_HEADER_NAMES, header_value_from_app
 from ..errors import AppError
 from ..typing import Environ
 
 __all__ = ["EarlyMessages"]
-
-EARLY_HINT = "http.response.early_hint"
-DEBUG = "http.response.debug"
 
 
 class EarlyMessages:

@@ -45,9 +45,7 @@ from ..errors import (
 )
 from ..typing import Environ
 from .app_call import AppCall, exchange_over, run_with_body
-from .client_watch import LEFT as CLIENT_LEFT
-from .client_watch import STALLED as CLIENT_STALLED
-from .client_watch import ClientWatch
+from .client_watch import CLIENT_LEFT, CLIENT_STALLED, ClientWatch
 from .request_body import NO_BODY, RequestBody, may_have_body
 from .response import (
     BODY_SENT,
@@ -224,7 +222,7 @@ class Exchange:
             if admission is Admission.SATURATED:
                 self.begin_watching()
             else:
-                self.queued_in_round = runtime.current_watch_round()
+                self.queued_in_round = runtime.join_watch_round()
         return call
 
     async def _report_error(self, call: AppCall) -> None:
@@ -267,7 +265,7 @@ class Exchange:
         if (
             watch.task is None
             and not self._is_over
-            and (not self._body.holds_back or self._response.phase >= HEAD_SENT)
+            and (not self._body.is_held_back or self._response.phase >= HEAD_SENT)
         ):
             watch.begin(self._runtime.handle, self._receive, self._body, self._client_left)
 
@@ -315,7 +313,7 @@ class Exchange:
         elif found is CLIENT_LEFT:
             self.finish(DISCONNECTED, client_disconnected)
         elif found is not None and response.phase < BODY_SENT:
-            if body.holds_back and self._watch.task is None:
+            if body.is_held_back and self._watch.task is None:
                 body.check_held_back(now)
             self.begin_watching()
 

@@ -16,6 +16,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .._protocol.asgi_response import PATHSEND
+
 __all__ = ["FileWrapper", "SentFile", "file_to_send"]
 
 FILE_BLOCK_BYTES = 65536
@@ -24,7 +26,6 @@ FILE_BLOCK_BYTES = 65536
 PIECE_BYTES = 262144
 """A file goes out in pieces of this size, so that `stall_timeout` applies to each."""
 
-PATHSEND = "http.response.pathsend"
 ZEROCOPYSEND = "http.response.zerocopysend"
 
 

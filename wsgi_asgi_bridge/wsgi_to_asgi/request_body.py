@@ -92,9 +92,9 @@ class RequestBody:
         "_unread",
         "_waiting",
         "clock",
-        "holds_back",
         "is_cut_short",
         "is_given_up",
+        "is_held_back",
         "reader",
         "unread_since",
     )
@@ -118,7 +118,7 @@ class RequestBody:
         """The thread's end of `_channel`. Both are None unless the body streams."""
         self._ahead: Piece = b""
         """What came before the body was known to stream."""
-        self.holds_back: bool = False
+        self.is_held_back: bool = False
         """The client waits for `100 Continue`."""
         self._held_since: float | None = None
         self.is_cut_short: bool = False
@@ -144,8 +144,8 @@ class RequestBody:
         else:
             self._length = int(declared)
             self._refuse_large(self._length)
-        self.holds_back = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
-        if self.holds_back or (
+        self.is_held_back = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
+        if self.is_held_back or (
             self._length is not None and self._length > self._settings.small_body
         ):
             return self._stream()
@@ -249,7 +249,7 @@ class RequestBody:
         self._ahead = ahead
         self.reader = ChannelReader(
             self._channel,
-            begin=self._continue_from_thread if self.holds_back else None,
+            begin=self._continue_from_thread if self.is_held_back else None,
             timeout=settings.stall_timeout,
             least=settings.least_upload,
             memory=settings.request_buffer,
@@ -257,7 +257,7 @@ class RequestBody:
             stalled=self._stalled_in_thread,
             given_up=self._given_up_in_thread,
         )
-        if not self.holds_back:
+        if not self.is_held_back:
             self._begin_watching()
         return io.BufferedReader(self.reader, kept)
 
@@ -346,7 +346,7 @@ class RequestBody:
         self._handle.post(self._continue)
 
     def _continue(self) -> None:
-        self.holds_back = False
+        self.is_held_back = False
         self._begin_watching()
 
     def check_held_back(self, now: float) -> None:
@@ -356,7 +356,7 @@ class RequestBody:
         if self._held_since is None:
             self._held_since = now
         elif self._held_since <= now - self._settings.stall_timeout:
-            self.holds_back = False
+            self.is_held_back = False
 
     # ------------------------------------------------------------ a stalled upload
 

@@ -60,10 +60,10 @@ class Runtime:
         self._running_pool = running_pool
         self._pool: WorkerPool | None = None
         """The pool that this loop submitted to last."""
-        self._ticked = 0.0
+        self._last_tick = 0.0
         self._waited = 0.0
         """Seconds that this loop has waited for its clients; see `_tick`."""
-        self._round_is_due = False
+        self._round_ends = False
         self._watch_round = 0
 
     def use_app(self, app: WSGIApp) -> None:
@@ -109,15 +109,15 @@ class Runtime:
     def begin_ticking(self) -> None:
         """While requests are in flight; the tick ends itself."""
         self.ticking = True
-        self._ticked = monotonic()
+        self._last_tick = monotonic()
         self.handle.call_later(self.settings.tick, self._tick)
 
     def _tick(self) -> None:
         """While requests are in flight: check which clients have stalled, and detach long streams
         from the pool's count.
         """
-        now, before = monotonic(), self._ticked
-        self._ticked = now
+        now, before = monotonic(), self._last_tick
+        self._last_tick = now
         # A loop that was blocked has not waited meanwhile: what its clients did is still unseen.
         usual = max(2 * self.settings.tick, 2 * self.settings.stall_timeout / TICKS_PER_TIMEOUT)
         self._waited += min(now - before, usual)
@@ -131,19 +131,20 @@ class Runtime:
 
     # ------------------------------------------------------------ requests behind others
 
-    def current_watch_round(self) -> int:
-        """Return the current watch round. A request still queued one full round later gets a
-        disconnect watcher.
+    def join_watch_round(self) -> int:
+        """Return the number of the watch round, and have it end soon.
+
+        A request that is still queued at the end of the next one is watched.
         """
         # The queued requests are not listed: a list would keep them after their end.
-        if not self._round_is_due:
-            self._round_is_due = True
+        if not self._round_ends:
+            self._round_ends = True
             self.handle.call_later(QUEUE_GRACE_SECONDS, self._end_watch_round)
         return self._watch_round
 
     def _end_watch_round(self) -> None:
         before, self._watch_round = self._watch_round, self._watch_round + 1
-        self._round_is_due = False
+        self._round_ends = False
         for exchange in list(self.exchanges):
             if exchange.queued_in_round is None:
                 continue
@@ -151,4 +152,4 @@ class Runtime:
                 exchange.queued_in_round = None
                 exchange.watch_unless_begun()
             else:
-                self.current_watch_round()
+                self.join_watch_round()  # one more round, for this request

@@ -15,6 +15,7 @@ from ..typing import Environ, Headers, WSGIApp
 __all__ = [
     "LOST",
     "SHUTTING_DOWN",
+    "WIDEST_CHARACTER_BYTES",
     "End",
     "WebSocketCall",
     "WebSocketRefused",
@@ -31,7 +32,7 @@ SHUTTING_DOWN: End = (GOING_AWAY, "the server is shutting down")
 MESSAGE_BYTES = 256
 """What a message counts for beside its payload: about the memory that it takes."""
 
-_WIDEST_CHARACTER = 4
+WIDEST_CHARACTER_BYTES = 4
 """The bytes of a character in memory, and in UTF-8, at most."""
 
 _REPLACES_THE_HEAD = (Exception, Exception(), None)
@@ -54,7 +55,7 @@ class PoolCall(Protocol):
 def counted_size(payload: str | bytes) -> int:
     """The bytes that a message counts for in the budgets."""
     if isinstance(payload, str) and not payload.isascii():
-        return MESSAGE_BYTES + _WIDEST_CHARACTER * len(payload)
+        return MESSAGE_BYTES + WIDEST_CHARACTER_BYTES * len(payload)
     return MESSAGE_BYTES + len(payload)
 
 

@@ -8,14 +8,11 @@ from .._crossing.message_port import MessagePort
 from .._protocol.close_codes import NO_STATUS, TOO_BIG
 from ..typing import Receive
 from .settings import Settings
-from .websocket_call import LOST, End, counted_size
+from .websocket_call import LOST, WIDEST_CHARACTER_BYTES, End, counted_size
 
 __all__ = ["feed"]
 
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
-
-_WIDEST_CHARACTER = 4
-"""The bytes of a character in UTF-8, at most."""
 
 
 async def feed(
@@ -61,6 +58,6 @@ def _exceeds(payload: str | bytes, limit: int) -> bool:
     length = len(payload)
     if length > limit or isinstance(payload, bytes) or payload.isascii():
         return length > limit
-    if length * _WIDEST_CHARACTER <= limit:
+    if length * WIDEST_CHARACTER_BYTES <= limit:
         return False
     return len(payload.encode("utf-8", "surrogatepass")) > limit

@@ -26,6 +26,10 @@ from .runtime import Runtime
 __all__ = ["OuterHandshake"]
 
 
+UNBROKEN_MESSAGES = 256
+"""What the app may receive before the loop's other tasks have their turn."""
+
+
 class OuterPort(Protocol):
     """What is used of the outer bridge's message port. Any thread."""
 
@@ -101,6 +105,7 @@ class OuterWebSocket:
         self._ending: Ending | None = ending
         """None once it knows of the end, to break the cycle."""
         self._receivers: list[LoopEvent] = []
+        self._unbroken = 0
         self.disconnect: Message | None = None
 
     async def open(self) -> None:
@@ -127,6 +132,9 @@ class OuterWebSocket:
 
     async def receive(self) -> Message:
         while True:
+            if self._unbroken == UNBROKEN_MESSAGES:
+                self._unbroken = 0
+                await self._loop.checkpoint()
             try:
                 payload = self._port.receive_from_thread(0)
             except TimeoutError:
@@ -138,6 +146,7 @@ class OuterWebSocket:
                     self._receivers.remove(event)
                 continue
             if payload is not None:
+                self._unbroken += 1
                 kind = "text" if isinstance(payload, str) else "bytes"
                 return {"type": "websocket.receive", kind: payload}
             self._note()

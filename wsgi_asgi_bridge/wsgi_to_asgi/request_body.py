@@ -27,7 +27,9 @@ READ_AHEAD_BYTES = 8192
 """The buffer of `wsgi.input`, allocated at once. Python 3.14's own default is 128 KiB a request."""
 
 PART_COST_BYTES = 256
-"""What a part of a body costs beside its bytes, when the loop counts how much it did at once."""
+"""What a part of a body costs beside its bytes, when the loop counts how much it did at once. A
+fast worker, or a server that has many small or empty parts, must not keep the loop.
+"""
 
 
 class UploadClock:
@@ -192,7 +194,7 @@ class RequestBody:
         """A small body of which only `first` has come; a stream if the server gives more than was
         declared.
         """
-        body = bytearray(first)
+        body, unbroken = bytearray(first), 0
         self.clock.note_progress(len(first))
         while len(body) <= self._settings.small_body:
             message = await receive()
@@ -204,8 +206,9 @@ class RequestBody:
                 self.clock.note_progress(len(part))
             if not message.get("more_body", False):
                 return body
-            if not part:
-                # No progress, and a server that has many of them is not to keep the loop.
+            unbroken += len(part) + PART_COST_BYTES
+            if unbroken > self._settings.turn:
+                unbroken = 0
                 await self._handle.checkpoint()
         return self._stream(body)
 
@@ -270,7 +273,7 @@ class RequestBody:
         channel = self._channel
         if channel is None:
             return
-        limit, budget = self._settings.max_body_size, self._settings.request_buffer
+        limit, turn = self._settings.max_body_size, self._settings.turn
         put = channel.put_in_loop
         size = unbroken = 0
         part, more = self._ahead, True
@@ -292,8 +295,7 @@ class RequestBody:
                 if await channel.wait_for_room_in_loop():
                     unbroken = 0
                 self.unread_since = None
-            if unbroken > budget:
-                # A fast worker, or a server that gives empty parts, must not keep the loop.
+            if unbroken > turn:
                 unbroken = 0
                 await self._handle.checkpoint()
             message = await receive()

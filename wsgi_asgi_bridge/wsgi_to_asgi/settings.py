@@ -9,10 +9,15 @@ from .._protocol.environ import environ_template
 from ..typing import Environ
 from .files import FileWrapper
 
-__all__ = ["CLOCK_NOT_STARTED", "TICKS_PER_TIMEOUT", "Settings"]
+__all__ = ["CLOCK_NOT_STARTED", "TICKS_PER_TIMEOUT", "TURN_BYTES", "Settings"]
 
 TICKS_PER_TIMEOUT = 8
 """The loop checks time-outs this often; it notices one at most a quarter late, and never early."""
+
+TURN_BYTES = 524288
+"""What the loop takes of one client before its other tasks have their turn, if `request_buffer` is
+not less. A part of a body or a message counts for 256 bytes at least.
+"""
 
 LEAST_TICK_SECONDS = 0.001
 """The shortest time between two ticks, however short the time-outs are."""
@@ -52,6 +57,8 @@ class Settings:
     """Seconds without a byte after which an undeclared body is taken for a stream."""
     tick: float
     """Seconds between two looks at the clients."""
+    turn: int
+    """Bytes that the loop takes of one client before its other tasks have their turn."""
     template: Environ
 
     @classmethod
@@ -99,6 +106,7 @@ class Settings:
             least_upload=min_upload_rate * stall_timeout,
             pause=min(UNDECLARED_PAUSE_SECONDS, stall_timeout / TICKS_PER_TIMEOUT),
             tick=max(LEAST_TICK_SECONDS, min(stall_timeout, stream_after) / TICKS_PER_TIMEOUT),
+            turn=min(request_buffer, TURN_BYTES),
             template=environ_template(multithread=workers > 1, file_wrapper=FileWrapper),
         )
 

@@ -23,7 +23,7 @@ async def feed(
     The only caller of receive(), which is not called while the port is full (WS-W-10). Raises its
     own cancellation only.
     """
-    budget, limit = settings.request_buffer, settings.max_message_size
+    turn, limit = settings.turn, settings.max_message_size
     unbroken = 0
     try:
         while True:
@@ -41,7 +41,7 @@ async def feed(
                 if not port.put(payload, size):
                     await port.wait_for_room_in_loop()
                 unbroken += size
-                if unbroken > budget:  # a receive() that never waits would keep the loop
+                if unbroken > turn:  # a receive() that never waits would keep the loop
                     unbroken = 0
                     await handle.checkpoint()
             elif kind == "websocket.disconnect":

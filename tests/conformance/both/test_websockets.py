@@ -1,10 +1,12 @@
 """D-5: a WebSocket through both bridges, both ways round."""
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -14,6 +16,7 @@ from tests.support.fake_wsgi_server import Gate, bridged, must_become
 from tests.support.websocket_apps_in_process import accept, disconnect, echo, send_message
 from tests.support.websocket_wire import TEXT, Frame, close_frame, connect
 from wsgi_asgi_bridge import ASGIToWSGI, ClientDisconnected, WSGIToASGI
+from wsgi_asgi_bridge.asgi_to_wsgi import outer_websocket
 
 Message = dict[str, Any]
 
@@ -47,6 +50,40 @@ async def test_messages_go_through(inner: Any) -> None:
         client.close(4001, "bye")
         await client.until_ended()
         assert (inside.stats().completed, outside.stats().completed) == (1, 1)
+
+
+async def test_many_messages_at_once_leave_the_private_loop_to_others(inner: Any) -> None:
+    """D-5, WS-A-11: an app that receives what waits in the port gives other tasks their turn."""
+    count = 2_000
+    gate, received, counts = Gate(), [], [0]
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        await gate.wait()
+
+        async def take_turns() -> None:
+            while True:
+                counts.append(len(received))
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_turns)
+            for _ in range(count):
+                received.append((await receive())["text"])
+            group.cancel_scope.cancel()
+        counts.append(len(received))
+
+    client = WebSocketClient()
+    async with both(app, inner) as (outside, inside), calling(outside, client):
+        await client.until_accepted()
+        client.say(*map(str, range(count)))
+        await client.until(lambda client: not client._inbox)
+        await anyio.to_thread.run_sync(gate.open)
+        await client.until_ended()
+    assert received == [*map(str, range(count))]
+    # trio's tasks take turns in any order, so one may have two between two of another.
+    most = max(after - before for before, after in itertools.pairwise(counts))
+    assert most <= 2 * outer_websocket.UNBROKEN_MESSAGES
 
 
 async def test_the_handshake_goes_through(inner: Any) -> None:

@@ -21,6 +21,7 @@ from wsgi_asgi_bridge._protocol.websocket_session import (
     Close,
     WebSocketSession,
     checked_accept,
+    checked_close,
     payload_of,
 )
 
@@ -220,6 +221,30 @@ def test_an_end_is_no_portion() -> None:
         assert not receiving._engine.reader.buffer
 
 
+def test_control_frames_do_not_count_against_the_limit() -> None:
+    """WS-A-9: neither before nor inside of a message, and however small the limit is."""
+    receiving = session(max_message_size=10)
+    ping = Frame(PING, bytes(125)).masked()
+    halves = Frame(BINARY, bytes(10), False).masked() + ping + Frame(CONT).masked()
+    assert taken(fed(receiving, ping + halves)) == [bytes(10)]
+    assert fed(receiving, close_frame(1001, "r" * 123).masked()) == []
+    assert receiving.end == Close(1001, "r" * 123)
+
+
+@pytest.mark.parametrize("fin", [True, False])
+@pytest.mark.parametrize("compression", [True, False])
+def test_a_message_over_the_limit_ends_it_where_it_stands(fin: bool, compression: bool) -> None:
+    """WS-A-9: 1009, though what comes with it is a close frame."""
+    receiving = session(offer="permessage-deflate", compression=compression)
+    stream = Frame(BINARY, bytes(LIMIT + 1), fin).masked() + close_frame(1000).masked()
+    assert fed(receiving, stream) == []
+    assert receiving.end is not None
+    assert receiving.end.code == 1009
+    assert receiving.failed
+    chunks, last = receiving.take_output()
+    assert (b"".join(chunks)[2:4], last) == (b"\x03\xf1", True)
+
+
 def test_nothing_is_taken_after_the_end() -> None:
     """WS-A-10: neither after our own close nor after the client's."""
     receiving = session()
@@ -289,6 +314,33 @@ def test_payloads() -> None:
     assert payload_of({"bytes": bytearray(b"a"), "text": "b"}) == b"a"
     assert payload_of({"bytes": memoryview(b"a")}) == b"a"
     assert payload_of({"bytes": None, "text": "h\xe9"}) == "h\xe9"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"code": code} for code in (0, True, 999, 1004, 1005, 1006, 1015, 2999, 5000, 1 << 70)]
+    + [{"code": "1000"}, {"code": 1000.0}, {"reason": b"bye"}, {"reason": 5}, {"reason": "\ud800"}]
+    + [{"reason": "x" * 124}, {"reason": "\xe9" * 62}],
+    ids=str,
+)
+def test_what_is_no_close(message: dict[str, Any]) -> None:
+    """WS-A-12."""
+    with pytest.raises(AppError, match=r"websocket\.close: the (code|reason) is "):
+        checked_close(message)
+
+
+@pytest.mark.parametrize(
+    ("message", "close"),
+    [
+        ({}, Close(1000, "")),
+        ({"code": None, "reason": None}, Close(1000, "")),
+        ({"code": 4000, "reason": "\xe9" * 61}, Close(4000, "\xe9" * 61)),
+    ],
+    ids=["empty", "none", "both"],
+)
+def test_closes(message: dict[str, Any], close: Close) -> None:
+    """WS-A-9, WS-A-12: 1000 without a reason is the default."""
+    assert checked_close(message) == close
 
 
 def test_a_subprotocol_must_be_offered() -> None:

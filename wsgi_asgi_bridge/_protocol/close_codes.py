@@ -4,6 +4,7 @@ __all__ = [
     "GOING_AWAY",
     "INTERNAL_ERROR",
     "INVALID_DATA",
+    "MAX_REASON_BYTES",
     "NORMAL",
     "NO_CLOSE_FRAME",
     "NO_STATUS",
@@ -27,6 +28,9 @@ INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TLS_HANDSHAKE = 1015
 """TLS failed. No frame holds this one."""
+
+MAX_REASON_BYTES = 123
+"""What a close frame has room for beside its code (RFC 6455 5.5)."""
 
 _LAST_REGISTERED = 1014
 _NEVER_SENT = (1004, NO_STATUS, NO_CLOSE_FRAME)

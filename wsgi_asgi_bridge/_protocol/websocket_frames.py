@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 from ..errors import AppError
 from .close_codes import (
     INVALID_DATA,
+    MAX_REASON_BYTES,
     NO_STATUS,
     PROTOCOL_ERROR,
     TOO_BIG,
@@ -23,6 +24,7 @@ from .headers import TOKEN
 __all__ = [
     "BINARY",
     "CLOSE",
+    "MAX_CONTROL_BYTES",
     "MAX_HEAD_BYTES",
     "PING",
     "PONG",
@@ -115,7 +117,7 @@ def close_payload(code: int, reason: str = "") -> bytes | None:
         return b""
     if not is_sendable_close_code(code):
         return None
-    cut = reason.encode("utf-8", "replace")[: MAX_CONTROL_BYTES - 2]
+    cut = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES]
     return code.to_bytes(2, "big") + cut.decode("utf-8", "ignore").encode()
 
 

@@ -1,9 +1,10 @@
 """One WebSocket between its handshake and its end, as bytes and ASGI messages.
 
 The frames are the `websockets` package's: its `ServerProtocol` does no I/O. Three of its gaps are
-closed here. A Close frame between the fragments of a message is legal (RFC 6455 5.4). Text is
-checked as it comes, so that a message that is not UTF-8 ends at its first wrong byte. And however
-many frames have come, one call takes a portion of them, so that no client keeps the loop.
+closed here. Control frames are legal between the fragments of a message (RFC 6455 5.4), a Close
+too, and whatever is left of the limit. Text is checked as it comes, so that a message that is not
+UTF-8 ends at its first wrong byte. And however many frames have come, one call takes a portion of
+them, so that no client keeps the loop.
 
 `websockets` is optional: it is imported with the first WebSocket.
 """
@@ -20,10 +21,25 @@ from typing import Any, NamedTuple
 from ..errors import AppError
 from ..typing import Environ, Message
 from .asgi_response import ASGIResponse
-from .close_codes import INTERNAL_ERROR, INVALID_DATA, NO_CLOSE_FRAME
+from .close_codes import (
+    INTERNAL_ERROR,
+    INVALID_DATA,
+    MAX_REASON_BYTES,
+    NO_CLOSE_FRAME,
+    NORMAL,
+    is_sendable_close_code,
+)
+from .websocket_frames import MAX_CONTROL_BYTES
 from .websocket_upgrade import Refusal
 
-__all__ = ["Close", "WebSocketSession", "checked_accept", "payload_of", "websockets_is_installed"]
+__all__ = [
+    "Close",
+    "WebSocketSession",
+    "checked_accept",
+    "checked_close",
+    "payload_of",
+    "websockets_is_installed",
+]
 
 ACCEPT = "websocket.accept"
 WINDOW_BITS = 12
@@ -58,21 +74,14 @@ class _Package(NamedTuple):
     headers: Any
     open: Any
     bad_offer: type[Exception]
-    rejects: tuple[type[Exception], ...]
 
 
-@functools.cache
-def _package() -> _Package | None:
-    try:
-        from websockets.datastructures import Headers
-        from websockets.exceptions import InvalidHandshake, InvalidState, ProtocolError
-        from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-        from websockets.frames import Opcode
-        from websockets.protocol import State
-        from websockets.server import ServerProtocol
-        from websockets.streams import StreamReader
-    except ImportError:
-        return None
+def _engine() -> Any:
+    """The class of the engine. Raises ImportError."""
+    from websockets.exceptions import PayloadTooBig
+    from websockets.frames import Opcode
+    from websockets.server import ServerProtocol
+    from websockets.streams import StreamReader
 
     class Reader(StreamReader):
         taken = 0
@@ -87,27 +96,49 @@ def _package() -> _Package | None:
     class Engine(ServerProtocol):
         reader: Reader
 
+        def __init__(self, max_size: int, **how: Any) -> None:
+            # It applies its limit before it knows what the frame is, so it leaves control frames
+            # room beside it.
+            super().__init__(max_size=max_size + MAX_CONTROL_BYTES, **how)
+            self.limit = max_size
+
         def parse(self) -> Generator[None, None, None]:
             self.reader = Reader()
             yield from super().parse()
 
         def recv_frame(self, frame: Any) -> None:
-            self.reader.taken += len(frame.data) + LEAST_FRAME_BYTES
+            size = len(frame.data)
+            self.reader.taken += size + LEAST_FRAME_BYTES
             if frame.opcode is Opcode.CLOSE:
                 self.current_size = None  # else it takes an unfinished message for an error
+            elif frame.opcode < Opcode.CLOSE and (self.current_size or 0) + size > self.limit:
+                raise PayloadTooBig(size, self.limit)
             super().recv_frame(frame)
 
         def discard(self) -> Generator[None, None, None]:
             self.reader.taken = 0  # what comes now is dropped at once
             yield from super().discard()
 
+    return Engine
+
+
+@functools.cache
+def _package() -> _Package | None:
+    try:
+        from websockets.datastructures import Headers
+        from websockets.exceptions import InvalidHandshake
+        from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+        from websockets.protocol import State
+
+        engine = _engine()
+    except ImportError:
+        return None
     deflate = ServerPerMessageDeflateFactory(
         server_max_window_bits=WINDOW_BITS,
         client_max_window_bits=WINDOW_BITS,
         compress_settings={"memLevel": MEMORY_LEVEL},
     )
-    rejects = (ProtocolError, InvalidState)
-    return _Package(Engine, [deflate], Headers, State.OPEN, InvalidHandshake, rejects)
+    return _Package(engine, [deflate], Headers, State.OPEN, InvalidHandshake)
 
 
 def websockets_is_installed() -> bool:
@@ -295,16 +326,10 @@ class WebSocketSession:
         return len(payload)
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame, unless it has ended. Raises AppError for what it may not say."""
-        if self.end is not None:
-            return
-        try:
+        """Send a close frame with what `checked_close` has passed, unless it has ended."""
+        if self.end is None:
             self._engine.send_close(code, reason)
-        except self._package.rejects as exc:
-            raise AppError(
-                f"websocket.close: {exc}: code {code!r}, reason {reason!r:.200}"
-            ) from None
-        self.end = Close(code, reason)
+            self.end = Close(code, reason)
 
     def give_up(self, reason: str) -> None:
         """The client seems to be gone: tell it, if it is there after all."""
@@ -365,6 +390,25 @@ def payload_of(message: Mapping[str, Any]) -> str | bytes:
         except UnicodeEncodeError as exc:
             raise AppError(f"websocket.send: the text is not Unicode: {exc}") from None
     return text
+
+
+def checked_close(message: Mapping[str, Any]) -> Close:
+    """The code and the reason of the app's `websocket.close` (WS-A-12). Raises AppError."""
+    code, reason = message.get("code"), message.get("reason") or ""
+    if code is None:
+        code = NORMAL
+    if not isinstance(code, int) or not is_sendable_close_code(code):
+        raise AppError(f"websocket.close: the code is {code!r:.100}, expected one that may be sent")
+    try:
+        size = len(reason.encode()) if isinstance(reason, str) else None
+    except UnicodeEncodeError:
+        size = None
+    if size is None or size > MAX_REASON_BYTES:
+        raise AppError(
+            f"websocket.close: the reason is {reason!r:.200}, expected text of at most "
+            f"{MAX_REASON_BYTES} bytes"
+        )
+    return Close(int(code), reason)
 
 
 def checked_accept(

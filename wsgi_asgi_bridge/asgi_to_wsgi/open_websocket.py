@@ -249,7 +249,7 @@ class OpenWebSocket:
             raise client_disconnected()
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame, and give the client time to answer. Raises AppError."""
+        """Send a close frame, and give the client time to answer."""
         if self.disconnect is None:
             self._session.close(code, reason)
             self._flush()

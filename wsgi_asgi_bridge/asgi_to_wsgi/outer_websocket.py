@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 from .._crossing.calling_thread import CallingThread
 from .._crossing.loops import LoopEvent
-from .._protocol.close_codes import NO_CLOSE_FRAME, SERVICE_RESTART, is_sendable_close_code
+from .._protocol.close_codes import NO_CLOSE_FRAME, SERVICE_RESTART
 from .._protocol.websocket_session import checked_accept, payload_of
-from ..errors import AppError
 from ..typing import Headers, Message
 from .disconnects import client_disconnected
 from .handshake import AcceptError, Ending, Handshake
@@ -183,8 +182,6 @@ class OuterWebSocket:
             raise errors[0]
 
     def close(self, code: int, reason: str) -> None:
-        if not is_sendable_close_code(code):
-            raise AppError(f"websocket.close: code {code!r} may not go on a wire")
         self._call.close(code, reason)
         self._note()
 

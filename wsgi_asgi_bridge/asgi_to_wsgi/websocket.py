@@ -26,6 +26,7 @@ from typing import Any, Final
 from .._crossing.contexts import own_context
 from .._crossing.loops import BackgroundTask, LoopEvent
 from .._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, NORMAL
+from .._protocol.websocket_session import checked_close
 from .._protocol.websocket_upgrade import websocket_scope
 from ..errors import AppError, ClientDisconnected, bridge_closing, bridge_shut_down, presentable
 from ..typing import Environ, Message
@@ -239,7 +240,7 @@ class WebSocketTask:
             if kind != "websocket.close":  # there is nothing left to do
                 raise client_disconnected()
         elif self._open is not None and kind == "websocket.close" and state is _OPEN:
-            self._open.close(message.get("code", NORMAL), message.get("reason") or "")
+            self._open.close(*checked_close(message))
             self._state = _ENDED
         elif kind == "websocket.accept" and (state is _CONNECTING or state is _HANDSHAKE):
             await self._accept(message)

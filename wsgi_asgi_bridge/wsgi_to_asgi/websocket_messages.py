@@ -7,14 +7,16 @@ before it calls the app; here the first use makes it, so that an app may answer 
 import sys
 from typing import Any
 
-from .._protocol.close_codes import INTERNAL_ERROR, NORMAL, is_sendable_close_code
+from .._protocol.close_codes import (
+    INTERNAL_ERROR,
+    MAX_REASON_BYTES,
+    NORMAL,
+    is_sendable_close_code,
+)
 from ..typing import Environ
 from .websocket_call import WebSocketCall
 
 __all__ = ["MessageSocket"]
-
-MAX_REASON_BYTES = 123
-"""What a close frame has room for (RFC 6455 5.5)."""
 
 
 class MessageSocket:

@@ -221,7 +221,9 @@ ILLEGAL_WHEN_OPEN = [
     {"type": "websocket.send", "text": "\ud800"},
     {"type": "websocket.close", "code": 1005},
     {"type": "websocket.close", "code": 99},
+    {"type": "websocket.close", "code": "1000"},
     {"type": "websocket.close", "code": 1000, "reason": "x" * 124},
+    {"type": "websocket.close", "code": 1000, "reason": b"bytes"},
     {"type": "websocket.http.response.start", "status": 200},
     {"type": "unknown"},
 ]

@@ -15,7 +15,7 @@ from tests.support.fake_websocket import HTTP_RESPONSE, WebSocketClient
 from tests.support.fake_wsgi_server import Gate, bridged, must_become
 from tests.support.websocket_apps_in_process import accept, disconnect, echo, send_message
 from tests.support.websocket_wire import TEXT, Frame, close_frame, connect
-from wsgi_asgi_bridge import ASGIToWSGI, ClientDisconnected, WSGIToASGI
+from wsgi_asgi_bridge import AppError, ASGIToWSGI, ClientDisconnected, WSGIToASGI
 from wsgi_asgi_bridge.asgi_to_wsgi import outer_websocket
 
 Message = dict[str, Any]
@@ -74,7 +74,7 @@ async def test_many_messages_at_once_leave_the_private_loop_to_others(inner: Any
         counts.append(len(received))
 
     client = WebSocketClient()
-    async with both(app, inner) as (outside, inside), calling(outside, client):
+    async with both(app, inner) as (outside, _), calling(outside, client):
         await client.until_accepted()
         client.say(*map(str, range(count)))
         await client.until(lambda client: not client._inbox)
@@ -153,6 +153,24 @@ async def test_the_apps_end_goes_through(
         await client.until_ended()
         assert inside.stats().failed == (1 if how == "raises" else 0)
     assert len([r for r in caplog.records if r.exc_info]) == (1 if how == "raises" else 0)
+
+
+async def test_an_illegal_close_does_not_go_through(inner: Any) -> None:
+    """D-5, WS-A-12: the outer server would break the connection over it."""
+    errors: list[str] = []
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        for wrong in ({"code": 1006}, {"reason": "x" * 124}):
+            try:
+                await send({"type": "websocket.close", **wrong})
+            except AppError as error:
+                errors.append(str(error)[:22])
+
+    client = WebSocketClient()
+    async with both(app, inner) as (outside, _), calling(outside, client):
+        assert await client.until_closed() == (1000, "")
+    assert errors == ["websocket.close: the c", "websocket.close: the r"]
 
 
 @pytest.mark.parametrize(

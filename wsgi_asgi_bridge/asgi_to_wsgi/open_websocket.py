@@ -183,7 +183,8 @@ class OpenWebSocket:
         """Wait until the client reads: more pings of it would only make more pongs wait."""
         await self._stream.wait_for_room()
         self._answers = None
-        if not self._stream.closed and not self._inbox:
+        # After the end the client's close frame is waited for, whatever the app has left.
+        if not self._stream.closed and (not self._inbox or self.disconnect is not None):
             self._read_on()
 
     def _on_eof(self) -> None:

@@ -359,6 +359,37 @@ def test_a_close_is_answered_though_the_app_received_nothing(
         assert client.read() is None
 
 
+def test_a_close_is_answered_though_pongs_wait_behind_a_message(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WS-A-10, WS-A-11: it is read once the client has taken the pongs, though the app has left a
+    message.
+    """
+    monkeypatch.setattr(open_websocket, "CLOSE_SECONDS", 60.0)
+    gate = Gate()
+    count, payload = 8_000, b"p" * 125
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        await gate.wait()
+
+    def send_all() -> None:
+        client.send(Frame(TEXT, b"never received"))
+        client.socket.sendall(Frame(PING, payload).masked() * count)
+        client.send(close_frame(1000))
+
+    with bridged(app, backend) as bridge, connected(bridge) as client:
+        sender = threading.Thread(target=send_all, name="driver: sender")
+        sender.start()
+        (task,) = bridge._runtime.in_flight
+        must_become(lambda: task._open is not None and task._open._answers is not None, "the wait")
+        gate.open()
+        must_become(lambda: task._open.disconnect is not None, "the close")
+        frames = client.read_rest()
+        sender.join()
+    assert frames.count(b"\x88\x02\x03\xe8") == 1
+
+
 def test_send_waits_for_a_client_that_does_not_read(backend: Message) -> None:
     """WS-A-11: the app is held up, and goes on as the client reads; others have their turn."""
     sent: list[int] = []

@@ -16,6 +16,7 @@ from tests.support.fake_wsgi_server import open_files
 from wsgi_asgi_bridge._crossing.loops import running_loop_handle
 from wsgi_asgi_bridge._crossing.stand_in import (
     LEAST_NUMBER,
+    Handover,
     HeldDescriptor,
     drain,
     held_descriptor,
@@ -210,3 +211,16 @@ async def test_the_far_end_gives_what_the_owner_writes(pair: Pair) -> None:
         assert got == [b"a head"]
         pair[0].close()
         assert await receive_some(loop, far) == b""
+
+
+def test_a_handover_has_one_owner() -> None:
+    """R-1: the loop's or the thread's, whoever is first; the other gets nothing to close."""
+    ours, far = socket.socketpair()
+    handover = Handover(ours, far)
+    assert handover.taken() == (ours, far)
+    assert not handover.closed()
+    assert ours.fileno() >= 0
+    handover = Handover(ours, far)
+    assert handover.closed()
+    assert handover.taken() is None
+    assert (ours.fileno(), far.fileno()) == (-1, -1)

@@ -27,7 +27,8 @@ Why no other connection can ever be hit, or get what is meant for this one:
   connection's by now. So the duplicate is compared with what was there when the thread came
   (device and inode, which no two open sockets share) before anything is replaced. An owner that
   closes N in the few instructions between the two is not guarded against; none is known.
-- `ours` is closed by whoever has taken over, and by nobody else.
+- `ours` is closed by whoever has taken over, and by nobody else. From a thread to its loop it goes
+  in a `Handover`.
 """
 
 import errno
@@ -43,6 +44,7 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = [
+    "Handover",
     "HeldDescriptor",
     "close_in_child",
     "drain",
@@ -105,6 +107,33 @@ def take_over(held: HeldDescriptor) -> tuple[socket.socket, socket.socket]:
     ours.setblocking(False)
     far.setblocking(False)
     return ours, far
+
+
+class Handover:
+    """Both sockets on their way from a thread to the loop: one of the two gets them, once.
+
+    A thread that Ctrl-C interrupts cannot know whether its post has reached the loop. Whoever takes
+    the one item of the list has them; `list.pop` is one step, as Python documents it.
+    """
+
+    __slots__ = ("_sockets",)
+
+    def __init__(self, ours: socket.socket, far: socket.socket) -> None:
+        self._sockets = [(ours, far)]
+
+    def taken(self) -> tuple[socket.socket, socket.socket] | None:
+        """They are the caller's now. None: they are the other's, or closed."""
+        try:
+            return self._sockets.pop()
+        except IndexError:
+            return None
+
+    def closed(self) -> bool:
+        """Close them, unless they are the other's; return whether that was done."""
+        sockets = self.taken()
+        for each in sockets or ():
+            each.close()
+        return sockets is not None
 
 
 def _duplicate(number: int) -> int:

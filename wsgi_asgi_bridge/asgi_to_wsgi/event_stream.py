@@ -35,7 +35,7 @@ from .._crossing.socket_stream import (
     StreamCallbacks,
     open_socket_stream,
 )
-from .._crossing.stand_in import close_in_child, receive_some, take_over
+from .._crossing.stand_in import Handover, close_in_child, receive_some, take_over
 from .._protocol.asgi_response import ASGIResponse
 from .._protocol.server_head import Framing, ServerHead, framed_end, framed_part
 from ..errors import ServerError
@@ -135,18 +135,8 @@ class EventStream:
     def for_response(cls, task: Streaming, runtime: Runtime, *, body_is_read: bool) -> Self | None:
         """Return a stream if the response, of which the head is known, may go on without its thread
         (R-1). If there are `max_released` connections, the thread stays.
-
-        After a 5xx the app's error is to be raised by `close()` (A-OUT-8), and `background_wait` is
-        a wait in it (A-OUT-9): both need the thread.
         """
-        settings, response = runtime.settings, task.response
-        if (
-            settings.release == "off"
-            or settings.background_wait
-            or not (body_is_read and response.is_endless())
-            or response.status[0] == "5"
-            or not runtime.takes_requests
-        ):
+        if not (body_is_read and _needs_no_thread(task.response, runtime)):
             return None
         stream = cls(task, runtime)
         return stream if runtime.released.reserve(stream) else None
@@ -172,24 +162,22 @@ class EventStream:
         assert connection is not None
         loop = self._runtime.handle
         try:
-            ours, far = take_over(connection.held)
+            handover = Handover(*take_over(connection.held))
         except OSError:
             logger.warning("an event stream keeps its thread", exc_info=True)
             loop.post(self.withdraw)
             return None
         left: Leftover | None = None
-        is_adopted = False
+        is_posted = False
         try:
             # A further request: the server would serve it on the stand-in, and answer nobody.
             connection.take_read_ahead()
             left = caller.leave_from_thread()
-            is_adopted = left is not None and loop.post(partial(self.adopt, ours, far, left))
+            is_posted = left is not None and loop.post(partial(self.adopt, handover, left))
         finally:
             # Ctrl-C, the loop's end, or another thread's close(): then the client gets an end.
-            if not is_adopted:
-                ours.close()
-                far.close()
-                loop.post(self.withdraw)
+            if not is_posted and handover.closed():
+                loop.post(self.lose)
         return left
 
     # ------------------------------------------------------------ taken over or not
@@ -199,12 +187,22 @@ class EventStream:
         if not self.is_open:
             self.may_go_on = False
             self._runtime.released.discard(self)
+            self._wake_senders()
             if self._task is not None:
                 self._task.stream_ended_in_loop()
 
-    def adopt(self, ours: socket, far: socket, left: Leftover) -> None:
-        """Go on where the thread has left."""
-        task, runtime = self._task, self._runtime
+    def lose(self) -> None:
+        """The same, but the thread may have left all the same: for the app the client has."""
+        self.withdraw()
+        if self._task is not None:
+            self._task.caller_left_in_loop()
+
+    def adopt(self, handover: Handover, left: Leftover) -> None:
+        """Go on where the thread has left, unless Ctrl-C has come between: `lose` follows then."""
+        sockets = handover.taken()
+        if sockets is None:
+            return
+        (ours, far), task, runtime = sockets, self._task, self._runtime
         assert task is not None
         self.is_open = True
         self._far = far
@@ -304,7 +302,7 @@ class EventStream:
     async def wait_for_room(self) -> None:
         """Wait while the client takes less than the app sends, and give other tasks their turn."""
         loop = self._runtime.handle
-        while self._framing is None and self._pending_bytes > FULL_BYTES and self._task is not None:
+        while self._framing is None and self._pending_bytes > FULL_BYTES and self.may_go_on:
             event = loop.create_event()
             self._room.append(event)
             await event
@@ -383,6 +381,19 @@ class EventStream:
             self._stream.forget_after_fork()
         if self._far is not None:
             close_in_child(self._far)
+
+
+def _needs_no_thread(response: ASGIResponse, runtime: Runtime) -> bool:
+    """After a 5xx the app's error is to be raised by `close()` (A-OUT-8), and `background_wait` is
+    a wait in it (A-OUT-9).
+    """
+    return (
+        response.is_endless()
+        and response.status[0] != "5"
+        and runtime.settings.release != "off"
+        and not runtime.settings.background_wait
+        and runtime.takes_requests
+    )
 
 
 def _nothing() -> None: ...

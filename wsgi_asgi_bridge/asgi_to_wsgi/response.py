@@ -278,8 +278,9 @@ class Response(Iterator[bytes]):
         jobs = self._caller.finish_from_thread()
         # A server may iterate in one thread and close in another, so _last may be written here in
         # between. If this reads False just before, the loop has put the end already, and the
-        # callback does nothing.
-        if not self._last:
+        # callback does nothing. A thread that Ctrl-C meets as it leaves a stream to the loop has no
+        # more to say.
+        if not self._last and not self._caller.left_early:
             self._caller.loop.post(self._task.caller_left_in_loop)
         if jobs:
             self._task.run_elsewhere_from_thread(jobs)

@@ -46,6 +46,8 @@ from tests.support.watched_apps import Watched, nothing_left
 from wsgi_asgi_bridge import ASGIToWSGI, ClientDisconnected
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread
 from wsgi_asgi_bridge.asgi_to_wsgi import event_stream
+from wsgi_asgi_bridge.asgi_to_wsgi.app_task import AppTask
+from wsgi_asgi_bridge.asgi_to_wsgi.event_stream import EventStream
 
 on_every_server = pytest.mark.parametrize("server", SERVERS)
 
@@ -813,24 +815,74 @@ def test_a_connection_that_is_not_plain(shown: str) -> None:
         must_become(lambda: not bridge._runtime.released._connections, "the end of the offer")
 
 
-@pytest.mark.usefixtures("called_by_server")
-def test_ctrl_c_as_the_thread_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R-1: the server gets it, the client an end, the app a disconnect, and the offer is over."""
+CTRL_C = ("before it leaves", "once it has left", "before the loop adopts", "after the loop adopts")
 
-    def interrupted(self: CallingThread) -> Any:
+
+@on_every_backend
+@pytest.mark.usefixtures("called_by_server")
+@pytest.mark.parametrize("when", CTRL_C)
+def test_ctrl_c_as_the_thread_leaves(
+    when: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-1: the server gets it, the client an end, the app a disconnect, and the offer is over. The
+    connection is closed once, by the thread or by the loop.
+    """
+    leave = CallingThread.leave_from_thread
+
+    def leaving(self: CallingThread) -> Any:
+        if when == "once it has left":
+            leave(self)
+            fill_up()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(CallingThread, "leave_from_thread", interrupted)
-    app = Events()
-    with nothing_left(app, {}) as bridge, Writing(bridge) as server:
+    def posting(callback: Any) -> bool:
+        if getattr(getattr(callback, "func", None), "__func__", None) is not EventStream.adopt:
+            return post(callback)
+        if when == "after the loop adopts":
+            post(callback)
+            becomes_released(bridge)
+        else:
+            late.append(callback)
+        raise KeyboardInterrupt
+
+    def fill_up() -> None:
+        """The app waits for room, which nobody is there to make."""
+        filling.open()
+        must_become(lambda: len(app.stream()._room) == 1, "the wait for room")
+
+    class Filling(Watched):
+        def stream(self) -> EventStream:
+            (task,) = bridge._runtime.in_flight
+            assert isinstance(task, AppTask)
+            assert task.stream is not None
+            return task.stream
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start_events(send)
+        await filling.wait()
+        while True:
+            await stream(send, bytes(event_stream.FULL_BYTES))
+
+    app, filling, late = Filling(body), Gate(), []
+    with (
+        nothing_left(app, backend, shutdown_timeout=60.0) as bridge,
+        Writing(bridge) as server,
+    ):
+        post = bridge._runtime.handle.post
+        if when in CTRL_C[:2]:
+            monkeypatch.setattr(CallingThread, "leave_from_thread", leaving)
+        else:
+            monkeypatch.setattr(bridge._runtime.handle, "post", posting)
         with pytest.raises(KeyboardInterrupt):
             server.call(lambda status, headers: None)
+        for callback in late:
+            post(callback)
         server._accepted.close()
         assert server.client.recv(1) == b""
+        filling.open()
         must_happen(app.ended, "the end of the app")
+        must_become(lambda: not bridge._runtime.released._connections, "the end of the offer")
         assert bridge.stats().disconnected == 1
-        assert bridge._runtime is not None
-        assert not bridge._runtime.released._connections
 
 
 @pytest.mark.usefixtures("called_by_server")

@@ -7,16 +7,22 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 import uvloop
+from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_to_async
 
-from tests.support.interleaving import WAIT_SECONDS, Blocking, must_happen
+from tests.support.interleaving import WAIT_SECONDS, Blocking, must_happen, soon_in_this_loop
 from wsgi_asgi_bridge._crossing import calling_thread_executor
 from wsgi_asgi_bridge._crossing.calling_thread import CallingThread, current_calling_thread
-from wsgi_asgi_bridge._crossing.calling_thread_executor import CallingThreadExecutor
+from wsgi_asgi_bridge._crossing.calling_thread_executor import (
+    CallingThreadExecutor,
+    call_from_task,
+    waits_for_this_task,
+)
 from wsgi_asgi_bridge._crossing.loops import running_loop_handle
 
 NAME = "wsgi_asgi_bridge-unit"
@@ -171,6 +177,86 @@ def test_a_caller_below_async_to_sync_keeps_its_code_from_above(
             assert await asyncio.create_task(current_thread()) is ours.thread
 
     run(app)
+
+
+@on_asyncio_loops
+def test_a_job_goes_past_a_thread_that_waits_no_more(
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4: a task may outlive the `async_to_sync` that has started it, while its thread runs
+    another job.
+    """
+
+    async def app() -> None:
+        with request() as ours:
+            await enter(executor, ours.caller)
+            ran, go_on, done = asyncio.Event(), threading.Event(), threading.Event()
+            ours.caller.call_in_thread(partial(_in_job, soon_in_this_loop(), ran.set, go_on))
+            await ran.wait()
+            AsyncToSync.executors.current = ended = CurrentThreadExecutor(None)
+            over: Future[None] = Future()
+            over.set_result(None)
+            ended.run_until_future(over)
+            assert waits_for_this_task(ours.caller)
+            assert call_from_task(ours.caller, done.set)
+            go_on.set()
+            await asyncio.to_thread(must_happen, done)
+
+    run(app)
+
+
+@on_asyncio_loops
+def test_a_job_is_passed_on_by_another_thread_that_waits(
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4: code in a thread of the app's own reads while the calling thread runs a job."""
+
+    async def app() -> None:
+        with request() as ours, ThreadPoolExecutor(1) as other:
+            await enter(executor, ours.caller)
+            ran, go_on, done = asyncio.Event(), threading.Event(), threading.Event()
+            ours.caller.call_in_thread(partial(_in_job, soon_in_this_loop(), ran.set, go_on))
+            await ran.wait()
+            AsyncToSync.executors.current = other
+            threads: list[threading.Thread] = []
+
+            def job() -> None:
+                threads.append(threading.current_thread())
+                done.set()
+
+            assert call_from_task(ours.caller, job)
+            await asyncio.to_thread(other.submit(go_on.set).result)
+            await asyncio.to_thread(must_happen, done)
+            assert threads == [ours.thread]
+
+    run(app)
+
+
+def _in_job(soon: Callable[[Any], object], tell: Callable[[], None], go_on: Any) -> None:
+    soon(tell)
+    must_happen(go_on)
+
+
+@on_asyncio_loops
+def test_a_job_waits_for_no_thread_above_its_caller(
+    executor: CallingThreadExecutor, run: Callable[[Work], Any]
+) -> None:
+    """A-LOOP-4: the caller itself may be below `async_to_sync`, and waits for this request."""
+
+    async def app() -> None:
+        with request() as ours:
+            await enter(executor, ours.caller)
+            AsyncToSync.executors.current = Unused()
+            done = threading.Event()
+            assert call_from_task(ours.caller, done.set)
+            await asyncio.to_thread(must_happen, done)
+
+    run(app)
+
+
+class Unused:
+    def submit(self, *_: object) -> None:
+        raise AssertionError("it waits for something else")
 
 
 @on_asyncio_loops

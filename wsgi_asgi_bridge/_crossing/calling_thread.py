@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
-from threading import Lock
+from threading import Lock, get_ident
 from typing import NamedTuple, TypeVar
 
 from .contexts import Changes
@@ -178,7 +178,7 @@ class CallingThread(_EarlyLeave):
     but goes on with `run_jobs_from_thread` until `release_in_loop`.
     """
 
-    __slots__ = ("_budget", "_passed_over", "_stays", "_unbroken", "loop")
+    __slots__ = ("_budget", "_job_thread", "_passed_over", "_stays", "_unbroken", "loop")
 
     def __init__(self, loop: LoopHandle, budget: int, stays: bool = False) -> None:
         self.loop: LoopHandle = loop
@@ -192,6 +192,10 @@ class CallingThread(_EarlyLeave):
         self._held = 0
         self._unbroken = 0  # bytes put since the task last waited; the loop's own
         self._jobs = []  # few at a time
+        self._job_thread: int | None = None
+        """The number of this thread while it runs a job. Written by the thread alone; what a job
+        starts in the loop comes after that.
+        """
         self._passed_over = 0  # jobs that were waiting when chunks were taken last
         self._end_is_held = False
         self._ended = False
@@ -255,6 +259,11 @@ class CallingThread(_EarlyLeave):
             self._unbroken = 0
             await self.loop.checkpoint()
 
+    def is_full(self) -> bool:
+        """Whether more than the budget waits for the thread."""
+        with self._lock:
+            return self._held > self._budget
+
     def release_in_loop(self) -> None:
         """The app has ended, so a thread that stays gets no more jobs. Called after the end."""
         with self._lock:
@@ -316,7 +325,7 @@ class CallingThread(_EarlyLeave):
                 else:
                     event = self._parked = ThreadEvent()
             if job is not None:
-                job()
+                self._run(job)
                 del job  # what it refers to is not kept while this thread waits
             elif (
                 event is not None
@@ -345,7 +354,7 @@ class CallingThread(_EarlyLeave):
                 else:
                     event = self._parked = ThreadEvent()
             if job is not None:
-                job()
+                self._run(job)
                 del job
             elif (
                 event is not None
@@ -353,6 +362,14 @@ class CallingThread(_EarlyLeave):
                 and self._retract(event)
             ):
                 return
+
+    def is_in_job(self) -> bool:
+        """Whether the thread runs a job, so that it takes nothing. Any thread."""
+        return self._job_thread is not None
+
+    def is_in_job_here(self) -> bool:
+        """Whether the thread that asks is this one, in a job; no other has written its number."""
+        return self._job_thread == get_ident()
 
     def finish_from_thread(self) -> list[Callable[[], None]]:
         """End this thread's part in the exchange; give the jobs that it has not run.
@@ -405,8 +422,15 @@ class CallingThread(_EarlyLeave):
                     return
                 self._passed_over -= 1
                 job = self._jobs.pop(0)
-            job()
+            self._run(job)
             del job
+
+    def _run(self, job: Callable[[], None]) -> None:
+        self._job_thread = get_ident()
+        try:
+            job()
+        finally:
+            self._job_thread = None
 
     def _retract(self, event: ThreadEvent) -> bool:
         """Take `event` back after a time-out. False if it is set just now."""

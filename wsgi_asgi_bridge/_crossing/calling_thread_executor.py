@@ -8,6 +8,9 @@ request enters a context of its own. asgiref runs in asyncio's loops only: in tr
 entered.
 
 No context is exited: it belongs to the request's tasks and ends with the last of them.
+
+Thread-sensitive code may enter the loop again by `async_to_sync`. Until that has ended its thread
+runs only what is given to asgiref's executor, which the tasks of that call find in their context.
 """
 
 import contextvars
@@ -15,14 +18,15 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 
 from .calling_thread import CallingThread, current_calling_thread
 
-__all__ = ["CallingThreadExecutor"]
+__all__ = ["CallingThreadExecutor", "call_from_task", "waits_for_this_task"]
 
 logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -92,6 +96,32 @@ class CallingThreadExecutor:
         SyncToAsync.context_to_thread_executor.pop(self._shared, None)
         if fallback is not None:
             fallback.shutdown(wait=False, cancel_futures=True)
+
+
+def waits_for_this_task(caller: CallingThread) -> bool:
+    """Whether the thread of `caller` waits, in `async_to_sync`, for this task or one around it.
+
+    In the loop. Also true, for a moment, of a task that outlives what it was started by.
+    """
+    return caller.is_in_job() and getattr(AsyncToSync.executors, "current", None) is not None
+
+
+def call_from_task(caller: CallingThread, job: Callable[[], None]) -> bool:
+    """`caller.call_in_thread(job)`, also if that thread waits for this very task.
+
+    In the loop. `job` does nothing once the exchange is over.
+    """
+    if waits_for_this_task(caller):
+        with suppress(RuntimeError):  # it waits no more
+            AsyncToSync.executors.current.submit(_run_here_or_in, caller, job)
+            return True
+    return caller.call_in_thread(job)
+
+
+def _run_here_or_in(caller: CallingThread, job: Callable[[], None]) -> None:
+    """Run `job` in the thread of `caller`; the one that waits for the task may be another."""
+    if caller.is_in_job_here() or not caller.call_in_thread(job):
+        job()
 
 
 class _CurrentThreadExecutor(Executor):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from .calling_thread import CallingThread
+from .calling_thread_executor import call_from_task
 
 __all__ = ["run_in_calling_thread"]
 
@@ -35,7 +36,7 @@ async def run_in_calling_thread(caller: CallingThread, work: Callable[[], object
         finally:
             loop.post(partial(loop.set_event, event))
 
-    if not caller.call_in_thread(job):
+    if not call_from_task(caller, job):
         return False
     await event
     if error is not None:

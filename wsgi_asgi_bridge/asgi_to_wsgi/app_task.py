@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from .._crossing.calling_thread import CallingThread
+from .._crossing.calling_thread_executor import waits_for_this_task
 from .._crossing.contexts import Changes, own_context
 from .._protocol.asgi_response import ASGIResponse
 from .._protocol.scope import scope_from_environ
@@ -183,6 +184,8 @@ class AppTask(RequestEnd):
         if last:
             self._finish(COMPLETED)
         elif wait:
+            if waits_for_this_task(self.caller) and self.caller.is_full():
+                raise _waits_for_itself(self._runtime.settings.response_buffer)
             self._sending += 1
             try:
                 await self.caller.wait_for_room_in_loop()
@@ -269,6 +272,14 @@ class AppTask(RequestEnd):
             self._held.release()
         self.caller_left_in_loop()
         self.caller.fail_in_loop(error)
+
+
+def _waits_for_itself(budget: int) -> RuntimeError:
+    return RuntimeError(
+        "send() would wait for the calling thread, which waits for this send(): in thread-"
+        f"sensitive code async_to_sync(send) takes no more than response_buffer={budget} bytes; "
+        "send from a coroutine that the app awaits, or set a larger response_buffer"
+    )
 
 
 async def _pass_over(task: AppTask, last: bool) -> None:

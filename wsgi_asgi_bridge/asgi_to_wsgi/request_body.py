@@ -11,9 +11,11 @@ from functools import partial
 from typing import Final
 
 from .._crossing.calling_thread import CallingThread
+from .._crossing.calling_thread_executor import call_from_task
 from .._crossing.loops import LoopEvent
 from ..errors import BridgeError, ClientDisconnected
 from ..typing import Environ, Message
+from .disconnects import client_disconnected
 
 __all__ = ["BodyState", "ReceivedBody", "RequestBody", "request_body"]
 
@@ -163,6 +165,9 @@ class ReceivedBody:
         except BridgeError as exc:
             self._caller.loop.post(partial(self._lost_client_in_loop, exc))
             return
+        except BaseException:  # Ctrl-C, which below `async_to_sync` gets no further than asgiref
+            self._caller.loop.post(partial(self._lost_client_in_loop, client_disconnected()))
+            raise
         self._caller.loop.post(partial(self.add_in_loop, part, state))
 
     def add_in_loop(self, part: bytes, state: BodyState) -> None:
@@ -203,7 +208,7 @@ class ReceivedBody:
                     asked = True
                     await self._caller.loop.checkpoint()
                     continue
-                self._reading = self._caller.call_in_thread(self.read_from_thread)
+                self._reading = call_from_task(self._caller, self.read_from_thread)
             event = self._caller.loop.create_event()
             self.receivers.append(event)
             try:

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .loops import LoopEvent, LoopHandle, Timer
-from .stand_in import close_in_child
 
 __all__ = ["FULL_BYTES", "SocketStream", "StreamCallbacks", "open_socket_stream"]
 
@@ -140,10 +139,6 @@ class SocketStream(ABC):
             self._give_up_within(seconds)
         else:
             self.abort()
-
-    def forget_after_fork(self) -> None:
-        """In a forked child: the connection is its parent's alone."""
-        close_in_child(self._socket)
 
     def _received(self, data: bytes) -> None:
         if not self._finishing:

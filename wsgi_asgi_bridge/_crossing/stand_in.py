@@ -29,6 +29,10 @@ Why no other connection can ever be hit, or get what is meant for this one:
   closes N in the few instructions between the two is not guarded against; none is known.
 - `ours` is closed by whoever has taken over, and by nobody else. From a thread to its loop it goes
   in a `Handover`.
+- A forked child closes its copies of `ours` and `far`, or the client would see no end that the
+  parent sends. So they are noted as soon as `take_over` has returned, and for good. A fork by
+  another thread in the few instructions before that leaves the child a copy until it ends: to close
+  that gap, each fork would have to wait for a lock.
 """
 
 import errno
@@ -116,10 +120,11 @@ class Handover:
     the one item of the list has them; `list.pop` is one step, as Python documents it.
     """
 
-    __slots__ = ("_sockets",)
+    __slots__ = ("_both", "_sockets")
 
     def __init__(self, ours: socket.socket, far: socket.socket) -> None:
-        self._sockets = [(ours, far)]
+        self._both = (ours, far)
+        self._sockets = [self._both]
 
     def taken(self) -> tuple[socket.socket, socket.socket] | None:
         """They are the caller's now. None: they are the other's, or closed."""
@@ -134,6 +139,11 @@ class Handover:
         for each in sockets or ():
             each.close()
         return sockets is not None
+
+    def close_in_child(self) -> None:
+        """In a forked child: what is open of them, whoever has them."""
+        for each in self._both:
+            close_in_child(each)
 
 
 def _duplicate(number: int) -> int:

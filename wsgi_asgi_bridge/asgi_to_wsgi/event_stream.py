@@ -35,7 +35,7 @@ from .._crossing.socket_stream import (
     StreamCallbacks,
     open_socket_stream,
 )
-from .._crossing.stand_in import Handover, close_in_child, receive_some, take_over
+from .._crossing.stand_in import Handover, receive_some, take_over
 from .._protocol.asgi_response import ASGIResponse
 from .._protocol.server_head import Framing, ServerHead, framed_end, framed_part
 from ..errors import ServerError
@@ -94,8 +94,8 @@ class EventStream:
     __slots__ = (
         "_body_end",
         "_connection",
-        "_far",
         "_framing",
+        "_handover",
         "_is_aborted",
         "_pending",
         "_pending_bytes",
@@ -119,8 +119,8 @@ class EventStream:
         """The same, or the thread has not answered the offer yet."""
         self._connection: Connection | None = None  # the calling thread's
         self._stream: SocketStream | None = None
-        self._far: socket | None = None
-        """The server's head is read from it."""
+        self._handover: Handover | None = None
+        """Set by the thread, for good: a child that is forked at any moment closes what is open."""
         self._framing: Framing | None = None
         """None until that head is passed on."""
         self._pending: list[bytes] = []
@@ -162,7 +162,7 @@ class EventStream:
         assert connection is not None
         loop = self._runtime.handle
         try:
-            handover = Handover(*take_over(connection.held))
+            handover = self._handover = Handover(*take_over(connection.held))
         except OSError:
             logger.warning("an event stream keeps its thread", exc_info=True)
             loop.post(self.withdraw)
@@ -205,7 +205,6 @@ class EventStream:
         (ours, far), task, runtime = sockets, self._task, self._runtime
         assert task is not None
         self.is_open = True
-        self._far = far
         runtime.released.took_over(self)
         runtime.in_flight.add(task)
         self._pending[:0] = left.chunks
@@ -235,7 +234,7 @@ class EventStream:
                 self._stream.abort()
             raise
         finally:
-            self._far = self._serving = None
+            self._serving = None
         self._runtime.released.drain(far)
 
     async def _open(self, ours: socket) -> None:
@@ -377,10 +376,8 @@ class EventStream:
             self._stream.abort()
 
     def forget_after_fork(self) -> None:
-        if self._stream is not None:
-            self._stream.forget_after_fork()
-        if self._far is not None:
-            close_in_child(self._far)
+        if self._handover is not None:
+            self._handover.close_in_child()
 
 
 def _needs_no_thread(response: ASGIResponse, runtime: Runtime) -> bool:

@@ -7,6 +7,7 @@ socket or file is left.
 import errno
 import http.client
 import logging
+import os
 import socket
 import struct
 import threading
@@ -662,6 +663,47 @@ with bridge, served(bridge) as connection:
     os.waitpid(child, 0)
 """
     )
+
+
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+@on_every_backend
+@pytest.mark.parametrize("when", ["adopt", "_serve", "_open", "_pass_head_on"])
+def test_a_fork_as_the_loop_takes_over(
+    backend: Backend, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A-CALL-2: from the moment in which the thread has taken over, a child closes its copies."""
+    numbers: list[int] = []
+    left_open: list[int] = []
+    take_over, step = event_stream.take_over, getattr(event_stream.EventStream, when)
+
+    def taking(held: Any) -> Any:
+        taken = take_over(held)
+        numbers.extend(own.fileno() for own in taken)
+        return taken
+
+    def forking_before(*args: Any) -> Any:
+        child = os.fork()
+        if child == 0:
+            os._exit(sum(map(is_open, numbers)))
+        left_open.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return step(*args)
+
+    monkeypatch.setattr(event_stream, "take_over", taking)
+    monkeypatch.setattr(event_stream.EventStream, when, forking_before)
+    app = Events(1)
+    app.open_all()
+    with nothing_left(app, backend) as bridge, served(bridge) as connection:
+        opened(connection)
+        assert connection.read_rest() == b"data: 0\n\n"
+    assert len(numbers) == 2
+    assert left_open == [0]
 
 
 # --- what a server may write

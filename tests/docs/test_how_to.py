@@ -3,6 +3,7 @@
 tests/docs/test_how_to_servers.py has the pages of the servers.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -120,6 +121,20 @@ def test_a_function_that_gets_a_flask_request() -> None:
     request = werkzeug.test.EnvironBuilder(path="/").get_request()
     with names["application"]:
         assert names["handle"](request).get_data() == b'"Hello from FastAPI"'
+
+
+OF_A_CONTAINER = {"--host", "--worker-tmp-dir"}
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
+def test_a_service_starts_the_server_as_its_page_does(server: str) -> None:
+    """Under systemd, and with some of the same options in a container."""
+    started = commands(page(server))
+    (unit,) = re.findall(rf"^ExecStart=/srv/site/.venv/bin/({server} .*)$", page("deploying"), re.M)
+    assert unit in started
+    (container,) = re.findall(rf'^CMD (\["{server}", .*\])$', page("deploying"), re.M)
+    options = {word for word in json.loads(container) if word.startswith("-")}
+    assert options - OF_A_CONTAINER <= set(" ".join(started).split())
 
 
 def test_shared_hosting() -> None:

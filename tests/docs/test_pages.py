@@ -29,14 +29,17 @@ def needs_an_app_of_the_reader(block: pages.Block) -> bool:
     "path", [path for path, text in pages.PAGES.items() if "```python" in text]
 )
 def test_the_python_blocks(path: str) -> None:
-    """The blocks of a page run one after the other, but for those that need an app of the reader's
-    and for files that are served (test_how_to, test_tutorials), which only compile.
+    """The blocks of a page run one after the other, and then the tests that they define; but for
+    blocks that need an app of the reader's and for files that are served (test_how_to,
+    test_tutorials), which only compile.
     """
     names: dict[str, Any] = {"__name__": "page"}
     for block in pages.blocks("python", pages.PAGES[path]):
         code = compile(block.code, f"{path}:{block.line}", "exec")
         if block.file is None and not needs_an_app_of_the_reader(block):
             exec(code, names)
+    for test in [names[name] for name in names if name.startswith("test_")]:
+        test()
     if "collector" in names:  # of docs/monitoring.md, registered for the whole process
         REGISTRY.unregister(names["collector"])
 

@@ -1,12 +1,14 @@
 """`python -m tests.hosts.nginx DIRECTORY KIND UPSTREAM PORT` becomes an nginx before a server.
 
 KIND is `proxy` for a server that speaks HTTP, `uwsgi` for one that speaks the protocol of that
-name; UPSTREAM is its `host:port`.
+name; UPSTREAM is its `host:port`. The settings are those of docs/how_to/nginx.md.
 """
 
 import os
 import sys
 from pathlib import Path
+
+from tests.support.pages import PAGES, blocks
 
 HOST = "127.0.0.1"
 CONFIGURATION = """
@@ -22,44 +24,24 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    map $http_upgrade $connection_upgrade {{ default upgrade; "" close; }}
+    {map}
     server {{
         listen {host}:{port};
-        location / {{ {passing} }}
+        {location}
     }}
 }}
 """
-PASSING = {
-    "proxy": """
-        proxy_pass http://{upstream};
-        proxy_http_version 1.1;
-        proxy_buffering off;
-        proxy_set_header Host $http_host;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $connection_upgrade;
-    """,
-    "uwsgi": """
-        uwsgi_pass {upstream};
-        uwsgi_buffering off;
-        uwsgi_param QUERY_STRING $query_string;
-        uwsgi_param REQUEST_METHOD $request_method;
-        uwsgi_param CONTENT_TYPE $content_type;
-        uwsgi_param CONTENT_LENGTH $content_length;
-        uwsgi_param REQUEST_URI $request_uri;
-        uwsgi_param PATH_INFO $document_uri;
-        uwsgi_param SERVER_PROTOCOL $server_protocol;
-        uwsgi_param REQUEST_SCHEME $scheme;
-        uwsgi_param REMOTE_ADDR $remote_addr;
-        uwsgi_param REMOTE_PORT $remote_port;
-        uwsgi_param SERVER_PORT $server_port;
-        uwsgi_param SERVER_NAME $server_name;
-    """,
-}
+PAGE = "docs/how_to/nginx.md"
+UPSTREAM = "127.0.0.1:8000"
+"""What the page has for the server behind nginx."""
+MAP, *LOCATIONS = (block.code for block in blocks("nginx", PAGES[PAGE]))
+LOCATION = dict(zip(("proxy", "uwsgi"), LOCATIONS, strict=True))
 
 
 def main(directory: str, kind: str, upstream: str, port: str) -> None:
-    passing = PASSING[kind].format(upstream=upstream)
-    text = CONFIGURATION.format(directory=directory, host=HOST, port=port, passing=passing)
+    location = LOCATION[kind].replace(UPSTREAM, upstream)
+    places = {"directory": directory, "host": HOST, "port": port}
+    text = CONFIGURATION.format(**places, map=MAP, location=location)
     configuration = Path(directory) / "nginx.conf"
     configuration.write_text(text)
     os.execlp("nginx", "nginx", "-p", directory, "-e", "stderr", "-c", str(configuration))

@@ -15,24 +15,14 @@ import a2wsgi.asgi
 import httpx
 import pytest
 
+from tests.compat.conftest import BOTH
 from tests.support.fake_wsgi_server import environ_for, hello, must_become, respond
 from wsgi_asgi_bridge import ASGIToWSGI, ServerError
 from wsgi_asgi_bridge.compat import a2wsgi as compat
 from wsgi_asgi_bridge.compat.a2wsgi import asgi
 from wsgi_asgi_bridge.compat.a2wsgi.asgi import ASGIMiddleware, ASGIResponder
 
-BOTH = {"a2wsgi": a2wsgi, "ours": compat}
 DEADLINE_SECONDS = 10.0
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"  # a2wsgi knows no other
-
-
-@pytest.fixture(params=BOTH.values(), ids=BOTH)
-def adapter(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import a2wsgi
 import httpx
 import pytest
 from fastapi import BackgroundTasks, FastAPI
@@ -17,13 +16,7 @@ from werkzeug.test import Client
 from tests.frameworks.serving import served_by_uvicorn, served_by_werkzeug
 from wsgi_asgi_bridge.compat import a2wsgi as compat
 
-BOTH = {"a2wsgi": a2wsgi, "ours": compat}
 WAIT_SECONDS = 10.0
-
-
-@pytest.fixture(params=BOTH.values(), ids=BOTH)
-def adapter(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 def flask_app() -> Flask:

@@ -11,27 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
-import a2wsgi
 import httpx
 import pytest
 
+from tests.compat.conftest import BOTH
 from tests.support.fake_asgi_server import nothing_left
 from wsgi_asgi_bridge import WSGIToASGI
 from wsgi_asgi_bridge.compat import a2wsgi as compat
 from wsgi_asgi_bridge.compat.a2wsgi.wsgi import WSGIMiddleware, WSGIResponder
 
-BOTH = {"a2wsgi": a2wsgi, "ours": compat}
 DEADLINE_SECONDS = 10.0
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"  # a2wsgi knows no other
-
-
-@pytest.fixture(params=BOTH.values(), ids=BOTH)
-def adapter(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @contextlib.asynccontextmanager

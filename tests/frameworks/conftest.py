@@ -29,6 +29,19 @@ def django_database(configured_django: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def no_notes(django_database: Path) -> Iterator[None]:
+    """A table without rows, and no connection of this thread left open after the test."""
+    from django.db import connection
+
+    from tests.frameworks.django_notes.models import Note
+
+    Note.objects.all().delete()
+    connection.close()
+    yield
+    connection.close()
+
+
+@pytest.fixture
 def gates() -> Gates:
     return Gates()
 

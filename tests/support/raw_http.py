@@ -135,12 +135,26 @@ class Client(ABC):
         return self.request("GET", target, headers)
 
 
+def connected_socket(
+    address: tuple[str, int], timeout: float, receive_buffer: int | None
+) -> socket.socket:
+    """A small `receive_buffer` makes the kernel on this side take little of what is not read."""
+    connection = socket.socket()
+    try:
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(timeout)
+        connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 @dataclass
 class Connection(Client):
-    """One HTTP/1.1 connection; requests on it one after the other.
-
-    A small `receive_buffer` makes the kernel on this side take little of what is not read.
-    """
+    """One HTTP/1.1 connection; requests on it one after the other."""
 
     address: tuple[str, int]
     timeout: float = TIMEOUT_SECONDS
@@ -151,16 +165,7 @@ class Connection(Client):
     _response: http.client.HTTPResponse | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._socket = socket.socket()
-        try:
-            if self.receive_buffer is not None:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.settimeout(self.timeout)
-            self._socket.connect(self.address)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket = connected_socket(self.address, self.timeout, self.receive_buffer)
 
     # Sending
 

@@ -22,6 +22,7 @@ from tests.support.raw_http import (
     CutResponseError,
     Headers,
     Response,
+    connected_socket,
 )
 
 
@@ -44,13 +45,8 @@ class Http2Connection(Client):
     def __post_init__(self) -> None:
         config = h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
         self._state = h2.connection.H2Connection(config)
-        self._socket = socket.socket()
+        self._socket = connected_socket(self.address, self.timeout, self.receive_buffer)
         try:
-            if self.receive_buffer is not None:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.settimeout(self.timeout)
-            self._socket.connect(self.address)
             self._state.initiate_connection()
             self._flush()
         except BaseException:

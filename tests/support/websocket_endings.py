@@ -14,9 +14,13 @@ from tests.support.fake_websocket import WebSocketClient
 from wsgi_asgi_bridge import WSGIToASGI
 from wsgi_asgi_bridge.wsgi_to_asgi import websocket as exchange_module
 
-__all__ = ["Ports", "counted", "row", "taken_error"]
+__all__ = ["AppsOwnError", "Ports", "counted", "ended_by", "row", "taken_error"]
 
 App = Callable[[dict[str, Any], Any], Any]
+
+
+class AppsOwnError(Exception):
+    """What an app raises on its own account."""
 
 
 class Ports:
@@ -57,6 +61,19 @@ async def row(app: App, ports: Ports, **options: Any) -> AsyncIterator[WSGIToASG
         assert ports.alive() == []
     finally:
         gc.enable()
+
+
+async def ended_by(
+    app: App, ports: Ports, code: tuple[int, str], error: type[Exception] | None
+) -> WebSocketClient:
+    """The client of an app that ends its WebSocket with this code, and by this error if any."""
+    client = WebSocketClient()
+    async with row(app, ports) as bridge:
+        await client.run(bridge)
+        assert counted(bridge) == {"failed" if error else "completed": 1}
+        assert type(taken_error(client)) is (error or type(None))
+    assert client.closed_with == code
+    return client
 
 
 def taken_error(client: WebSocketClient) -> BaseException | None:

@@ -37,6 +37,32 @@ class MarkedError(Exception):
     """An exception of the app."""
 
 
+APPS_CODES = {"returns": 1000, "raises": 1011, "closes": 4000}
+"""What the client is told, by how the app has ended."""
+
+
+def assert_the_app_ends_it(app: Watched, backend: Message, how: str) -> None:
+    """The client gets the code and answers; the bridge counts it."""
+    code = APPS_CODES[how]
+    with nothing_left(app, backend) as bridge:
+        completed = bridge.stats().completed
+        client, server = connect(bridge)
+        client.must_be_accepted()
+        assert client.read() == close_frame(code)
+        client.send(close_frame(code))
+        assert client.read() is None
+        client.close()
+        server.finish()
+        stats = bridge.stats()
+        assert (stats.completed - completed, stats.failed) == (
+            (0, 1) if how == "raises" else (1, 0)
+        )
+
+
+def errors_logged(caplog: pytest.LogCaptureFixture) -> list[type[BaseException] | None]:
+    return [type(record.exc_info[1]) for record in caplog.records if record.exc_info]
+
+
 # Endings
 
 
@@ -52,23 +78,8 @@ def test_the_app_ends(backend: Message, how: str, caplog: pytest.LogCaptureFixtu
         if how == "closes":
             await send({"type": "websocket.close", "code": 4000})
 
-    code = {"returns": 1000, "raises": 1011, "closes": 4000}[how]
-    app = Watched(body)
-    with nothing_left(app, backend) as bridge:
-        completed = bridge.stats().completed
-        client, server = connect(bridge)
-        client.must_be_accepted()
-        assert client.read() == close_frame(code)
-        client.send(close_frame(code))
-        assert client.read() is None
-        client.close()
-        server.finish()
-        stats = bridge.stats()
-        assert (stats.completed - completed, stats.failed) == (
-            (0, 1) if how == "raises" else (1, 0)
-        )
-    errors = [type(record.exc_info[1]) for record in caplog.records if record.exc_info]
-    assert errors == ([MarkedError] if how == "raises" else [])
+    assert_the_app_ends_it(Watched(body), backend, how)
+    assert errors_logged(caplog) == ([MarkedError] if how == "raises" else [])
 
 
 @on_asyncio_backends
@@ -86,23 +97,8 @@ def test_the_app_ends_while_a_task_of_it_accepts(
         if how == "raises":
             raise MarkedError
 
-    app = Watched(body)
-    with nothing_left(app, backend) as bridge:
-        completed = bridge.stats().completed
-        client, server = connect(bridge)
-        client.must_be_accepted()
-        code = 1011 if how == "raises" else 1000
-        assert client.read() == close_frame(code)
-        client.send(close_frame(code))
-        assert client.read() is None
-        client.close()
-        server.finish()
-        stats = bridge.stats()
-        assert (stats.completed - completed, stats.failed) == (
-            (0, 1) if how == "raises" else (1, 0)
-        )
-    errors = [type(record.exc_info[1]) for record in caplog.records if record.exc_info]
-    assert errors == ([MarkedError] if how == "raises" else [])
+    assert_the_app_ends_it(Watched(body), backend, how)
+    assert errors_logged(caplog) == ([MarkedError] if how == "raises" else [])
 
 
 @on_every_backend
@@ -157,8 +153,7 @@ def test_an_app_that_raises_after_the_end(
         must_happen(app.ended, "the end of the app")
         must_become(lambda: bridge.stats().in_flight == 0, "the end")
         assert bridge.stats().failed == 0
-    errors = [type(record.exc_info[1]) for record in caplog.records if record.exc_info]
-    assert errors == ([] if known else [MarkedError])
+    assert errors_logged(caplog) == ([] if known else [MarkedError])
 
 
 @on_every_backend

@@ -19,20 +19,11 @@ from tests.support.fake_asgi_server import (
     settle,
 )
 from tests.support.fake_websocket import WebSocketClient, echoing
-from tests.support.websocket_endings import Ports, counted, row, taken_error
+from tests.support.websocket_endings import AppsOwnError, Ports, counted, ended_by, row, taken_error
 from wsgi_asgi_bridge import BridgeClosed, WSGIToASGI
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Any], Any]
-
-
-class AppsOwnError(Exception):
-    """What an app raises on its own account."""
-
-
-@pytest.fixture
-def ports(monkeypatch: pytest.MonkeyPatch) -> Ports:
-    return Ports(monkeypatch)
 
 
 # --- the app ends it
@@ -98,13 +89,8 @@ async def test_the_app_ends_it(ports: Ports, ends: Any, code: Any, error: Any) -
         ends(environ["wsgi.websocket"])
         return []
 
-    client = WebSocketClient()
-    async with row(app, ports) as bridge:
-        await client.run(bridge)
-        assert counted(bridge) == {"failed" if error else "completed": 1}
-        assert type(taken_error(client)) is (error or type(None))
+    client = await ended_by(app, ports, code, error)
     assert client.heard == ([] if ends is _raises_before_it_has_sent else ["hello"])
-    assert client.closed_with == code
 
 
 @pytest.mark.parametrize(
@@ -316,9 +302,8 @@ async def test_the_client_leaves_before_the_app_accepts(ports: Ports) -> None:
 # --- the buffers are full
 
 
-async def test_the_client_leaves_while_a_sender_waits(ports: Ports) -> None:
-    """WS-W-7, WS-W-10: the sender is freed at once."""
-    told: list[str] = []
+def sending_until_refused(told: list[str]) -> App:
+    """The app sends for ever, and tells what it is refused by."""
 
     def app(environ: Environ, start_response: Any) -> list[bytes]:
         try:
@@ -328,8 +313,17 @@ async def test_the_client_leaves_while_a_sender_waits(ports: Ports) -> None:
             told.append(type(error).__name__)
         return []
 
+    return app
+
+
+async def test_the_client_leaves_while_a_sender_waits(ports: Ports) -> None:
+    """WS-W-7, WS-W-10: the sender is freed at once."""
+    told: list[str] = []
     client = WebSocketClient(reads=1)
-    async with row(app, ports, response_buffer=100_000) as bridge, calling(bridge, client):
+    async with (
+        row(sending_until_refused(told), ports, response_buffer=100_000) as bridge,
+        calling(bridge, client),
+    ):
         await client.until(lambda client: client.blocked_in_send and client.accepted)
         await settle()
         client.leave()
@@ -453,17 +447,11 @@ async def test_shutdown_with_an_app_that_does_not_end(ports: Ports) -> None:
 async def test_shutdown_while_a_sender_waits(ports: Ports) -> None:
     """WS-W-5, WS-W-10: the sender is freed, what it had put before goes out, then 1001."""
     told: list[str] = []
-
-    def app(environ: Environ, start_response: Any) -> list[bytes]:
-        try:
-            while True:
-                environ["wsgi.websocket"].send(b"x" * 1000)
-        except BrokenPipeError as error:
-            told.append(type(error).__name__)
-        return []
-
     client = WebSocketClient(reads=1)
-    async with row(app, ports, response_buffer=5000) as bridge, calling(bridge, client):
+    async with (
+        row(sending_until_refused(told), ports, response_buffer=5000) as bridge,
+        calling(bridge, client),
+    ):
         await client.until(lambda client: client.blocked_in_send and client.accepted)
         await settle()
         async with anyio.create_task_group() as group:

@@ -21,19 +21,10 @@ from tests.support.socket_apps import (
     close_frame,
     frame,
 )
-from tests.support.websocket_endings import Ports, counted, row, taken_error
+from tests.support.websocket_endings import AppsOwnError, Ports, counted, ended_by, row
 from wsgi_asgi_bridge import AppError
 
 Environ = dict[str, Any]
-
-
-class AppsOwnError(Exception):
-    """What an app raises on its own account."""
-
-
-@pytest.fixture
-def ports(monkeypatch: pytest.MonkeyPatch) -> Ports:
-    return Ports(monkeypatch)
 
 
 def echoing(environ: Environ, start_response: Any) -> Any:
@@ -116,13 +107,8 @@ async def test_the_app_ends_it(ports: Ports, ends: Any, code: Any, error: Any) -
         ends(ServerSocket(environ).accept())
         return []
 
-    client = WebSocketClient()
-    async with row(app, ports) as bridge:
-        await client.run(bridge)
-        assert counted(bridge) == {"failed" if error else "completed": 1}
-        assert type(taken_error(client)) is (error or type(None))
+    client = await ended_by(app, ports, code, error)
     assert client.heard == ["hello"]
-    assert client.closed_with == code
 
 
 # --- the client ends it

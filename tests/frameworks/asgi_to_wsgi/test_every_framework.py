@@ -1,7 +1,6 @@
 """One walk through five ASGI frameworks: page, form, upload, file, stream, error page."""
 
 import gc
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +13,18 @@ from tests.frameworks.apps_fastapi import fastapi_app
 from tests.frameworks.apps_litestar import litestar_app
 from tests.frameworks.apps_quart import quart_app
 from tests.frameworks.apps_starlette import starlette_app
-from tests.frameworks.conftest import DOWNLOAD_BYTES
 from tests.frameworks.django_project import django_asgi_app
-from tests.frameworks.gates import WAIT_SECONDS, Gates, wait_for
-from tests.frameworks.payloads import UPLOAD_BYTES, blocks_of, multipart, payload, summary
+from tests.frameworks.gates import WAIT_SECONDS, Gates
+from tests.frameworks.payloads import payload, summary
 from tests.frameworks.serving import caller_in_process, served_by_werkzeug
+from tests.frameworks.walk import (
+    a_file_arrives_whole,
+    a_large_upload_arrives_whole,
+    a_stream_arrives_as_it_is_made,
+    a_stream_ends_with_its_client,
+    an_upload_is_read_as_it_is_sent,
+    pages_follow_each_other,
+)
 from tests.support.fake_wsgi_server import environ_for, must_become
 from wsgi_asgi_bridge import ASGIToWSGI
 
@@ -114,59 +120,32 @@ def test_a_missing_page(client: httpx.Client) -> None:
 
 def test_a_large_upload(client: httpx.Client) -> None:
     """A-IN-1: a multipart upload far above `request_buffer` arrives byte for byte."""
-    data = payload(UPLOAD_BYTES)
-    response = client.post("/upload", files={"file": ("large.bin", data)})
-    assert response.json() == summary("large.bin", data)
+    a_large_upload_arrives_whole(client)
 
 
 def test_an_upload_reaches_the_app_while_it_is_sent(client: httpx.Client, gates: Gates) -> None:
     """A-IN-1: the second half is sent only once the app has received from the first."""
-    data = payload(UPLOAD_BYTES)
-    body, headers = multipart("file", "streamed.bin", data)
-    half = len(body) // 2
-
-    def parts() -> Iterator[bytes]:
-        yield from blocks_of(body[:half])
-        wait_for(gates.body_reached_app, "the app did not receive the first half")
-        yield from blocks_of(body[half:])
-
-    response = client.post("/upload", content=parts(), headers=headers)
-    assert response.json() == summary("streamed.bin", data)
+    an_upload_is_read_as_it_is_sent(client, gates)
 
 
 def test_a_file(client: httpx.Client, download: Path) -> None:
     """A-OUT-2: a file arrives whole with its length."""
-    response = client.get("/file")
-    assert response.headers["content-length"] == str(DOWNLOAD_BYTES)
-    got = hashlib.sha256(response.content).hexdigest()
-    assert got == hashlib.sha256(download.read_bytes()).hexdigest()
+    a_file_arrives_whole(client, download)
 
 
 def test_a_stream(client: httpx.Client, gates: Gates) -> None:
     """A-OUT-2: the first part is at the client before the app makes the second."""
-    with client.stream("GET", "/stream") as response:
-        arriving = response.iter_raw()
-        received = next(arriving)
-        gates.first_chunk_arrived.set()
-        for part in arriving:
-            received += part
-    assert received == b"first second"
+    a_stream_arrives_as_it_is_made(client, gates)
 
 
 def test_a_stream_whose_client_leaves(client: httpx.Client, gates: Gates) -> None:
     """A-OUT-3: the app's generator ends soon after the client has gone."""
-    with client.stream("GET", "/endless") as response:
-        assert next(response.iter_raw()).startswith(b"tick")
-    wait_for(gates.stream_closed, "the generator did not end")
-    assert client.get("/").status_code == 200
+    a_stream_ends_with_its_client(client, gates, "/endless")
 
 
 def test_a_silent_stream_whose_client_leaves(client: httpx.Client, gates: Gates) -> None:
     """A-IN-3: a stream that waits, and so sends nothing, ends as well when its client has gone."""
-    with client.stream("GET", "/silent") as response:
-        assert next(response.iter_raw()).startswith(b"tick")
-    wait_for(gates.stream_closed, "the generator did not end")
-    assert client.get("/").status_code == 200
+    a_stream_ends_with_its_client(client, gates, "/silent")
 
 
 # Django leaves its copy of the request's body open when send() raises.
@@ -194,7 +173,4 @@ def test_an_ordinary_client_that_leaves_is_not_logged(
 
 def test_pages_one_after_another(client: httpx.Client, framework: str) -> None:
     """A-LOOP-1: one loop serves them all, errors and uploads in between."""
-    for _ in range(3):
-        assert client.get("/").text == f"hello from {framework}"
-        assert client.get("/broken").status_code == 500
-        assert client.post("/form", data={"name": "x"}).text == "hello x"
+    pages_follow_each_other(client, framework)

@@ -30,19 +30,6 @@ CALLERS = 8
 SiteOf = Callable[..., AbstractContextManager[Site]]
 
 
-@pytest.fixture
-def no_notes(django_database: Path) -> Iterator[None]:
-    """A table without rows, and no connection of this thread left open after the test."""
-    from django.db import connection
-
-    from tests.frameworks.django_notes.models import Note
-
-    Note.objects.all().delete()
-    connection.close()
-    yield
-    connection.close()
-
-
 @pytest.fixture(params=["wsgi", "asgi"])
 def handler(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -23,19 +23,6 @@ def app(gates: Gates, download: Path, django_database: Path) -> Any:
 
 
 @pytest.fixture
-def no_notes(django_database: Path) -> Iterator[None]:
-    """A table without rows, and no connection of this thread left open after the test."""
-    from django.db import connection
-
-    from tests.frameworks.django_notes.models import Note
-
-    Note.objects.all().delete()
-    connection.close()
-    yield
-    connection.close()
-
-
-@pytest.fixture
 def client(app: Any, no_notes: None) -> Iterator[httpx.Client]:
     with (
         served_by_uvicorn(WSGIToASGI(app)) as url,

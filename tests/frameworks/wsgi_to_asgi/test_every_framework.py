@@ -1,6 +1,5 @@
 """One walk through five WSGI frameworks: page, form, upload, file, stream, error page."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,17 @@ from tests.frameworks.apps_flask import flask_app
 from tests.frameworks.apps_pyramid import pyramid_app
 from tests.frameworks.conftest import DOWNLOAD_BYTES
 from tests.frameworks.django_project import django_wsgi_app
-from tests.frameworks.gates import WAIT_SECONDS, Gates, wait_for
-from tests.frameworks.payloads import UPLOAD_BYTES, blocks_of, multipart, payload, summary
+from tests.frameworks.gates import WAIT_SECONDS, Gates
+from tests.frameworks.payloads import payload, summary
 from tests.frameworks.serving import client_in_process, served_by_uvicorn
+from tests.frameworks.walk import (
+    a_file_arrives_whole,
+    a_large_upload_arrives_whole,
+    a_stream_arrives_as_it_is_made,
+    a_stream_ends_with_its_client,
+    an_upload_is_read_as_it_is_sent,
+    pages_follow_each_other,
+)
 from wsgi_asgi_bridge import WSGIToASGI
 
 FRAMEWORKS: dict[str, Callable[[Gates, Path], Any]] = {
@@ -138,9 +145,7 @@ class NoticedInput:
 
 def test_a_large_upload(client: httpx.Client) -> None:
     """W-IN-4: a multipart upload far above `request_buffer` arrives byte for byte."""
-    data = payload(UPLOAD_BYTES)
-    response = client.post("/upload", files={"file": ("large.bin", data)})
-    assert response.json() == summary("large.bin", data)
+    a_large_upload_arrives_whole(client)
 
 
 def test_a_chunked_form(client: httpx.Client) -> None:
@@ -155,49 +160,24 @@ def test_a_chunked_form(client: httpx.Client) -> None:
 
 def test_an_upload_reaches_the_app_while_it_is_sent(client: httpx.Client, gates: Gates) -> None:
     """W-IN-4: the second half is sent only once the app has read from the first."""
-    data = payload(UPLOAD_BYTES)
-    body, headers = multipart("file", "streamed.bin", data)
-    half = len(body) // 2
-
-    def parts() -> Iterator[bytes]:
-        yield from blocks_of(body[:half])
-        wait_for(gates.body_reached_app, "the app did not read the first half")
-        yield from blocks_of(body[half:])
-
-    response = client.post("/upload", content=parts(), headers=headers)
-    assert response.json() == summary("streamed.bin", data)
+    an_upload_is_read_as_it_is_sent(client, gates)
 
 
 def test_a_file(client: httpx.Client, download: Path) -> None:
     """W-ENV-7: a file served through `wsgi.file_wrapper` arrives whole with its length."""
-    response = client.get("/file")
-    assert response.headers["content-length"] == str(DOWNLOAD_BYTES)
-    got = hashlib.sha256(response.content).hexdigest()
-    assert got == hashlib.sha256(download.read_bytes()).hexdigest()
+    a_file_arrives_whole(client, download)
 
 
 def test_a_stream(client: httpx.Client, gates: Gates) -> None:
     """W-OUT-4: the first block is at the client before the app makes the second."""
-    with client.stream("GET", "/stream") as response:
-        arriving = response.iter_raw()
-        received = next(arriving)
-        gates.first_chunk_arrived.set()
-        for part in arriving:
-            received += part
-    assert received == b"first second"
+    a_stream_arrives_as_it_is_made(client, gates)
 
 
 def test_a_stream_whose_client_leaves(client: httpx.Client, gates: Gates) -> None:
     """W-FLOW-3, W-OUT-5: the app's generator is closed soon after the client has gone."""
-    with client.stream("GET", "/endless") as response:
-        assert next(response.iter_raw()).startswith(b"tick")
-    wait_for(gates.stream_closed, "the generator was not closed")
-    assert client.get("/").status_code == 200
+    a_stream_ends_with_its_client(client, gates, "/endless")
 
 
 def test_pages_on_one_connection(client: httpx.Client, framework: str) -> None:
     """W-OUT-9: requests follow each other on one connection, errors and uploads in between."""
-    for _ in range(3):
-        assert client.get("/").text == f"hello from {framework}"
-        assert client.get("/broken").status_code == 500
-        assert client.post("/form", data={"name": "x"}).text == "hello x"
+    pages_follow_each_other(client, framework)

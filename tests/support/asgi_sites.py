@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import Readiness, ServerProcess, answers_http, running_server
+from tests.support.kept import KeptServers
+from tests.support.processes import (
+    Readiness,
+    ServerProcess,
+    answers_http,
+    running_server,
+    shown_on_failure,
+)
 from tests.support.raw_http import Connection, CutResponseError, Response
 from tests.support.witness import Witness, became_true
 from tests.support.wsgi_servers import WSGIServer
@@ -82,6 +89,26 @@ def running_site(
 def on_each(servers: Sequence[WSGIServer]) -> list[Any]:
     """The parameters of a fixture that is run once a server."""
     return [pytest.param(server, id=server.name) for server in servers]
+
+
+def site_fixture(servers: Sequence[WSGIServer], target: str = SITE) -> Any:
+    """A fixture: `target` on each of these servers, one after the other.
+
+    A server is kept for other tests, also those of other files; its witness is new for each.
+    """
+
+    @pytest.fixture(params=on_each(servers))
+    def site(request: pytest.FixtureRequest, kept: KeptServers) -> Iterator[RunningSite]:
+        server: WSGIServer = request.param
+        key = server.command, target
+        site: RunningSite = kept.get(key, lambda: running_site(server, target))
+        site.witness.forget()
+        with shown_on_failure(site.process):
+            yield site
+        if not site.process.is_running():
+            kept.end(key)
+
+    return site
 
 
 def is_refused(client: Connection) -> bool:

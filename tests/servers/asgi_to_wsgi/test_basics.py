@@ -2,12 +2,10 @@
 
 import json
 import zlib
-from collections.abc import Iterator
 
 import pytest
 
-from tests.support.asgi_sites import RunningSite, is_refused, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, is_refused, running_site, site_fixture
 from tests.support.raw_http import request_head
 from tests.support.wsgi_servers import KEEP_ALIVE, SERVERS, by_name, servers_with
 
@@ -19,22 +17,9 @@ REQUEST_BUFFER_BYTES = 524_288
 PAUSE_SECONDS = 0.5
 
 
-@pytest.fixture(scope="module", params=on_each(SERVERS))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
+site = site_fixture(SERVERS)
 
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
-
-
-@pytest.fixture(params=on_each(servers_with(KEEP_ALIVE)))
-def keep_alive_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
+keep_alive_site = site_fixture(servers_with(KEEP_ALIVE))
 
 
 def test_hello(site: RunningSite) -> None:

@@ -1,34 +1,18 @@
 """`ASGIToWSGI` on real servers: what crashes or blocks beside a request harms no other."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.asgi_apps import CRASHING_BESIDE, ASGIApp
-from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.wsgi_servers import CONCURRENCY, by_name, servers_with
 
 WAIT_SECONDS = 5.0
 
 
-@pytest.fixture(scope="module", params=on_each(servers_with(CONCURRENCY)))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
-def shared_site_on_plain_asyncio() -> Iterator[RunningSite]:
-    target = "tests.support.bridged_asgi:on_plain_asyncio"
-    with running_site(by_name("gunicorn-gthread"), target) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(servers_with(CONCURRENCY))
+site_on_plain_asyncio = site_fixture(
+    [by_name("gunicorn-gthread")], "tests.support.bridged_asgi:on_plain_asyncio"
+)
 
 
 @pytest.mark.parametrize("app", CRASHING_BESIDE, ids=lambda app: app.__name__)
@@ -38,10 +22,9 @@ def test_crash_beside_a_request_harms_no_other(site: RunningSite, app: ASGIApp) 
 
 
 @pytest.mark.parametrize("app", CRASHING_BESIDE, ids=lambda app: app.__name__)
-def test_crash_without_uvloop(shared_site_on_plain_asyncio: RunningSite, app: ASGIApp) -> None:
+def test_crash_without_uvloop(site_on_plain_asyncio: RunningSite, app: ASGIApp) -> None:
     """A-LOOP-5: asyncio's own loop comes out of run_forever() where uvloop's may not."""
-    with shown_on_failure(shared_site_on_plain_asyncio.process):
-        assert_crash_harms_no_other(shared_site_on_plain_asyncio, app)
+    assert_crash_harms_no_other(site_on_plain_asyncio, app)
 
 
 def test_blocked_loop_serves_everyone_afterwards(site: RunningSite) -> None:

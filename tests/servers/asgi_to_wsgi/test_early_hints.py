@@ -1,12 +1,9 @@
 """Early hints through `ASGIToWSGI`, on real servers."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.asgi_sites import RunningSite, on_each, running_site
+from tests.support.asgi_sites import RunningSite, on_each, running_site, site_fixture
 from tests.support.hint_sites import LINKS
-from tests.support.processes import shown_on_failure
 from tests.support.wsgi_servers import CONCURRENCY, GREENLET_SERVERS, SERVERS
 
 HINTS = (
@@ -16,16 +13,7 @@ HINTING = [server for server in (*SERVERS, *GREENLET_SERVERS) if server.name.sta
 OTHERS = [server for server in SERVERS if server not in HINTING]
 
 
-@pytest.fixture(scope="module", params=on_each(HINTING))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param, "tests.support.hint_sites:asgi_bridged") as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(HINTING, "tests.support.hint_sites:asgi_bridged")
 
 
 def test_hints_come_before_the_response(site: RunningSite) -> None:

@@ -5,17 +5,16 @@ docs/event_streams.md shows which servers can do it; tests/docs/test_event_strea
 
 import http.client
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.asgi_sites import RunningSite, on_each, running_site
+from tests.support.asgi_sites import RunningSite, on_each, running_site, site_fixture
 from tests.support.certificates import made_certificate
 from tests.support.event_site import FIRST_EVENT
-from tests.support.processes import accepts_connections, shown_on_failure
+from tests.support.processes import accepts_connections
 from tests.support.raw_http import Connection, CutResponseError, request_head
 from tests.support.witness import became_true
 from tests.support.wsgi_servers import (
@@ -37,16 +36,7 @@ MANY = 50
 WAIT_SECONDS = 20.0
 
 
-@pytest.fixture(scope="module", params=on_each(RELEASING))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param, SITE) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(RELEASING, SITE)
 
 
 def stats(site: RunningSite) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
-from tests.support.asgi_sites import ANSWER_SECONDS, RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import ANSWER_SECONDS, RunningSite, site_fixture
 from tests.support.raw_http import LAST_CHUNK, chunk, request_head
 from tests.support.wsgi_servers import ASKS_LATE, CHUNKED_UPLOAD, SERVERS
 
@@ -23,16 +21,7 @@ HOST = ("host", "x")
 SERVERS_ONCE = [server for server in SERVERS if "preload" not in server.name]
 
 
-@pytest.fixture(scope="module", params=on_each(SERVERS_ONCE))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(SERVERS_ONCE)
 
 
 def all_answers(site: RunningSite, *sent: bytes) -> bytes:

@@ -1,12 +1,9 @@
 """`ASGIToWSGI` on real servers: an app that misbehaves gets its error, the next is answered."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.asgi_apps import MISBEHAVING_AFTER, MISBEHAVING_BEFORE, ASGIApp
-from tests.support.asgi_sites import RunningSite, is_refused, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, is_refused, site_fixture
 from tests.support.raw_http import CutResponseError
 from tests.support.wsgi_servers import (
     BROKEN_CHUNKS,
@@ -16,23 +13,9 @@ from tests.support.wsgi_servers import (
     servers_with,
 )
 
+site = site_fixture(SERVERS)
 
-@pytest.fixture(scope="module", params=on_each(SERVERS))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
-
-
-@pytest.fixture(params=on_each(servers_with(CHUNKED_RESPONSE, BROKEN_CHUNKS)))
-def chunking_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
+chunking_site = site_fixture(servers_with(CHUNKED_RESPONSE, BROKEN_CHUNKS))
 
 
 @pytest.mark.parametrize("app", MISBEHAVING_BEFORE, ids=lambda app: app.__name__)

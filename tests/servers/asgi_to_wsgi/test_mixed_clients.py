@@ -5,13 +5,11 @@ import json
 import random
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
-
-from tests.support.asgi_sites import ANSWER_SECONDS, RunningSite, on_each, running_site
+from tests.support.asgi_sites import ANSWER_SECONDS, RunningSite, site_fixture
 from tests.support.mixed_site import EVENTS
 from tests.support.websocket_wire import BINARY, UPGRADE, Client, Frame, close_frame
 from tests.support.witness import became_true
@@ -24,10 +22,7 @@ OPEN_FOR_GOOD = 4
 """What a server may open with its first requests, beside their connections."""
 
 
-@pytest.fixture(scope="module", params=on_each(WEBSOCKET_SERVERS))
-def site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param, "tests.support.mixed_site:site") as site:
-        yield site
+site = site_fixture(WEBSOCKET_SERVERS, "tests.support.mixed_site:site")
 
 
 def test_clients_of_all_kinds_at_once(site: RunningSite) -> None:

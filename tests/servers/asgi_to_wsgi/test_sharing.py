@@ -1,30 +1,17 @@
 """`ASGIToWSGI` on real servers: requests of many threads share locks, queues and pools."""
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import pytest
-
 from tests.support.asgi_apps import PARTIES, POOL_SIZE
-from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.wsgi_servers import CONCURRENCY, servers_with
 
 COUNT = 25
 
 
-@pytest.fixture(scope="module", params=on_each(servers_with(CONCURRENCY)))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(servers_with(CONCURRENCY))
 
 
 def test_requests_of_many_threads_meet_on_one_loop(site: RunningSite) -> None:

@@ -1,11 +1,8 @@
 """`ASGIToWSGI` on servers that show their socket: a client that leaves while the app is silent."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.raw_http import request_head
 from tests.support.wsgi_servers import SILENT_LEAVE, servers_with
 
@@ -13,16 +10,7 @@ LEAVE_SECONDS = 1.0
 STAY_SECONDS = 0.7
 
 
-@pytest.fixture(scope="module", params=on_each(servers_with(SILENT_LEAVE)))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(servers_with(SILENT_LEAVE))
 
 
 def test_client_that_leaves_before_the_response_is_noticed(site: RunningSite) -> None:

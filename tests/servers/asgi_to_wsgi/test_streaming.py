@@ -1,28 +1,16 @@
 """`ASGIToWSGI` on real servers: streams arrive piece by piece, and end when their client leaves."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.asgi_apps import PART_BYTES
-from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.wsgi_servers import SERVERS
 
 EVENT_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
 
 
-@pytest.fixture(scope="module", params=on_each(SERVERS))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(SERVERS)
 
 
 def test_events_arrive_one_by_one(site: RunningSite) -> None:

@@ -2,12 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Iterator
 
-import pytest
-
-from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.raw_http import LAST_CHUNK, chunk, request_head
 from tests.support.wsgi_servers import CHUNKED_UPLOAD, SERVERS, STREAMED_UPLOAD, servers_with
 
@@ -16,34 +12,11 @@ PART = bytes(range(256)) * 256
 LARGE_BODY_BYTES = 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=on_each(SERVERS))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
+site = site_fixture(SERVERS)
 
+chunk_taking_site = site_fixture(servers_with(CHUNKED_UPLOAD))
 
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
-
-
-@pytest.fixture(params=on_each(servers_with(CHUNKED_UPLOAD)))
-def chunk_taking_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
-
-
-@pytest.fixture(scope="module", params=on_each(servers_with(STREAMED_UPLOAD)))
-def shared_streaming_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def streaming_site(shared_streaming_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_streaming_site.process):
-        yield shared_streaming_site
+streaming_site = site_fixture(servers_with(STREAMED_UPLOAD))
 
 
 def test_chunked_upload_is_read_to_its_end(chunk_taking_site: RunningSite) -> None:

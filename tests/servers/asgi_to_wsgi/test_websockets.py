@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.asgi_sites import RunningSite, is_refused, on_each, running_site
+from tests.support.asgi_sites import RunningSite, is_refused, site_fixture
 from tests.support.bridged_websockets import FEW, SMALL_MESSAGE
-from tests.support.processes import shown_on_failure
 from tests.support.websocket_apps import GREETING
 from tests.support.websocket_clients import (
     ANSWER_SECONDS,
@@ -44,18 +43,14 @@ MESSAGES = {
 }
 
 
-@pytest.fixture(scope="module", params=on_each(WEBSOCKET_SERVERS))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param, SITE) as site:
-        yield site
+kept_site = site_fixture(WEBSOCKET_SERVERS, SITE)
 
 
 @pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
+def site(kept_site: RunningSite) -> Iterator[RunningSite]:
     """The server; after each test its bridge holds no connection any more."""
-    with shown_on_failure(shared_site.process):
-        yield shared_site
-        assert became_true(lambda: counts(shared_site)["released_websockets"] == 0, ANSWER_SECONDS)
+    yield kept_site
+    assert became_true(lambda: counts(kept_site)["released_websockets"] == 0, ANSWER_SECONDS)
 
 
 def counts(site: RunningSite) -> dict[str, Any]:

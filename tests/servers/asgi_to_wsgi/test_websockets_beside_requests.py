@@ -1,15 +1,14 @@
 """WebSockets, event streams and ordinary requests on one worker: nobody gets another's bytes."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.raw_http import Connection
 from tests.support.websocket_clients import (
     ANSWER_SECONDS,
@@ -57,16 +56,7 @@ ENDS: tuple[Callable[[Connection], None], ...] = (
 )
 
 
-@pytest.fixture(scope="module", params=on_each(WEBSOCKET_SERVERS))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param, SITE) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(WEBSOCKET_SERVERS, SITE)
 
 
 def websocket_after_websocket(site: RunningSite, lane: int) -> None:

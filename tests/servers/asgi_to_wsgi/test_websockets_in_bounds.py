@@ -11,8 +11,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Opcode
 
-from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.websocket_apps import MESSAGE_BYTES
 from tests.support.websocket_clients import (
     ANSWER_SECONDS,
@@ -36,16 +35,7 @@ PAUSE_SECONDS = 0.5
 SPARE_DESCRIPTORS = 40
 
 
-@pytest.fixture(scope="module", params=on_each(SERVERS))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param, SITE) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(SERVERS, SITE)
 
 
 @pytest.fixture(params=BACKENDS, ids=["asyncio", "trio"])

@@ -1,12 +1,8 @@
 """What gunicorn keeps books of, its connections and its access log, is right with WebSockets."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 
-import pytest
-
-from tests.support.asgi_sites import RunningSite, on_each, running_site
-from tests.support.processes import shown_on_failure
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.websocket_clients import ANSWER_SECONDS, answer, refusal, websocket
 from tests.support.witness import became_true
 from tests.support.wsgi_servers import THREADS, by_name
@@ -21,16 +17,7 @@ SERVERS = [
 ]
 
 
-@pytest.fixture(scope="module", params=on_each(SERVERS))
-def shared_site(request: pytest.FixtureRequest) -> Iterator[RunningSite]:
-    with running_site(request.param, SITE) as site:
-        yield site
-
-
-@pytest.fixture
-def site(shared_site: RunningSite) -> Iterator[RunningSite]:
-    with shown_on_failure(shared_site.process):
-        yield shared_site
+site = site_fixture(SERVERS, SITE)
 
 
 def test_websockets_take_no_place_among_its_connections(site: RunningSite) -> None:

@@ -125,7 +125,7 @@ class MemorySocket:
 
     def _pass_on(self, event: Event) -> None:
         if type(event) is str or type(event) is bytes:
-            if not self._call.send(event, self._timeout):
+            if not self._call.send(event, self._timeout or None):
                 raise TimeoutError("timed out")
         elif isinstance(event, Close):
             # The library reads the answer next, and then the end (WS-W-6).

@@ -535,3 +535,20 @@ async def test_a_client_that_does_not_read(own_limit: float | None) -> None:
     else:
         assert type(told[0]) is TimeoutError
         assert client.closed_with == (1000, "")
+
+
+async def test_a_write_waits_though_reads_do_not() -> None:
+    """WS-W-10: of a socket with a time-out of 0 too; a part of what was written would be lost."""
+    messages = [b"x" * 1000] * 20
+
+    def work(connection: ServerSocket) -> None:
+        connection.sock.setblocking(False)
+        # In one write: its first frames alone would fill the buffer.
+        connection.sock.send(b"".join(frame(BINARY, message) for message in messages))
+
+    client, told = WebSocketClient(reads=1), Told(work)
+    async with serving(told.app, response_buffer=5000) as bridge, calling(bridge, client):
+        await client.until_accepted()
+        client.read_on()
+        assert await client.until_heard(20) == messages
+    assert client.closed_with == (1000, "")

@@ -453,6 +453,16 @@ async def answered(bridge: Any, client: Client | None = None) -> Client:
     return client
 
 
+def tick(bridge: WSGIToASGI, *times: float) -> None:
+    """Have the bridge look at its clients, as it does by its own clock: each of `times` is how many
+    seconds its loop has waited for them. In the loop.
+    """
+    for now in times:
+        for runtime in bridge._known[0]:
+            for exchange in list(runtime.exchanges):
+                exchange.tick(now)
+
+
 async def fetched(app: Any, client: Client | None = None, **options: Any) -> Client:
     """Run one request on a bridge of its own and raise what came out of it."""
     async with serving(app, **options) as bridge:

@@ -23,6 +23,7 @@ from tests.support.fake_wsgi_server import (
     close_bridge,
     environ_for,
     finish,
+    must_become,
     must_happen,
     on_every_backend,
     respond,
@@ -278,8 +279,10 @@ def test_loop_shut_down_lets_requests_end(backend: dict[str, Any]) -> None:
     with nothing_left(app, backend, shutdown_timeout=30.0) as bridge:
         exchange = Exchange(bridge)
         must_happen(app.inside, "the app's call")
+        runtime: Any = bridge._runtime
         closing = InThread(bridge.close, "bridge.close()")
-        assert not closing.done.wait(0.05)
+        must_become(lambda: not runtime.takes_requests, "the beginning of close()")
+        assert not closing.done.is_set()
         go_on.open()
         assert exchange.body == b"in time"
         closing.result()

@@ -25,6 +25,7 @@ from tests.support.fake_wsgi_server import (
     close_bridge,
     environ_for,
     finish,
+    must_become,
     must_happen,
     on_every_backend,
     respond,
@@ -362,8 +363,10 @@ def test_request_during_close_starts_no_second_loop(backend: dict[str, Any]) -> 
 
     with bridged(app, backend, lifespan="on", shutdown_timeout=30.0) as bridge:
         assert serve(bridge, environ_for("/linger")).body == b"served"
+        runtime: Any = bridge._runtime
         closing = InThread(bridge.close, "bridge.close()")
-        assert not closing.done.wait(0.05)
+        must_become(lambda: not runtime.takes_requests, "the beginning of close()")
+        assert not closing.done.is_set()
         late = Exchange(bridge)
         late.thread.join(0.1)
         gate.open()

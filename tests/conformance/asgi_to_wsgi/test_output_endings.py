@@ -286,8 +286,10 @@ def test_close_waits_for_background_work(backend: dict[str, Any]) -> None:
 
     with bridged(app, backend, shutdown_timeout=30.0) as bridge:
         assert serve(bridge).body == b"answer"
+        runtime: Any = bridge._runtime
         closing = InThread(bridge.close, "bridge.close()")
-        assert not closing.done.wait(0.05)
+        must_become(lambda: not runtime.takes_requests, "the beginning of close()")
+        assert not closing.done.is_set()
         gate.open()
         closing.result()
         assert over.is_set()

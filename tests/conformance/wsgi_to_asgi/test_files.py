@@ -20,6 +20,7 @@ from tests.support.fake_asgi_server import (
     nothing_left,
     serving,
     settle,
+    tick,
 )
 from tests.support.file_clients import CONTENT, PATHSEND, ZEROCOPYSEND, FileClient, giving
 from wsgi_asgi_bridge import AppError, ClientStalled
@@ -453,11 +454,12 @@ async def test_a_path_has_no_stall_that_the_bridge_could_see(path: Path) -> None
     """W-FLOW-5, W-OUT-10: one send() is the whole download, however long the client takes."""
     client = FileClient(PATHSEND, reads=1)
     async with (
-        serving(giving(lambda: opened(path)), stall_timeout=0.05) as bridge,
+        serving(giving(lambda: opened(path))) as bridge,
         calling(bridge, client),
     ):
         await client.until(lambda c: c.started and c.blocked_in_send)
-        await anyio.sleep(0.3)
+        tick(bridge, 0.0, 1000.0)
+        await settle()
         assert client.blocked_in_send
         assert bridge.stats().stalled == 0
         client.read_on()

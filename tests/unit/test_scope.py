@@ -519,7 +519,7 @@ def environs(draw: st.DrawFn) -> Environ:
         REQUEST_METHOD=draw(st.sampled_from(["GET", "POST", "PROPFIND"])),
         SERVER_PORT=str(draw(PORTS)),
         REMOTE_PORT=str(draw(PORTS.filter(bool))),  # 0 is none (W-ENV-10)
-        SERVER_PROTOCOL=draw(st.sampled_from(["HTTP/1.0", "HTTP/1.1", "HTTP/2"])),
+        SERVER_PROTOCOL=draw(st.sampled_from(["HTTP/1.0", "HTTP/1.1", "HTTP/2.0"])),
     )
     environ["wsgi.url_scheme"] = draw(st.sampled_from(["http", "https"]))
     headers = draw(

@@ -62,7 +62,9 @@ def environ_from_scope(
         if query:  # a websocket's may be missing or None
             environ["QUERY_STRING"] = query.decode("latin-1")
         version = scope.get("http_version", "1.1")
-        environ["SERVER_PROTOCOL"] = "HTTP/1.1" if version == "1.1" else "HTTP/" + version
+        if version != "1.1":
+            # With two numbers, as CGI has it (RFC 3875 4.1.16).
+            environ["SERVER_PROTOCOL"] = f"HTTP/{version if '.' in version else version + '.0'}"
         scheme: str = scope.get("scheme", "http")
         _set_paths(environ, scope)
         _set_headers(environ, scope["headers"], max_header_repeats)
@@ -193,14 +195,14 @@ def _path_bytes(path: str, raw_path: bytes | None) -> bytes:
 def _set_headers(
     environ: Environ, headers: Iterable[tuple[bytes, bytes]], max_repeats: int
 ) -> None:
-    """Set CONTENT_* and HTTP_* (W-ENV-5, W-ENV-6).
+    """Set CONTENT_* and HTTP_* (W-ENV-5, W-ENV-6), but no empty HTTP_HOST (W-ENV-10).
 
     The template holds none, so a key that is set already is a repeat.
     """
     repeated: dict[str, list[str]] = {}
     for name, value in headers:
         key = ENVIRON_KEYS[name]
-        if key is None:
+        if key is None or (not value and key == "HTTP_HOST"):
             continue
         if key not in environ:
             environ[key] = value.decode("latin-1")

@@ -90,10 +90,13 @@ async def test_cgi_names(overrides: dict[str, Any], name: str, value: str) -> No
     assert not {"HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"} & set(environ)
 
 
-async def test_http_2_is_named_so() -> None:
-    """W-ENV-1: HTTP/2 is `HTTP/2` or `HTTP/2.0` to the app."""
-    environ = await environ_of(http_scope(http_version="2"))
-    assert environ["SERVER_PROTOCOL"] in ("HTTP/2", "HTTP/2.0")
+@pytest.mark.parametrize(
+    ("version", "protocol"), [("1", "HTTP/1.0"), ("1.0", "HTTP/1.0"), ("2", "HTTP/2.0")]
+)
+async def test_protocol_has_two_numbers(version: str, protocol: str) -> None:
+    """W-ENV-1: RFC 3875 4.1.16; CherryPy takes the second one out of its place."""
+    environ = await environ_of(http_scope(http_version=version))
+    assert environ["SERVER_PROTOCOL"] == protocol
 
 
 # --- W-ENV-2
@@ -400,6 +403,15 @@ async def test_server_name_and_port(
     assert environ["SERVER_PORT"].isdecimal()
     assert name in (None, environ["SERVER_NAME"])
     assert port in (None, environ["SERVER_PORT"])
+
+
+async def test_empty_host_is_none() -> None:
+    """W-ENV-10: granian gives it for a client without one, and Django answers 400 to it."""
+    scope = http_scope()
+    scope["headers"] = [(b"host", b""), (b"accept", b"")]
+    environ = await environ_of(scope)
+    assert "HTTP_HOST" not in environ
+    assert environ["HTTP_ACCEPT"] == ""
 
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", "80"), ("https", "443")])

@@ -108,7 +108,7 @@ async def test_a_handshake_over_http_2(server: Any, scheme: str, host: str) -> N
     )
     scope["extensions"] = {"websocket.http.response": {}}
     environ = await environ_of(scope)
-    assert environ["SERVER_PROTOCOL"] == "HTTP/2"
+    assert environ["SERVER_PROTOCOL"] == "HTTP/2.0"
     assert environ["HTTP_HOST"] == host
     assert environ["HTTP_UPGRADE"] == "websocket"
     assert environ["HTTP_CONNECTION"] == "Upgrade"

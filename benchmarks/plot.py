@@ -51,12 +51,12 @@ def draw(parts: Sequence[Part]) -> None:
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 8})
-    figure, axes = pyplot.subplots(len(PANELS), 2, figsize=(9, 9), layout="constrained")
+    figure, axes = pyplot.subplots(len(PANELS), 2, figsize=(9, 10), layout="constrained")
     named = {part.name: part for part in parts}
     for axis, (name, number) in zip(axes.flat, sum(PANELS, ()), strict=True):
         part = named[name]
         row = shown(part)[number]
-        axis.set_title(f"{KINDS[name[-1]]}: {title(part, row)}", loc="left", fontweight="bold")
+        axis.set_title(f"{KINDS[name[-1]]}:\n{title(part, row)}", loc="left", fontweight="bold")
         panel(axis, row, next(iter(METRICS[name[:-2]])))
     figure.suptitle(f"{CAPTION}; shorter is better, the longest are cut off")
     figure.savefig(PICTURE, metadata={"Date": None, "Description": parts[0].date})

@@ -86,14 +86,13 @@ class RequestBody:
         "_ahead",
         "_begin_watching",
         "_channel",
+        "_clock",
         "_handle",
         "_held_since",
-        "_is_chunked",
         "_length",
         "_settings",
         "_unread",
         "_waiting",
-        "clock",
         "is_cut_short",
         "is_given_up",
         "is_held_back",
@@ -114,7 +113,6 @@ class RequestBody:
         self._waiting = waiting
         self._length: int | None = None
         """The Content-Length of the request."""
-        self._is_chunked = False
         self._channel: LoopToThread | None = None
         self.reader: ChannelReader | None = None
         """The thread's end of `_channel`. Both are None unless the body streams."""
@@ -127,7 +125,7 @@ class RequestBody:
         """It ended before its Content-Length, without a disconnect."""
         self.is_given_up: bool = False
         """A read has timed out. Set by the thread; the loop reads it when the worker has left."""
-        self.clock: UploadClock = UploadClock(settings, handle)
+        self._clock: UploadClock | None = None
         self.unread_since: float | None = None
         """Since when there is no room for more."""
         self._unread = 0
@@ -140,18 +138,41 @@ class RequestBody:
         BodyTooLarge, ClientLeft.
         """
         declared = environ.get("CONTENT_LENGTH")
-        if declared is None:
-            # The server has de-chunked it; an app that saw this would do so again (W-IN-2).
-            self._is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
-        else:
+        may_pause = False
+        if declared is not None:
             self._length = int(declared)
             self._refuse_large(self._length)
-        self.is_held_back = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
+        else:
+            # The server has de-chunked it; an app that saw this would do so again (W-IN-2).
+            is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
+            may_pause = is_chunked or _may_converse(environ)
+        expected = environ.get("HTTP_EXPECT")
+        self.is_held_back = expected is not None and "100-continue" in expected.lower()
         if self.is_held_back or (
             self._length is not None and self._length > self._settings.small_body
         ):
             return self._stream()
-        return await self._collect(environ, receive)
+        if may_pause:
+            body = await self._collect_undeclared(b"")
+        else:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientLeft
+            first = message.get("body", b"")
+            if not message.get("more_body", False):
+                return self._whole(first, environ)
+            if self._length is None:
+                body = await self._collect_undeclared(first)
+            else:
+                body = await self._collect_declared(first, receive)
+        return body if isinstance(body, io.BufferedReader) else self._whole(body, environ)
+
+    @property
+    def clock(self) -> UploadClock:
+        """Made when it is needed first: most bodies come with one message, in no time."""
+        if self._clock is None:
+            self._clock = UploadClock(self._settings, self._handle)
+        return self._clock
 
     def break_off(self, reason: Callable[[], Exception]) -> None:
         """The thread's next read raises `reason()`."""
@@ -160,37 +181,18 @@ class RequestBody:
 
     # ------------------------------------------------------------ collecting
 
-    async def _collect(self, environ: Environ, receive: Receive) -> io.BytesIO | io.BufferedReader:
-        length = self._length
-        body: Piece | io.BufferedReader
-        if length is None and (self._is_chunked or _may_converse(environ)):
-            body = await self._collect_undeclared(b"")
-        else:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientLeft
-            first = body = message.get("body", b"")
-            if message.get("more_body", False):
-                if length is None:
-                    body = await self._collect_undeclared(first)
-                else:
-                    body = await self._collect_declared(first, receive)
-        if isinstance(body, io.BufferedReader):
-            return body
-        size = len(body)
-        if length is None:
-            if size:
+    def _whole(self, body: Piece, environ: Environ) -> io.BytesIO:
+        """`wsgi.input` of a body that has come as a whole."""
+        size, length = len(body), self._length
+        if size != length:
+            if length is not None and size < length:
+                raise BadRequest(_ended_early(size, length))
+            self._refuse_large(size)
+            if length is None and size:
                 environ["CONTENT_LENGTH"] = str(size)
-        elif size < length:
-            raise BadRequest(
-                f"the body ended after {size} of the {length} bytes that Content-Length declares"
-            )
-        self._refuse_large(size)
         return io.BytesIO(body)
 
-    async def _collect_declared(
-        self, first: Piece, receive: Receive
-    ) -> bytearray | io.BufferedReader:
+    async def _collect_declared(self, first: Piece, receive: Receive) -> Piece | io.BufferedReader:
         """A small body of which only `first` has come; a stream if the server gives more than was
         declared.
         """
@@ -212,7 +214,7 @@ class RequestBody:
                 await self._handle.checkpoint()
         return self._stream(body)
 
-    async def _collect_undeclared(self, first: Piece) -> bytes | io.BufferedReader:
+    async def _collect_undeclared(self, first: Piece) -> Piece | io.BufferedReader:
         """A body without a length of which `first` has come, or nothing: whole if it ends within
         `small_body` and without a pause, since some apps read nothing without a length (Django);
         else a stream, since its client may wait for the app's first word.
@@ -274,7 +276,7 @@ class RequestBody:
         if channel is None:
             return
         limit, turn = self._settings.max_body_size, self._settings.turn
-        put = channel.put_in_loop
+        put, clock = channel.put_in_loop, self.clock
         size = unbroken = 0
         part, more = self._ahead, True
         self._ahead = b""
@@ -285,12 +287,12 @@ class RequestBody:
                 self.break_off(
                     partial(BodyTooLarge, f"the body has more than max_body_size={limit} bytes")
                 )
-                self.clock.settle()
+                clock.settle()
             has_room = put(part)
             if not more:
                 break
             if not has_room:
-                self.clock.settle()
+                clock.settle()
                 self.unread_since = CLOCK_NOT_STARTED
                 if await channel.wait_for_room_in_loop():
                     unbroken = 0
@@ -302,16 +304,15 @@ class RequestBody:
             if message["type"] != "http.request":
                 raise ClientLeft
             part, more = message.get("body", b""), message.get("more_body", False)
-            if part and self.clock.settled is not None:
-                self.clock.note_progress(len(part))
+            if part and clock.settled is not None:
+                clock.note_progress(len(part))
         self._end(channel, size)
 
     def _end(self, channel: LoopToThread, size: int) -> None:
         length = self._length
         if length is not None and size < length:
             self.is_cut_short = True
-            why = f"the body ended after {size} of the {length} bytes that Content-Length declares"
-            channel.break_in_loop(partial(ClientDisconnected, why))
+            channel.break_in_loop(partial(ClientDisconnected, _ended_early(size, length)))
         else:
             channel.end_in_loop()
         self.clock.settle()
@@ -373,6 +374,10 @@ class RequestBody:
     def _given_up_in_thread(self) -> ClientDisconnected:
         """The error of each read after that."""
         return ClientDisconnected(f"{_sent_too_little(self._settings)}, and was given up before")
+
+
+def _ended_early(size: int, length: int) -> str:
+    return f"the body ended after {size} of the {length} bytes that Content-Length declares"
 
 
 def _sent_too_little(settings: Settings) -> str:

@@ -62,16 +62,25 @@ class _ExchangeEnd(DelegatedWork):
             self._end_is_held = True
             return True
 
-    def fail_in_loop(self, error: BaseException) -> None:
-        """End the exchange with `error`, which the thread raises after what was put before."""
+    def fail_in_loop(self, error: BaseException) -> bool:
+        """End the exchange with `error`, which the thread raises after what was put before. False:
+        it has ended already, or the thread has finished.
+        """
         with self._lock:
             if self._ended or self._finished:
-                return
+                return False
             self._ended = True
             self._error = error
             parked, self._parked = self._parked, None
         if parked is not None:
             parked.set()
+        return True
+
+    def untaken_error_from_thread(self) -> BaseException | None:
+        """The error of `fail_in_loop` that no thread has raised, after `finish_from_thread`."""
+        with self._lock:
+            error, self._error = self._error, None
+            return error
 
     def hand_over_in_loop(self, take: Callable[[], Taken]) -> Taken | None:
         """End the exchange with what `take` does and returns; nothing was put before. None: it has

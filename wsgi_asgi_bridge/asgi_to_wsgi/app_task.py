@@ -28,7 +28,7 @@ from .event_stream import EventStream
 from .extensions import SentFile, carried_out
 from .request_body import ReceivedBody, RequestBody, request_body
 from .request_end import COMPLETED, DISCONNECTED, FAILED, REJECTED, RUNNING, RequestEnd
-from .response import log_late_error
+from .response import log_late_error, log_untaken_error
 from .runtime import Runtime
 
 __all__ = ["AppTask"]
@@ -258,9 +258,12 @@ class AppTask(RequestEnd):
         if error is None:
             returned = f"the app returned {self.response.state.value}"
             error = AppError(f"{returned}, without ending its response")
-        self.caller.fail_in_loop(presentable(error))
-        if self.stream is not None and self.caller.finished() and self.caller.left_early:
+        if self.caller.fail_in_loop(presentable(error)):
+            return
+        if self.stream is not None and self.caller.left_early:
             self.stream.fail(error)
+        else:
+            log_untaken_error(error)
 
     def _lost_client_in_loop(self, error: BridgeError) -> None:
         """End the request after a failed read; the thread raises `error` after the waiting chunks.

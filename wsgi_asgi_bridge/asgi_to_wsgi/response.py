@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Protocol
 
@@ -16,13 +17,13 @@ from .._crossing.calling_thread import CallingThread, Leftover
 from .._crossing.contexts import Changes, ContextMirror
 from .._protocol.asgi_response import ASGIResponse
 from .._protocol.blocks import SPLIT_BYTES, blocks
-from ..errors import BridgeClosed
+from ..errors import AppError, BridgeClosed, BridgeError
 from ..typing import Environ, StartResponse
 from .disconnects import client_disconnected, disconnect_probe
 from .extensions import FILE_BLOCK_BYTES, SentFile
 from .settings import Settings
 
-__all__ = ["Response", "log_late_error"]
+__all__ = ["Response", "log_late_error", "log_untaken_error"]
 
 logger: logging.Logger = logging.getLogger("wsgi_asgi_bridge")
 
@@ -65,6 +66,7 @@ class Response(Iterator[bytes]):
         "_caller",
         "_client_has_left",
         "_environ",
+        "_if_dropped",
         "_last",
         "_left",
         "_mirror",
@@ -83,6 +85,8 @@ class Response(Iterator[bytes]):
         self._last = False
         """Whether this thread has taken the end of the response."""
         self._left = False
+        self._if_dropped: _EndIfDropped | None = None
+        """Made when the server gets this object, which has a part to do."""
 
     def respond(self, start_response: StartResponse) -> Iterable[bytes]:
         """Wait for the app's first bytes or its end, call `start_response`, return the iterable."""
@@ -115,6 +119,11 @@ class Response(Iterator[bytes]):
             if sum(map(len, chunks)) <= SPLIT_BYTES:
                 return list(blocks(chunks))
         self._blocks = blocks(chunks)
+        return self._for_server()
+
+    def _for_server(self) -> Iterable[bytes]:
+        if not self._left:
+            self._if_dropped = _EndIfDropped(self._task)
         return self
 
     def _respond_with_file(self, file: SentFile, start_response: StartResponse) -> Iterable[bytes]:
@@ -143,7 +152,7 @@ class Response(Iterator[bytes]):
             self.close()
             raise
         self._blocks = file.blocks()
-        return self
+        return self._for_server()
 
     def _leave_early(self, start_response: StartResponse) -> Iterable[bytes] | None:
         """Answer the loop's offer; None if this thread has to stay (R-2)."""
@@ -275,6 +284,8 @@ class Response(Iterator[bytes]):
         if self._left:
             return
         self._left = True
+        if self._if_dropped is not None:
+            self._if_dropped.disarm()
         jobs = self._caller.finish_from_thread()
         # A server may iterate in one thread and close in another, so _last may be written here in
         # between. If this reads False just before, the loop has put the end already, and the
@@ -282,11 +293,47 @@ class Response(Iterator[bytes]):
         # more to say.
         if not self._last and not self._caller.left_early:
             self._caller.loop.post(self._task.caller_left_in_loop)
+            log_untaken_error(self._caller.untaken_error_from_thread())
         if jobs:
             self._task.run_elsewhere_from_thread(jobs)
 
 
+class _EndIfDropped:
+    """Ends a request whose iterable is gone without a `close()`, as Python ends a generator.
+
+    A middleware loses the iterable if it raises after it has called the app.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: LoopHalf) -> None:
+        self._task: LoopHalf | None = task
+
+    def disarm(self) -> None:
+        self._task = None
+
+    def __del__(self) -> None:
+        # The garbage collector may run this in any thread with any lock held, so it only posts.
+        if self._task is not None:
+            self._task.caller.loop.post(partial(_dropped_in_loop, self._task))
+
+
+def _dropped_in_loop(task: LoopHalf) -> None:
+    jobs = task.caller.finish_from_thread()
+    task.caller_left_in_loop()
+    log_untaken_error(task.caller.untaken_error_from_thread())
+    log_late_error(task.caller.late_error_from_thread())
+    if jobs:
+        task.run_elsewhere_from_thread(jobs)
+
+
 _NO_BLOCKS: Iterator[bytes] = iter(())
+
+
+def log_untaken_error(error: BaseException | None) -> None:
+    """Log what the app has raised for nobody: the server had given its response up, or does now."""
+    if error is not None and (isinstance(error, AppError) or not isinstance(error, BridgeError)):
+        logger.error("the app raised in a response that the server gave up", exc_info=error)
 
 
 def log_late_error(error: BaseException | None) -> None:

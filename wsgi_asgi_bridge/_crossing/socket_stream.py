@@ -109,12 +109,12 @@ class SocketStream(ABC):
         if not self.closed:
             self._close_when_sent()
 
-    def finish(self, seconds: float) -> None:
+    def finish(self, seconds: float, give_up: Callable[[], None] | None = None) -> None:
         """Send what waits and the end, then drop what the peer still sends until its own end.
 
         To close at once would reset the connection if the peer has sent anything unread, and the
-        reset may overtake what was sent. After each `seconds` in which nothing was sent it is
-        aborted, or closed if all was sent.
+        reset may overtake what was sent. After `seconds` in which nothing was sent it is closed if
+        all was sent; else `give_up` is called, by default `abort`.
         """
         if self._finishing or self.closed:
             return
@@ -124,21 +124,23 @@ class SocketStream(ABC):
             self._close_when_sent()
         else:
             self._shut_sending_side()
-        self._give_up_within(seconds)
+        self._give_up_within(seconds, give_up)
 
-    def _give_up_within(self, seconds: float) -> None:
+    def _give_up_within(self, seconds: float, give_up: Callable[[], None] | None) -> None:
         self._timer = self._loop.call_later(
-            seconds, partial(self._give_up, seconds, self.kept_bytes())
+            seconds, partial(self._give_up, seconds, self.kept_bytes(), give_up)
         )
 
-    def _give_up(self, seconds: float, kept_before: int) -> None:
+    def _give_up(
+        self, seconds: float, kept_before: int, give_up: Callable[[], None] | None = None
+    ) -> None:
         kept = self.kept_bytes()
         if not kept:
             self._close_when_sent()
         elif kept < kept_before:
-            self._give_up_within(seconds)
+            self._give_up_within(seconds, give_up)
         else:
-            self.abort()
+            (give_up or self.abort)()
 
     def _received(self, data: bytes) -> None:
         if not self._finishing:

@@ -327,10 +327,10 @@ class EventStream:
         if self._body_end is _WHOLE:
             stream.write(*framed_end(framing))
         elif framing is Framing.UNTIL_CLOSE:
-            stream.reset()  # an end of the connection would be one of the body
+            self.abort()
             return
         if self._runtime.takes_requests:
-            stream.finish(FINISH_SECONDS)
+            stream.finish(FINISH_SECONDS, self.abort)
         else:
             stream.close()  # the process ends soon: no wait for the client's end
 
@@ -370,10 +370,12 @@ class EventStream:
             self.abort()
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection at once, cut where it is."""
         self._is_aborted = True
-        if self._stream is not None:
-            self._stream.abort()
+        if (stream := self._stream) is not None:
+            is_sent = self._body_end is _WHOLE and not stream.kept_bytes()
+            ends_body = self._framing is Framing.UNTIL_CLOSE
+            (stream.reset if ends_body and not is_sent else stream.abort)()
 
     def forget_after_fork(self) -> None:
         if self._handover is not None:

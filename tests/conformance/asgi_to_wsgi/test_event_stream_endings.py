@@ -303,19 +303,20 @@ def test_client_resets_before_the_head(backend: Backend) -> None:
 
 
 @on_every_backend
+@on_every_server
 @pytest.mark.parametrize("detects", [True, False])
-def test_client_shuts_its_sending_side(backend: Backend, detects: bool) -> None:
-    """A-IN-3: it counts as disconnected, unless `disconnect_poll` is None."""
+def test_client_shuts_its_sending_side(backend: Backend, server: str, detects: bool) -> None:
+    """A-IN-3, R-4: it counts as disconnected, unless `disconnect_poll` is None."""
     app = Events(1)
     with (
         nothing_left(app, backend, disconnect_poll=0.25 if detects else None) as bridge,
-        served(bridge) as connection,
+        served(bridge, server) as connection,
     ):
         opened(connection)
         connection.client.shutdown(socket.SHUT_WR)
         if detects:
             must_happen(app.ended, "the end of the app")
-            assert is_cut(connection, CHUNKED)
+            assert is_cut(connection, server)
         else:
             app.open_all()
             assert connection.read_rest() == b"data: 0\n\n"
@@ -435,14 +436,32 @@ async def body_of_large(app: Watched, receive: Any, send: Any) -> None:
 
 
 @on_every_backend
-def test_the_bridge_is_closed_and_a_client_reads_nothing(backend: Backend) -> None:
-    """R-5: its connection is aborted after `shutdown_timeout`."""
+@on_every_server
+def test_the_bridge_is_closed_and_a_client_reads_nothing(backend: Backend, server: str) -> None:
+    """R-4, R-5: its connection is aborted after `shutdown_timeout`, and the body is cut."""
     app = Watched(body_of_large)
-    with nothing_left(app, backend, shutdown_timeout=0.1) as bridge, served(bridge) as connection:
+    with (
+        nothing_left(app, backend, shutdown_timeout=0.1) as bridge,
+        served(bridge, server) as connection,
+    ):
         opened(connection)
         must_happen(app.ended, "the end of the app")
         close_bridge(bridge)
-        assert is_cut(connection, CHUNKED)
+        assert is_cut(connection, server)
+
+
+@on_every_backend
+@on_every_server
+def test_a_client_reads_nothing_of_the_rest(
+    backend: Backend, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-4: it is given up, and the body is cut."""
+    monkeypatch.setattr(event_stream, "FINISH_SECONDS", 0.05)
+    app = Watched(body_of_large)
+    with nothing_left(app, backend) as bridge, served(bridge, server) as connection:
+        opened(connection)
+        must_become(lambda: app.ended.is_set() and not is_released(bridge), "the close")
+        assert is_cut(connection, server)
 
 
 def test_a_stream_that_begins_as_the_bridge_is_closed() -> None:

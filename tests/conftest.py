@@ -1,6 +1,7 @@
 """The matrix of event loops, and the check that no test leaves a thread of ours behind."""
 
 import gc
+import importlib
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ def pytest_collection_finish() -> None:
 
     Many tests make it run; among a million objects that took a quarter of the whole run's time.
     """
+    importlib.import_module("hypothesis")  # asks the collector who refers to trio's random numbers
     gc.collect()
     gc.freeze()
 

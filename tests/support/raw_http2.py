@@ -118,7 +118,7 @@ class Http2Connection(Client):
             return data[:limit]
         if flow_controlled:
             self._state.acknowledge_received_data(flow_controlled, self._stream)
-            self._flush()
+            self._answer()
         return data
 
     def set_timeout(self, seconds: float) -> None:
@@ -144,6 +144,13 @@ class Http2Connection(Client):
     def _flush(self) -> None:
         self._socket.sendall(self._state.data_to_send())
 
+    def _answer(self) -> None:
+        """Send what reading calls for; a server that has gone cuts the response."""
+        try:
+            self._flush()
+        except ConnectionError as error:
+            self._cut = self._cut or repr(error)
+
     def _receive(self) -> None:
         try:
             data = self._socket.recv(READ_BYTES)
@@ -155,7 +162,7 @@ class Http2Connection(Client):
             return
         for event in self._state.receive_data(data):
             self._take(event)
-        self._flush()
+        self._answer()
 
     def _take(self, event: h2.events.Event) -> None:
         if getattr(event, "stream_id", self._stream) not in (0, self._stream):

@@ -339,6 +339,7 @@ def test_disconnect_is_seen_by_send_as_well(backend: dict[str, Any]) -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await whole_body(receive)
+        ends.client.close()
         assert (await receive())["type"] == "http.disconnect"
         try:
             await respond(send, b"to nobody")
@@ -346,6 +347,5 @@ def test_disconnect_is_seen_by_send_as_well(backend: dict[str, Any]) -> None:
             raised.append(error)
 
     with Clients() as ends, bridged(app, backend, disconnect_poll=0.01) as bridge:
-        ends.client.close()
         serve(bridge, environ_for() | {"gunicorn.socket": ends.server})
     assert len(raised) == 1

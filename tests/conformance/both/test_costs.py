@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -57,6 +58,7 @@ class OwnCalls:
 
     def __init__(self) -> None:
         self.names: Counter[str] = Counter()
+        self.requests: list[int] = []
         self.on = False
 
     def __call__(self, frame: Any, event: str, _: Any) -> None:
@@ -73,8 +75,16 @@ class OwnCalls:
             sys.setprofile(None)
             threading.setprofile(None)
 
+    @contextmanager
+    def one_request(self) -> Iterator[None]:
+        before = self.names.total()
+        yield
+        self.requests.append(self.names.total() - before)
+
     def a_request(self) -> float:
-        return self.names.total() / REQUESTS
+        """The median, since what a timer does on a busy machine falls into some of the requests."""
+        assert len(self.requests) == REQUESTS
+        return median(self.requests)
 
 
 # --- calls
@@ -90,7 +100,8 @@ async def test_w_small_request_takes_few_calls(body: Any) -> None:
             await answered(bridge)
             calls.on = True
             for _ in range(REQUESTS):
-                await answered(bridge, Client(http_scope(headers=[(b"accept", b"*/*")])))
+                with calls.one_request():
+                    await answered(bridge, Client(http_scope(headers=[(b"accept", b"*/*")])))
             calls.on = False
     assert calls.a_request() <= 63, calls.names.most_common()
 
@@ -106,7 +117,8 @@ def test_a_small_request_takes_few_calls(backend: Any) -> None:
             b"".join(bridge(environ_for(), lambda *_: lambda data: None))
             calls.on = True
             for _ in range(REQUESTS):
-                b"".join(bridge(environ_for(), lambda *_: lambda data: None))
+                with calls.one_request():
+                    b"".join(bridge(environ_for(), lambda *_: lambda data: None))
             calls.on = False
         sys.setprofile(None)
 

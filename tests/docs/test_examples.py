@@ -11,7 +11,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from mcp import Client
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -332,6 +331,8 @@ def test_mcp_tools_and_page_share_the_notes(mcp_server: ServerProcess, mode: str
 
     "legacy" opens a session and a standing event stream, "auto" the newest protocol.
     """
+    from mcp import Client  # takes a second and a half, which each process of the tests would pay
+
     progress: list[float] = []
 
     async def note_progress(done: float, _total: float | None, _message: str | None) -> None:

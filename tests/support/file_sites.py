@@ -19,14 +19,11 @@ import flask
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.urls import path as route
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
 
 from tests.support.file_clients import FOLDER
 from tests.support.processes import running_server
+from tests.support.starlette_files import starlette_bridged, telling
 from wsgi_asgi_bridge import ASGIToWSGI, WSGIToASGI
 
 
@@ -68,43 +65,12 @@ def flask_file(name: str) -> flask.Response:
     return flask.send_file(Path(os.environ[FOLDER]) / name)
 
 
-async def starlette_file(request: Request) -> Response:
-    return FileResponse(Path(os.environ[FOLDER]) / request.path_params["name"])
-
-
-async def nothing(request: Request) -> Response:
-    return Response("ready")
-
-
-FILES = Mount("/static", StaticFiles(directory=os.environ.get(FOLDER), check_dir=False))
-starlette_app = Starlette(
-    routes=[Route("/", nothing), FILES, Route("/{name}", starlette_file, methods=["GET"])]
-)
-
 flask_bridged = WSGIToASGI(flask_app)
 django_bridged = WSGIToASGI(django_app)
 flask_twice = ASGIToWSGI(flask_bridged)
-starlette_bridged = ASGIToWSGI(starlette_app)
 starlette_twice = WSGIToASGI(starlette_bridged)
 
 
-def telling(app: Callable[..., Any]) -> Callable[..., Any]:
-    """The WSGI app, and at /result the type of the iterable that it returned last."""
-    last = ""
-
-    def told(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        nonlocal last
-        if environ["PATH_INFO"] == "/result":
-            start_response("200 OK", [("Content-Type", "text/plain")])
-            return [last.encode()]
-        result = app(environ, start_response)
-        last = f"{type(result).__module__}.{type(result).__qualname__}"
-        return result
-
-    return told
-
-
-told_starlette = telling(starlette_bridged)
 told_flask_twice = telling(flask_twice)
 
 

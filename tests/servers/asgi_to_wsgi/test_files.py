@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=on_each([*SERVERS, *GREENLET_SERVERS]))
 def shared_site(request: pytest.FixtureRequest, folder: Path) -> Iterator[RunningSite]:
-    target = "tests.support.file_sites:told_starlette"
+    target = "tests.support.starlette_files:told_starlette"
     with running_site(request.param, target, env={FOLDER: str(folder)}) as site:
         yield site
 

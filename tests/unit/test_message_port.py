@@ -335,6 +335,44 @@ def test_a_message_is_for_the_thread_that_waited_for_it(port: MessagePort) -> No
     assert late == [True]
 
 
+def test_a_thread_that_waits_again_and_again_needs_one_receiver(port: MessagePort) -> None:
+    """Each wait gets the message that came for it, and none of before."""
+    for text in ("one", "two", "three"):
+        receiving = asleep(port, port.receive_from_thread)
+        put(port, text)
+        assert receiving.result() == text
+    assert len(port._idle_receivers) == 1
+
+
+def test_threads_that_wait_at_once_have_a_receiver_each(port: MessagePort) -> None:
+    for _ in range(2):
+        waiting = [asleep(port, port.receive_from_thread) for _ in range(3)]
+        for text in ("one", "two", "three"):
+            put(port, text)
+        assert [each.result() for each in waiting] == ["one", "two", "three"]
+    assert len(port._idle_receivers) == 3
+
+
+def test_a_receiver_that_gave_up_is_not_used_again(port: MessagePort) -> None:
+    """It is one that nobody has set."""
+    with pytest.raises(TimeoutError):
+        port.receive_from_thread(TINY_SECONDS)
+    assert not port._idle_receivers
+
+
+def test_a_message_that_was_received_is_kept_by_nobody(port: MessagePort) -> None:
+    class Message: ...
+
+    receiving: Blocking[Any] = asleep(port, port.receive_from_thread)
+    message = Message()
+    reference = weakref.ref(message)
+    port.put(message, 1)
+    assert receiving.result() is message
+    del message, receiving
+    gc.collect()
+    assert reference() is None
+
+
 def test_a_receiver_gives_up(port: MessagePort) -> None:
     with pytest.raises(TimeoutError):
         ended(lambda: port.receive_from_thread(TINY_SECONDS))
@@ -353,6 +391,8 @@ def test_a_message_comes_in_the_moment_in_which_the_time_runs_out(
     getattr(lock, moment)("_wait_to_receive", lambda: put(port, "late"))
     if moment == "before":
         assert ended(lambda: port.receive_from_thread(TINY_SECONDS)) == "late"
+        lock.after("receive_from_thread", lambda: put(port, "next"))  # the same receiver
+        assert ended(port.receive_from_thread) == "next"
     else:
         with pytest.raises(TimeoutError):
             ended(lambda: port.receive_from_thread(TINY_SECONDS))

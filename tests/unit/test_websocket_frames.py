@@ -117,8 +117,16 @@ def pieces(wire: bytes, cuts: list[int]) -> Iterator[bytes]:
 
 
 def parsed(parts: Iterator[bytes] | list[bytes], **options: Any) -> list[Event]:
-    parser = FrameParser(**options)
-    return [event for part in parts for event in parser.feed(part)]
+    """Fed; and again as the socket does it, which asks for a small message first."""
+    parts = list(parts)
+    fed, asked = FrameParser(**options), FrameParser(**options)
+    events = [event for part in parts for event in fed.feed(part)]
+    again = list[Event]()
+    for part in parts:
+        message = asked.small_message(part)
+        again += asked.feed(part) if message is None else [message]
+    assert [(type(event), event) for event in again] == [(type(event), event) for event in events]
+    return events
 
 
 def parse_into(events: list[Event], wire: bytes, step: int) -> None:
@@ -257,6 +265,42 @@ def test_empty_fragments_without_an_end_take_no_memory() -> None:
     assert list(parser.feed(frame(Opcode.CONT))) == [""]
 
 
+# --- small messages
+
+
+@pytest.mark.parametrize("message", ["", "text", "\xe9" * 62, b"", b"binary", b"x" * 125])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_small_message_is_taken_at_once(message: str | bytes, kind: Any) -> None:
+    parser = FrameParser()
+    assert parser.small_message(kind(written(message))) == message
+    assert list(parser.feed(written("next"))) == ["next"]
+
+
+def test_a_small_message_is_not_taken_out_of_its_order() -> None:
+    """Nor after a close frame, nor beyond the limit."""
+    small = frame(TEXT, b"x")
+    for before in (frame(TEXT, fin=False), small[:1], small * 2, written(Close(1000, ""))):
+        parser = FrameParser()
+        next(parser.feed(before), None)
+        assert parser.small_message(small) is None
+    assert FrameParser(1).small_message(small) == "x"
+    assert FrameParser(0).small_message(small) is None
+
+
+@given(st.binary(max_size=6))
+def test_what_is_no_small_message_is_to_be_fed(wire: bytes) -> None:
+    message = FrameParser().small_message(wire)
+    if message is not None:
+        assert list(FrameParser().feed(wire)) == [message]
+
+
+@pytest.mark.parametrize(
+    "wire", [b"", b"\x82", b"\x82\x01", b"\x82\x01xy", frame(BINARY, b"x" * 126)]
+)
+def test_what_is_not_one_whole_short_frame_is_to_be_fed(wire: bytes) -> None:
+    assert FrameParser().small_message(wire) is None
+
+
 # --- close codes
 
 
@@ -340,6 +384,12 @@ WRONG = {
 }
 
 WRONG_TEXTS = {"text is not UTF-8", "surrogate", "character cut at the end"}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_frame_is_no_small_message(name: str) -> None:
+    wire, _ = WRONG[name]
+    assert FrameParser().small_message(wire) is None
 
 
 @pytest.mark.parametrize("name", WRONG)

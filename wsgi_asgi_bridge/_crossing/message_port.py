@@ -38,25 +38,29 @@ CLOSED_LOOP_SECONDS = 2.0
 """How often a thread that waits checks whether its loop is closed."""
 
 
-class _Sender:
+class _Sender(ThreadEvent):
     """A thread that waits for room, with its message."""
 
-    __slots__ = ("event", "is_put", "message", "size")
+    __slots__ = ("is_put", "message", "size")
 
     def __init__(self, message: Any, size: int) -> None:
+        super().__init__()
         self.message = message
         self.size = size
-        self.event = ThreadEvent()
         self.is_put = False
 
 
-class _Receiver:
-    """A thread that waits for a message; it is given None at the end."""
+class _Receiver(ThreadEvent):
+    """A thread that waits for a message; it is given None at the end.
 
-    __slots__ = ("event", "message")
+    Whoever gives it that has taken it off the list, and touches it no more once it is set. So the
+    thread, when it has waited to the end, lays it aside for the next wait of any thread.
+    """
+
+    __slots__ = ("message",)
 
     def __init__(self) -> None:
-        self.event = ThreadEvent()
+        super().__init__()
         self.message: Any = None
 
 
@@ -87,6 +91,7 @@ class MessagePort:
         self._in_budget = in_budget
         self._in_held = 0
         self._receivers: deque[_Receiver] = deque()
+        self._idle_receivers: deque[_Receiver] = deque()
         self._putter: LoopEvent | None = None
         # Towards the loop. `held` are the bytes put and not yet sent.
         self._outbox: deque[tuple[Any, int]] = deque()
@@ -122,27 +127,24 @@ class MessagePort:
         False after `timeout` seconds in which nothing was sent. One larger than the whole budget is
         put when no other is held. Raises `closed` after the end, WaitInLoop in the loop's thread.
         """
-        sender = taker = None
         with self._lock:
-            sent = self._sent
             if self._end is not None or not self._opened:
                 raise self._closed()
-            held = self._out_held
-            if (held <= 0 or held + size <= self._out_budget) and not self._senders:
+            if not self._senders and (self._out_held <= 0 or self._fits(size)):
+                sender = None
                 self._outbox.append((message, size))
-                self._out_held = held + size
+                self._out_held += size
                 taker, self._taker = self._taker, None
             elif timeout == 0:
                 return False
             else:
                 self._loop.refuse_wait_in_loop("send()")
-                sender = _Sender(message, size)
+                sender, sent = _Sender(message, size), self._sent
                 self._senders.append(sender)
-        if sender is None:
-            if taker is not None:
-                self._wake_from_thread(taker)
-            return True
-        return self._wait_for_room(sender, timeout, sent)
+        if sender is not None:
+            return self._wait_for_room(sender, timeout, sent)
+        self._wake_from_thread(taker)
+        return True
 
     def close_from_thread(self, message: Any, end: Any) -> bool:
         """Put the last message, whatever the budget; receivers get `end` after what has come. False
@@ -172,23 +174,24 @@ class MessagePort:
         """The next message; None, for ever, at the end. Raises TimeoutError, and WaitInLoop if it
         would wait in the loop's own thread.
         """
-        message = receiver = putter = None
+        receiver = putter = None
         with self._lock:
             if self._inbox:
                 message, size = self._inbox.popleft()
                 self._in_held -= size
                 if self._putter is not None and self._in_held <= self._in_budget // 2:
                     putter, self._putter = self._putter, None
-            elif self._end is None:
-                if timeout is not None and timeout <= 0:
-                    raise TimeoutError("timed out")
+            elif self._end is not None:
+                return None
+            elif timeout is not None and timeout <= 0:
+                raise TimeoutError("timed out")
+            else:
                 self._loop.refuse_wait_in_loop("receive()")
-                receiver = _Receiver()
+                receiver = self._idle_receivers.pop() if self._idle_receivers else _Receiver()
                 self._receivers.append(receiver)
         if receiver is not None:
             return self._wait_to_receive(receiver, timeout)
-        if putter is not None:
-            self._wake_from_thread(putter)
+        self._wake_from_thread(putter)
         return message
 
     # ------------------------------------------------------------ any thread
@@ -233,7 +236,7 @@ class MessagePort:
             room = self._in_held < self._in_budget
             observer = self._observer
         if receiver is not None:
-            receiver.event.set()
+            receiver.set()
         if observer is not None:
             observer()
         return room
@@ -253,25 +256,25 @@ class MessagePort:
         """Wait for the next message to send; the one taken before counts as sent. None when nothing
         can follow.
         """
-        while True:
-            message = event = None
-            senders: list[_Sender] = _NOBODY
+        message = event = admitted = None
+        with self._lock:
+            if self.taken_size:
+                self._out_held -= self.taken_size
+                self.taken_size = 0
+                self._sent += 1
+                admitted = self._admitted() if self._senders else None
+            if self._outbox:
+                message, self.taken_size = self._outbox.popleft()
+            elif self._end is None:
+                event = self._taker = self._loop.create_event()
+        for sender in admitted or ():
+            sender.set()
+        if event is not None:
+            await event
             with self._lock:
-                if self.taken_size:
-                    self._out_held -= self.taken_size
-                    self.taken_size = 0
-                    self._sent += 1
-                    if self._senders:
-                        senders = self._admitted()
                 if self._outbox:
                     message, self.taken_size = self._outbox.popleft()
-                elif self._end is None:
-                    event = self._taker = self._loop.create_event()
-            for sender in senders:
-                sender.event.set()
-            if event is None:
-                return message
-            await event
+        return message
 
     def end_in_loop(self, end: Any, *, drop: bool = False) -> None:
         """Receivers get what has come and then `end`; senders are refused. `drop`: what was put to
@@ -309,8 +312,7 @@ class MessagePort:
         """
         if self._end is None:
             self._end = end
-        threads = [receiver.event for receiver in self._receivers]
-        threads += [sender.event for sender in self._senders]
+        threads: list[ThreadEvent] = [*self._receivers, *self._senders]
         self._receivers.clear()
         self._senders.clear()
         events = [event for event in (self._taker, self._putter) if event is not None]
@@ -335,7 +337,7 @@ class MessagePort:
 
     def _wait_for_room(self, sender: _Sender, timeout: float | None, sent: int) -> bool:
         deadline = None if timeout is None else monotonic() + timeout
-        while not _wait(sender.event, deadline, self._check_loop):
+        while not _wait(sender, deadline, self._check_loop):
             with self._lock:
                 waits = sender in self._senders
                 if waits and self._sent == sent:
@@ -353,17 +355,15 @@ class MessagePort:
 
     def _wait_to_receive(self, receiver: _Receiver, timeout: float | None) -> Any:
         deadline = None if timeout is None else monotonic() + timeout
-        if not _wait(receiver.event, deadline, self._check_loop):
+        if not _wait(receiver, deadline, self._check_loop):
             with self._lock:
                 if receiver in self._receivers:
                     self._receivers.remove(receiver)
                     raise TimeoutError("timed out")
-            receiver.event.wait()  # taken out just now, so it is set in a moment
-        return receiver.message
-
-
-_NOBODY: list[_Sender] = []
-"""Never changed."""
+            receiver.wait()  # taken out just now, so it is set in a moment
+        message, receiver.message = receiver.message, None
+        self._idle_receivers.append(receiver)
+        return message
 
 
 def _wait(event: ThreadEvent, deadline: float | None, check: Callable[[], None]) -> bool:

@@ -61,8 +61,6 @@ _FIRST_BYTES = frozenset(
 )
 """The first byte of a legal frame: its opcode, perhaps with FIN, and no extension's bit."""
 
-_WHOLE_MESSAGES = (_FIN | TEXT, _FIN | BINARY)
-
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -96,7 +94,10 @@ class FrameError(AppError):
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
     """One whole frame as a client sends it."""
-    return encode_frame_head(opcode, len(payload)) + payload
+    length = len(payload)
+    if length <= 125:  # the usual, without a call
+        return _SHORT_HEAD(_FIN | opcode, _MASKED | length, 0) + payload
+    return encode_frame_head(opcode, length) + payload
 
 
 def encode_frame_head(opcode: int, length: int) -> bytes:
@@ -147,6 +148,30 @@ class FrameParser:
         self._max_message_size = max_message_size
         self._closed = False
 
+    def small_message(self, data: bytes | bytearray | memoryview) -> str | bytes | None:
+        """The message, if `data` is one short frame with nothing around it: the usual case.
+
+        None: it is to be fed.
+        """
+        size = len(data) - 2
+        if (
+            not 0 <= size <= MAX_CONTROL_BYTES
+            or data[1] != size
+            or self._kind
+            or self._position != len(self._buffer)
+            or self._closed
+            or (self._max_message_size is not None and self._max_message_size < size)
+        ):
+            return None
+        if data[0] == _FIN | BINARY:
+            return bytes(data[2:])
+        if data[0] != _FIN | TEXT:
+            return None
+        try:
+            return str(data[2:], "utf-8")
+        except UnicodeDecodeError:
+            return None
+
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
         """What is complete now, parsed step by step. What is not taken comes with the next call.
 
@@ -157,9 +182,6 @@ class FrameParser:
         if self._closed:
             return iter(())
         if self._position == len(self._buffer):
-            message = self._small_message(data)
-            if message is not None:
-                return iter((message,))
             self._buffer = data if isinstance(data, bytes) else bytes(data)
             self._position = 0
         else:
@@ -169,20 +191,6 @@ class FrameParser:
             self._position = 0
             self._buffer += data
         return iter(self._next_event, None)
-
-    def _small_message(self, data: bytes | bytearray | memoryview) -> str | bytes | None:
-        """The message, if `data` is one short frame with nothing around it: the usual case."""
-        if (
-            self._kind != CONTINUATION
-            or not 2 <= len(data) <= MAX_CONTROL_BYTES + 2
-            or data[1] != len(data) - 2
-            or data[0] not in _WHOLE_MESSAGES
-            or (self._max_message_size is not None and self._max_message_size < data[1])
-        ):
-            return None
-        if data[0] == _FIN | BINARY:
-            return bytes(data[2:])
-        return _text(bytes(data[2:]), "text message")
 
     def _next_event(self) -> Event | None:
         while (frame := self._next_frame()) is not None:

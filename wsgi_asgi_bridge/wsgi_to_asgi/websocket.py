@@ -195,12 +195,8 @@ class WebSocketExchange:
         port, send, response = self._port, self._send, self._response
         budget, unbroken = self._runtime.settings.response_buffer, 0
         while (message := await port.take_in_loop()) is not None:
-            kind = message["type"]
-            if kind == "websocket.accept":
-                self._is_open = True
-                self._runtime.open_websockets += 1
-            elif kind == "websocket.close":
-                self._note_closed(COMPLETED)
+            if (kind := message["type"]) != "websocket.send":
+                self._note_going_out(kind)
             response.waiting_since = CLOCK_NOT_STARTED
             try:
                 await send(message)
@@ -211,6 +207,13 @@ class WebSocketExchange:
             if unbroken > budget:  # a send() that never waits would keep the loop
                 unbroken = 0
                 await self._runtime.handle.checkpoint()
+
+    def _note_going_out(self, kind: str) -> None:
+        if kind == "websocket.accept":
+            self._is_open = True
+            self._runtime.open_websockets += 1
+        elif kind == "websocket.close":
+            self._note_closed(COMPLETED)
 
     def _send_has_failed(self) -> None:
         """Inside `except`: a send() that raises OSError has lost its client."""

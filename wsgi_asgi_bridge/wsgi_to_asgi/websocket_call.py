@@ -14,6 +14,7 @@ from ..typing import Environ, Headers, WSGIApp
 
 __all__ = [
     "LOST",
+    "MESSAGE_BYTES",
     "SHUTTING_DOWN",
     "WIDEST_CHARACTER_BYTES",
     "End",
@@ -204,16 +205,18 @@ class WebSocketCall:
         read nothing. Raises BrokenPipeError after the end, and ClientStalled: the loop, whose
         send() has not returned for as long, then ends the exchange.
         """
-        message = {
-            "type": "websocket.send",
-            "text" if isinstance(payload, str) else "bytes": payload,
-        }
+        if isinstance(payload, str):
+            message: dict[str, Any] = {"type": "websocket.send", "text": payload}
+            size = counted_size(payload)
+        else:
+            message = {"type": "websocket.send", "bytes": payload}
+            size = MESSAGE_BYTES + len(payload)
         waits = stall_timeout = self._stall_timeout
         if timeout is not None and timeout < stall_timeout:
             waits = timeout
-        if self.port.send_from_thread(message, counted_size(payload), waits):
+        if self.port.send_from_thread(message, size, waits):
             return True
-        if timeout is not None and timeout < stall_timeout:
+        if waits < stall_timeout:
             return False
         raise client_reads_nothing(stall_timeout)
 

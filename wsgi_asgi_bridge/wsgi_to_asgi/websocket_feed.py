@@ -8,7 +8,7 @@ from .._crossing.message_port import MessagePort
 from .._protocol.close_codes import NO_STATUS, TOO_BIG
 from ..typing import Receive
 from .settings import Settings
-from .websocket_call import LOST, WIDEST_CHARACTER_BYTES, End, counted_size
+from .websocket_call import LOST, MESSAGE_BYTES, WIDEST_CHARACTER_BYTES, End, counted_size
 
 __all__ = ["feed"]
 
@@ -35,7 +35,9 @@ async def feed(
                     payload = message["bytes"]
                     if type(payload) is not bytes:
                         payload = bytes(payload)
-                size = counted_size(payload)
+                    size = MESSAGE_BYTES + len(payload)
+                else:
+                    size = counted_size(payload)
                 if limit is not None and size > limit and _exceeds(payload, limit):
                     return False, (TOO_BIG, f"a message may have {limit} bytes")
                 if not port.put(payload, size):

@@ -86,7 +86,12 @@ class MemorySocket:
         """
         self._check_open()
         with self._writing:
-            accepts, events, failure = self._parsed(data)
+            message = self._frames.small_message(data) if self._head is None else None
+            if message is None:
+                accepts, events, failure = self._parsed(data)
+        if message is not None:
+            self._send_message(message)
+            return len(data)
         if accepts is not None:
             self._call.accept(*accepts)
         for event in events:
@@ -125,8 +130,7 @@ class MemorySocket:
 
     def _pass_on(self, event: Event) -> None:
         if type(event) is str or type(event) is bytes:
-            if not self._call.send(event, self._timeout or None):
-                raise TimeoutError("timed out")
+            self._send_message(event)
         elif isinstance(event, Close):
             # The library reads the answer next, and then the end (WS-W-6).
             self._call.close(NORMAL if event.code == NO_STATUS else event.code, event.reason)
@@ -134,6 +138,10 @@ class MemorySocket:
             if self._port.has_ended():
                 raise connection_closed()
             self._port.put(Pong(event.payload), counted_size(event.payload))
+
+    def _send_message(self, message: str | bytes) -> None:
+        if not self._call.send(message, self._timeout or None):
+            raise TimeoutError("timed out")
 
     # ------------------------------------------------------------ reading
 

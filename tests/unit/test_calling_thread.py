@@ -80,6 +80,18 @@ def test_a_put_wakes_the_thread(caller: CallingThread) -> None:
     assert lock.told
 
 
+def test_an_empty_chunk_wakes_nobody(caller: CallingThread) -> None:
+    """A-OUT-2: there is nothing to take."""
+    lock = lying(caller)
+    taking = Blocking(lambda: caller.take_from_thread(None, None))
+    lock.wait_until(lambda: caller._parked is not None)
+    parked = caller._parked
+    caller.put_in_loop(b"", last=False)
+    assert caller._parked is parked
+    caller.put_in_loop(b"", last=True)
+    assert taking.result() == ([], True)
+
+
 def test_the_error_comes_after_what_was_sent_before_it(caller: CallingThread) -> None:
     """A-OUT-4: a block that the app sent reaches the client; then the connection is broken."""
     caller.put_in_loop(b"x", last=False)

@@ -44,6 +44,15 @@ def bored() -> None:
 # --- jobs
 
 
+def test_another_thread_that_leaves_takes_the_jobs_along(caller: CallingThread) -> None:
+    """A-CALL-3: closed in one thread, iterated in another, which then has nothing left to run."""
+    caller.put_in_loop(b"x", last=False)
+    caller.call_in_thread(bored)
+    assert take(caller) == ([b"x"], False)
+    assert caller.finish_from_thread() == [bored]
+    assert take(caller) == ([], False)
+
+
 def test_a_job_runs_in_the_thread_that_waits(caller: CallingThread) -> None:
     """A-LOOP-4."""
     ran_in: list[threading.Thread] = []

@@ -76,7 +76,8 @@ def test_chunks_beside_a_closed_loop_end_soon(loop: HandTurnedLoop, first: int) 
     out = ThreadToLoop(loop, 1 << 30)  # type: ignore[arg-type]
     out.put_from_thread(b"x" * first)
     loop.closed = True
-    at_most = range(thread_to_loop.UNCHECKED_BYTES + 1)
+    unchecked = min(thread_to_loop.UNCHECKED_CHUNKS * first, thread_to_loop.UNCHECKED_BYTES)
+    at_most = range(unchecked + 1)
     assert next(place for place in at_most if out.put_from_thread(b"y") and out.broken())
     with pytest.raises(BridgeClosed):
         out.put_from_thread(b"y")

@@ -59,6 +59,13 @@ def test_a_chunk_is_handed_over_as_the_same_object(out: ThreadToLoop) -> None:
     assert chunks[0] is chunk
 
 
+def test_a_chunk_behind_the_last_is_dropped(out: ThreadToLoop) -> None:
+    """W-OUT-6: a thread of the app's own may write while another one puts the last chunk."""
+    assert out.put_from_thread(b"last", last=True)
+    assert out.put_from_thread(b"late")
+    assert stepped(out.take_in_loop()) == ([b"last"], True)
+
+
 def test_task_sleeps_until_there_is_chunk_and_one_post_wakes_it(
     out: ThreadToLoop, loop: HandTurnedLoop
 ) -> None:

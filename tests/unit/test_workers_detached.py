@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.worker_pools import Clock, HeldJob, Pools
+from tests.support.worker_pools import Clock, HeldJob, Pools, QuickJob
 from wsgi_asgi_bridge._crossing.workers import (
     Admission,
+    QueueFull,
     Worker,
     WorkerPool,
 )
@@ -48,6 +49,20 @@ def test_a_thread_that_comes_back_does_not_wait_but_new_jobs_do(pools: Pools) ->
     assert not fourth.started()
     third.let_go()
     fourth.must_start()
+
+
+def test_threads_that_came_back_take_nothing_from_the_queue(pools: Pools) -> None:
+    """W-FLOW-4: `max_queued` jobs may wait, also while more threads than the limit count."""
+    pool, _ = pools(limit=2, max_queued=2)
+    away = pools.running(pool, 2)
+    backs = [job.go_away() for job in away]
+    pools.running(pool, 2)
+    for job, back in zip(away, backs, strict=True):
+        back.set()
+        job.must_be_back()
+    assert [pool.submit(QuickJob()) for _ in range(2)] == [Admission.SATURATED] * 2
+    with pytest.raises(QueueFull):
+        pool.submit(QuickJob())
 
 
 def test_with_a_limit_of_one_no_other_job_ever_runs_beside(pools: Pools) -> None:

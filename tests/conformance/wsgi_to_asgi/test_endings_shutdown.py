@@ -83,6 +83,24 @@ async def test_buffer_full_at_shutdown(how: str) -> None:
     assert not client.complete
 
 
+async def test_a_request_that_is_over_is_not_answered_by_the_bridge() -> None:
+    """W-LIFE-1, W-STAT-1: it is broken off in the very step in which its body turns out short."""
+
+    class Cut(Client):
+        async def receive(self) -> Any:
+            message = await super().receive()
+            runtimes, _ = bridge._known
+            runtimes[0].shut_down()
+            return message
+
+    client = Cut(post_scope(10), [b"short"])
+    async with row(Ending(two_chunks)) as bridge:
+        await client.run(bridge)
+    assert isinstance(client.error, BridgeClosed)
+    assert client.send_calls == 0
+    assert (bridge.stats().closed, bridge.stats().rejected) == (1, 0)
+
+
 @pytest.mark.parametrize("where", ["reads", "computes", "writes"])
 @pytest.mark.parametrize("how", ["scope", "task.cancel()"])
 async def test_task_is_cancelled(where: str, how: str, anyio_backend_name: str) -> None:

@@ -485,3 +485,22 @@ async def test_polling_does_not_eat_the_body() -> None:
     async with serving(app, request_buffer=16) as bridge:
         await answered(bridge, Client(post_scope(None), [b"0123456789"] * 10))
     assert bodies == [b"0123456789" * 10]
+
+
+async def test_a_body_that_is_held_back_hides_no_client_behind_the_head() -> None:
+    """W-FLOW-3, W-IN-5: once it is answered, a receive() no longer asks the client for its body."""
+    gate = threading.Event()
+
+    def chunks() -> Iterator[bytes]:
+        yield b"first"
+        while not gate.wait(0.002):
+            yield b""
+
+    body = TrackedBody(chunks())
+    client = Client(post_scope(5, headers=[(b"expect", b"100-continue")]), body_ends=False)
+    async with serving(app_returning(body)) as bridge, calling(bridge, client):
+        await client.until(lambda c: c.body == b"first" and c.waiting_in_receive)
+        client.leave()
+        await body.closed.wait()
+        gate.set()
+    assert bridge.stats().disconnected == 1

@@ -838,6 +838,29 @@ def test_the_bridge_is_closed_before_the_server_writes_its_head(backend: Backend
         closing.result()
 
 
+@on_every_backend
+@pytest.mark.usefixtures("called_by_server")
+def test_the_client_leaves_before_the_server_writes_its_head(backend: Backend) -> None:
+    """R-4: an app that waits for room gets its disconnect there."""
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await start_events(send)
+        while True:
+            await stream(send, bytes(event_stream.FULL_BYTES))
+
+    app = Watched(body)
+    with nothing_left(app, backend) as bridge, Writing(bridge) as server:
+        assert list(server.call(lambda status, headers: None)) == [b""]
+        becomes_released(bridge)
+        runtime: Any = bridge._runtime
+        (task,) = runtime.in_flight
+        must_become(lambda: len(task.stream._room) == 1, "the wait for room")
+        server.client.close()
+        must_happen(app.ended, "the end of the app")
+        assert bridge.stats().disconnected == 1
+    assert [type(error) for error in app.ends] == [ClientDisconnected]
+
+
 @pytest.mark.usefixtures("called_by_server")
 def test_a_start_response_that_raises() -> None:
     """R-3: nothing is taken over; the server's error is the server's."""

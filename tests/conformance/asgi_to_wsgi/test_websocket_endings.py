@@ -206,8 +206,11 @@ def test_the_client_leaves_while_the_app_refuses(backend: Message) -> None:
 
 
 @on_every_backend
-def test_nothing_of_a_websocket_is_left(backend: Message) -> None:
-    """After the end no object of the connection is left, without the garbage collector."""
+@pytest.mark.parametrize("closes", ["the client", "the app"])
+def test_nothing_of_a_websocket_is_left(backend: Message, closes: str) -> None:
+    """After the end no object of the connection is left, without the garbage collector. No timer
+    keeps it: neither the ping's nor that of the closing handshake.
+    """
 
     class Session(dict[str, Any]):
         """An object that only the app and its scope refer to."""
@@ -216,7 +219,9 @@ def test_nothing_of_a_websocket_is_left(backend: Message) -> None:
         scope["session"] = session = Session(scope=1)
         left.append(weakref.ref(session))
         del session
-        await echo(scope, receive, send)
+        await accept(receive, send)
+        while (message := await receive()).get("text") not in (None, "end"):
+            await send(send_message(message["text"]))
 
     left: list[Any] = []
     tasks: list[Any] = []
@@ -233,7 +238,14 @@ def test_nothing_of_a_websocket_is_left(backend: Message) -> None:
                 del task
                 client.send(Frame(TEXT, b"a"))
                 assert client.read() == Frame(TEXT, b"a")
-                client.say_goodbye()
+                if closes == "the app":
+                    client.send(Frame(TEXT, b"end"))
+                    assert client.read() == close_frame(1000)
+                    client.send(close_frame(1000))
+                    assert client.read() is None
+                    client.close()
+                else:
+                    client.say_goodbye()
                 server.environ.clear()
                 must_become(lambda: bridge.stats().in_flight == 0, "the end")
             turn_the_loop(bridge)
@@ -291,8 +303,11 @@ def test_close_does_not_wait_long_for_a_silent_client(
 
 
 @on_every_backend
-def test_an_app_that_does_not_end_is_cancelled(backend: Message) -> None:
+def test_an_app_that_does_not_end_is_cancelled(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ending: shutdown while a WebSocket is open, and `shutdown_timeout` is over."""
+    monkeypatch.setattr(open_websocket, "SHUTDOWN_SECONDS", 60.0)
 
     async def body(app: Watched, receive: Any, send: Any) -> None:
         await accept(receive, send)
@@ -309,6 +324,28 @@ def test_an_app_that_does_not_end_is_cancelled(backend: Message) -> None:
         assert client.read() is None
         client.close()
         server.finish()
+    assert len(app.ends) == 1
+
+
+@on_every_backend
+def test_an_app_that_does_not_end_its_refusal_is_cancelled(backend: Message) -> None:
+    """Ending: the same in the middle of its own response; the server's thread gets BridgeClosed."""
+
+    async def body(app: Watched, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no", "more_body": True})
+        app.inside.set()
+        await anyio.sleep_forever()
+
+    app = Watched(body)
+    with nothing_left(app, backend, shutdown_timeout=0.01) as bridge:
+        client, server = connect(bridge)
+        must_happen(app.inside, "the app's sleep")
+        InThread(bridge.close, "close()").result()
+        assert client.read_head().status == 401
+        client.close()
+        assert type(server.finish().error) is BridgeClosed
     assert len(app.ends) == 1
 
 

@@ -398,3 +398,13 @@ def test_a_server_with_one_thread_keeps_it_for_requests() -> None:
         server.finish()
         assert bridge.stats().rejected == 1
     assert capture.scopes == []
+
+
+def test_greenlets_are_threads_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WS-A-2: gevent.pywsgi says that it has one thread, and serves many requests at once."""
+    monkeypatch.setattr(offered_websocket, "patched_by", lambda: "gevent")
+    with bridged(echo, release="off") as bridge:
+        client, server = connect(bridge, environ={"wsgi.multithread": False})
+        client.must_be_accepted()
+        client.say_goodbye()
+        server.finish()

@@ -3,6 +3,7 @@
 import struct
 import threading
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -436,12 +437,14 @@ def test_a_waiting_send_ends_with_the_connection(backend: Message) -> None:
     """WS-A-11, WS-A-12."""
     errors: list[type[BaseException]] = []
     over = threading.Event()
+    sent: list[int] = []
 
     async def app(scope: Message, receive: Any, send: Any) -> None:
         await accept(receive, send)
         try:
             while True:
                 await send(send_message(bytes(65_536)))
+                sent.append(1)
         except OSError as error:
             errors.append(type(error))
         over.set()
@@ -449,20 +452,25 @@ def test_a_waiting_send_ends_with_the_connection(backend: Message) -> None:
     with bridged(with_turns(app), backend) as bridge, connected(bridge, tcp=True) as client:
         turn_the_loop(bridge, times=50)
         assert not over.is_set()
+        (task,) = [each for each in bridge._runtime.in_flight if hasattr(each, "_open")]
+        must_become(task._open._stream.is_full, "the wait")
+        before = len(sent)
         client.reset()
         must_happen(over, "the end of the app")
         must_become(lambda: bridge.stats().disconnected == 1, "the count")
     assert errors == [ClientDisconnected]
+    assert len(sent) == before
 
 
-def test_a_client_that_is_quick_does_not_starve_the_others(backend: Message) -> None:
-    """WS-A-11: an app that only sends gives the loop's other tasks a turn."""
+@pytest.mark.parametrize("size", [0, 4096])
+def test_a_client_that_is_quick_does_not_starve_the_others(backend: Message, size: int) -> None:
+    """WS-A-11: an app that only sends gives the loop's other tasks a turn; empty messages too."""
     turned = threading.Event()
 
     async def app(scope: Message, receive: Any, send: Any) -> None:
         await accept(receive, send)
         while not turned.is_set():
-            await send(send_message(bytes(4096)))
+            await send(send_message(bytes(size)))
 
     def read_all(client: Client) -> None:
         while (frame := client.read()) is not None and frame.opcode == BINARY:
@@ -598,6 +606,28 @@ def test_a_client_that_answers_no_ping_is_gone(
         assert (closed.opcode, closed.payload[:2]) == (CLOSE, struct.pack("!H", 1011))
         must_happen(app.ended, "the disconnect")
         must_become(lambda: bridge.stats().disconnected == 1, "the count")
+    assert app.received == [disconnect(1006, "no answer to a ping")]
+
+
+def test_a_client_that_reads_no_pongs_is_gone(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WS-A-13: nothing of it is read while its pongs wait, so nothing is heard either."""
+    monkeypatch.setattr(open_websocket, "CLOSE_SECONDS", 0.01)
+    app = Noting()
+
+    def send_all() -> None:
+        with suppress(OSError):
+            client.socket.sendall(Frame(PING, b"p" * 125).masked() * 8_000)
+
+    with (
+        bridged(app, backend, ping_interval=0.01, ping_timeout=0.01) as bridge,
+        connected(bridge) as client,
+    ):
+        sender = threading.Thread(target=send_all, name="driver: sender")
+        sender.start()
+        must_happen(app.ended, "the disconnect")
+        sender.join()
     assert app.received == [disconnect(1006, "no answer to a ping")]
 
 

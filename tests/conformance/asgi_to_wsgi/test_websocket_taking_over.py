@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from tests.support.fake_wsgi_server import (
+    DEADLINE_SECONDS,
     Gate,
     InThread,
     bridged,
@@ -314,6 +315,50 @@ def test_the_client_resets_before_the_101(
     assert open_files() <= files
 
 
+def test_the_connection_is_lost_as_the_loop_begins_to_serve_it(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WS-A-9: nothing is called back any more then; the app gets 1006, and nothing is left."""
+    open_socket_stream = open_websocket.open_socket_stream
+
+    async def opened_and_lost(*how: Any) -> Any:
+        stream = await open_socket_stream(*how)
+        stream.abort()
+        while not stream.closed:
+            await anyio.lowlevel.checkpoint()
+        return stream
+
+    app = Accepting()
+    monkeypatch.setattr(open_websocket, "open_socket_stream", opened_and_lost)
+    with bridged(app, backend) as bridge:
+        client, server = connect(bridge)
+        app.gate.open()
+        must_happen(app.over, "the end of the app")
+        client.close()
+        server.finish()
+        must_become(lambda: bridge.stats().in_flight == 0, "the end")
+        assert bridge.stats().disconnected == 1
+    assert app.outcome == ["accepted", disconnect(1006)]
+
+
+def test_a_thread_that_is_interrupted_after_it_has_handed_over(backend: Message) -> None:
+    """WS-A-3: the loop is told that the thread has left early, which is no disconnect any more."""
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        await receive()
+        await send({"type": "websocket.close", "code": 4000})
+
+    with bridged(app, backend) as bridge, connected(bridge) as client:
+        task = the_task(bridge)
+        task._runtime.handle.post(task.handshake.caller_left_in_loop)
+        client.send(Frame(TEXT, b"still here"))
+        assert client.read() == close_frame(4000)
+        client.send(close_frame(4000))
+        assert client.read() is None
+        must_become(lambda: bridge.stats().completed == 1, "the count")
+
+
 def test_the_clients_end_comes_before_the_101(
     backend: Message, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -500,6 +545,7 @@ def test_a_kept_thread_on_each_server(backend: Message, style: str) -> None:
         client.say_goodbye()
         server.finish()
         assert server.error is None
+        assert server._connection.gettimeout() == DEADLINE_SECONDS  # as the server has set it
 
 
 def test_a_refusal_needs_no_carrying(backend: Message) -> None:

@@ -46,7 +46,7 @@ from ..errors import (
 from ..typing import Environ
 from .app_call import AppCall, exchange_over, run_with_body
 from .client_watch import CLIENT_LEFT, CLIENT_STALLED, ClientWatch
-from .request_body import NO_BODY, RequestBody, may_have_body
+from .request_body import NO_BODY, RequestBody, drop_unread, may_have_body
 from .response import (
     BODY_SENT,
     COLLECTING,
@@ -227,6 +227,8 @@ class Exchange:
 
     async def _report_error(self, call: AppCall) -> None:
         """Raise the app's error to the server, or send the client the answer that it stands for."""
+        if self._body.unread_since is not None:
+            await drop_unread(self._body, self._runtime.handle, exchange_over)
         error = call.take_error()
         try:
             if isinstance(error, ClientDisconnected) and self._is_over:
@@ -300,11 +302,13 @@ class Exchange:
             if body.clock.has_stalled(now):
                 self.finish(STALLED, body.stalled)
             return
-        if body.unread_since is not None and (
-            response.phase >= HEAD_SENT
-            or (self._call is not None and self._call.has_begun_to_give())
-        ):
-            body.check_unread(now, response.out.is_full())
+        if body.unread_since is not None:
+            if response.phase >= LAST_MESSAGE and response.out.finished():
+                body.break_off(exchange_over)  # send() may wait until it is received (W-IN-8)
+            elif response.phase >= HEAD_SENT or (
+                self._call is not None and self._call.has_begun_to_give()
+            ):
+                body.check_unread(now, response.out.is_full())
         if self._watch is None:
             self._watch = ClientWatch()
         found = self._watch.tick(now, response, self._runtime.settings.stall_timeout)

@@ -16,11 +16,16 @@ from ..typing import Environ, Receive
 from .settings import CLOCK_NOT_STARTED, Settings
 from .stats import ClientLeft
 
-__all__ = ["NO_BODY", "RequestBody", "may_have_body"]
+__all__ = ["NO_BODY", "RequestBody", "drop_unread", "may_have_body"]
 
 READER_PATIENCE = 10
 """How many times `stall_timeout` an app may leave its request's body alone while it responds, once
 it has begun to read: it may work on each line for long, and a buffer of lines is read as one.
+"""
+
+TURNS_TO_DROP = 32
+"""Turns of the loop in which the watch takes what the server has of an unread body: on trio it
+takes a part a turn, and Hypercorn puts at most one into its queue of ten in every second turn.
 """
 
 READ_AHEAD_BYTES = 8192
@@ -388,6 +393,17 @@ def _sent_too_little(settings: Settings) -> str:
         f"the client sent less than min_upload_rate={rate} bytes a second, or nothing, for "
         f"stall_timeout={timeout} s"
     )
+
+
+async def drop_unread(
+    body: RequestBody, handle: LoopHandle, reason: Callable[[], Exception]
+) -> None:
+    """Break `body` off, and take what the server has of it, before the app's error is raised
+    (W-IN-8): Hypercorn's own answer waits until there is room in its queue.
+    """
+    body.break_off(reason)
+    for _ in range(TURNS_TO_DROP):
+        await handle.checkpoint()
 
 
 def may_have_body(environ: Environ) -> bool:

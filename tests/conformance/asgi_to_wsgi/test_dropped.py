@@ -1,4 +1,4 @@
-"""What a server or a middleware drops: an iterable without `close()`, an error that nobody takes."""
+"""What a server or a middleware drops: an iterable without `close()`, an error nobody takes."""
 
 import gc
 import logging

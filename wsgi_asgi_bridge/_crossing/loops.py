@@ -178,8 +178,13 @@ class _AsyncioHandle(LoopHandle):
         self.thread_id = threading.get_ident()
         self.is_closed = loop.is_closed
         self.is_stopped = lambda: not loop.is_running()
+        call_soon_threadsafe = loop.call_soon_threadsafe
         # An empty context: no contextvar of the poster leaks into the loop, and none is copied.
-        wake = partial(loop.call_soon_threadsafe, context=contextvars.Context())
+        empty = contextvars.Context()
+
+        def wake(drain: Callable[[], None]) -> None:  # partial() would make a dict each time
+            call_soon_threadsafe(drain, context=empty)
+
         queue = CallbackQueue(wake if wakeup is None else wakeup.wake, is_closed=loop.is_closed)
         self.post = queue.post
         self.post_at_any_moment = queue.post_at_any_moment

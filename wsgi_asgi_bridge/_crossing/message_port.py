@@ -90,8 +90,8 @@ class MessagePort:
         self._inbox: deque[tuple[Any, int]] = deque()
         self._in_budget = in_budget
         self._in_held = 0
-        self._receivers: deque[_Receiver] = deque()
-        self._idle_receivers: deque[_Receiver] = deque()
+        self._receivers: list[_Receiver] = []  # short, and a deque takes ten times the memory
+        self._idle_receivers: list[_Receiver] = []
         self._putter: LoopEvent | None = None
         # Towards the loop. `held` are the bytes put and not yet sent.
         self._outbox: deque[tuple[Any, int]] = deque()
@@ -100,7 +100,7 @@ class MessagePort:
         self.taken_size: int = 0
         """For the task: what the message that it took last counts for."""
         self._sent = 0  # messages
-        self._senders: deque[_Sender] = deque()
+        self._senders: list[_Sender] = []
         self._taker: LoopEvent | None = None
 
     # ------------------------------------------------------------ threads: out
@@ -228,7 +228,7 @@ class MessagePort:
             if self._end is not None:
                 return True
             if self._receivers:
-                receiver = self._receivers.popleft()
+                receiver = self._receivers.pop(0)
                 receiver.message = message
             else:
                 self._inbox.append((message, size))
@@ -299,7 +299,7 @@ class MessagePort:
         # At half of the budget, so that the two meet once in half a budget.
         if self._out_held <= self._out_budget // 2:
             while self._senders and self._fits(self._senders[0].size):
-                sender = self._senders.popleft()
+                sender = self._senders.pop(0)
                 sender.is_put = True
                 self._outbox.append((sender.message, sender.size))
                 self._out_held += sender.size
@@ -362,7 +362,7 @@ class MessagePort:
                     raise TimeoutError("timed out")
             receiver.wait()  # taken out just now, so it is set in a moment
         message, receiver.message = receiver.message, None
-        self._idle_receivers.append(receiver)
+        self._idle_receivers.append(receiver)  # one step by Python's documentation, so is pop()
         return message
 
 

@@ -107,6 +107,10 @@ def bridge_shut_down() -> BridgeClosed:
     return BridgeClosed("the bridge was shut down while this request was in flight")
 
 
+def loop_closed() -> BridgeClosed:
+    return BridgeClosed("the event loop was closed while it ran this request")
+
+
 # In these, `call` is what the app called: `start_response` or `http.response.start`.
 
 

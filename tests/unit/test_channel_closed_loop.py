@@ -1,9 +1,10 @@
-"""thread_to_loop.py: the loop is closed while the thread still puts."""
+"""The two channels: the loop is closed while the thread still puts, or waits for bytes."""
 
 import pytest
 
 from tests.support.interleaving import WAIT_SECONDS, HandTask, HandTurnedLoop, LyingLock, ended
-from wsgi_asgi_bridge._crossing import thread_to_loop
+from wsgi_asgi_bridge._crossing import loop_to_thread, thread_to_loop
+from wsgi_asgi_bridge._crossing.loop_to_thread import LoopToThread
 from wsgi_asgi_bridge._crossing.thread_to_loop import ThreadToLoop
 from wsgi_asgi_bridge.errors import BridgeClosed
 
@@ -109,3 +110,42 @@ def test_most_chunks_do_not_ask_whether_the_loop_is_closed(loop: HandTurnedLoop)
     for _ in range(thread_to_loop.UNCHECKED_CHUNKS * 10):
         out.put_from_thread(b"x" * 100)
     assert asked <= 10
+
+
+# --- into the thread
+
+
+def test_a_thread_that_waits_for_bytes_finds_its_loop_closed(
+    loop: HandTurnedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W-FLOW-6: long before its time-out, and for ever."""
+    monkeypatch.setattr(loop_to_thread, "CLOSED_LOOP_SECONDS", 0.01)
+    body = LoopToThread(loop, BUDGET)  # type: ignore[arg-type]
+    body._lock = lock = LyingLock()  # type: ignore[assignment]
+    lock.after("take_from_thread", lambda: setattr(loop, "closed", True))
+    for _ in range(2):
+        with pytest.raises(BridgeClosed, match="loop was closed"):
+            ended(lambda: body.take_from_thread(1000 * WAIT_SECONDS))
+
+
+def test_what_came_before_the_loop_was_closed_is_read(loop: HandTurnedLoop) -> None:
+    """W-IN-3: a body that has ended is whole."""
+    body = LoopToThread(loop, BUDGET)  # type: ignore[arg-type]
+    body.put_in_loop(b"all")
+    body.end_in_loop()
+    loop.closed = True
+    assert ended(lambda: body.take_from_thread(WAIT_SECONDS)) == [b"all"]
+    assert ended(lambda: body.take_from_thread(WAIT_SECONDS)) == []
+
+
+def test_an_end_as_the_closed_loop_is_found_stays_the_end(
+    loop: HandTurnedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W-IN-3: the loop's last step before it was closed."""
+    monkeypatch.setattr(loop_to_thread, "CLOSED_LOOP_SECONDS", 0.01)
+    body = LoopToThread(loop, BUDGET)  # type: ignore[arg-type]
+    body._lock = lock = LyingLock()  # type: ignore[assignment]
+    lock.after("take_from_thread", lambda: setattr(loop, "closed", True))
+    lock.before("_break_for_closed_loop", body.end_in_loop)
+    assert ended(lambda: body.take_from_thread(1000 * WAIT_SECONDS)) == []
+    assert lock.told

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 
+from ..errors import loop_closed
 from .loops import Broken, LoopEvent, LoopHandle
 from .thread_event import ThreadEvent
 
@@ -14,6 +15,9 @@ Waiting = Callable[[], AbstractContextManager[object]]
 
 BRIEF_SECONDS = 0.001
 """A thread is not detached for a shorter wait: to detach and to come back costs more than that."""
+
+CLOSED_LOOP_SECONDS = 1.0
+"""How often a thread that waits for bytes checks whether its loop is closed."""
 
 Piece = bytes | bytearray
 """Bytes that a task has put; they do not change once a thread has taken them."""
@@ -159,7 +163,7 @@ class LoopToThread:
         was_set = event.wait(min(timeout, BRIEF_SECONDS))
         if not was_set:
             with waiting():
-                was_set = event.wait(timeout)
+                was_set = self._wait_for_loop(event, timeout)
         if not was_set:
             with self._lock:
                 if self._taker is event:
@@ -168,6 +172,25 @@ class LoopToThread:
             event.wait()  # taken out just now, so it is set in a moment
         with self._lock:
             return self._taken()
+
+    def _wait_for_loop(self, event: ThreadEvent, timeout: float) -> bool:
+        """`event.wait(timeout)`, which also ends soon after the loop was closed."""
+        while timeout > CLOSED_LOOP_SECONDS:
+            if event.wait(CLOSED_LOOP_SECONDS):
+                return True
+            if self._loop.is_closed():
+                self._break_for_closed_loop()
+            timeout -= CLOSED_LOOP_SECONDS
+        return event.wait(timeout)
+
+    def _break_for_closed_loop(self) -> None:
+        """Nothing comes any more, and no task waits: a read of the thread raises."""
+        with self._lock:
+            taker, self._taker = self._taker, None
+            if not self._ended and self._broken is None:
+                self._broken = loop_closed
+        if taker is not None:
+            taker.set()
 
     def refuse_wait_in_loop(self) -> None:
         """Raise WaitInLoop in the loop's own thread. Any thread, before it waits for the body."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from threading import Lock
 
-from ..errors import BridgeClosed
+from ..errors import loop_closed
 from .loops import Broken, LoopEvent, LoopHandle
 from .thread_event import ThreadEvent
 
@@ -304,13 +304,9 @@ class ThreadToLoop:
         """After the loop was closed: each thread's next step raises. Holding the lock."""
         if self._broken is not None:
             return
-        self._broken = _loop_closed
+        self._broken = loop_closed
         self._chunks = []
         self._taker = None  # it waits for ever
         putter, self._putter = self._putter, None
         if putter is not None:
             putter.set()
-
-
-def _loop_closed() -> BridgeClosed:
-    return BridgeClosed("the event loop was closed while it ran this request")

@@ -12,10 +12,11 @@ from tests.support.fake_asgi_server import (
     DEADLINE_SECONDS,
     TrackedBody,
     http_scope,
+    post_scope,
     websocket_scope,
 )
-from wsgi_asgi_bridge import WSGIToASGI
-from wsgi_asgi_bridge._crossing import message_port
+from wsgi_asgi_bridge import BridgeClosed, WSGIToASGI
+from wsgi_asgi_bridge._crossing import loop_to_thread, message_port
 
 PAUSE_SECONDS = 0.005
 BLOCK = b"x" * 1000
@@ -89,6 +90,42 @@ def test_worker_of_a_stream_ends_after_its_loop(kind: str, reads: bool) -> None:
         assert not task.done()
     assert body.closes == 1
     assert bridge.stats().busy == 0
+
+
+def test_worker_that_reads_ends_after_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W-FLOW-6: long before `stall_timeout`, so that the bridge closes and the process exits."""
+    monkeypatch.setattr(loop_to_thread, "CLOSED_LOOP_SECONDS", PAUSE_SECONDS)
+    reading, raised = threading.Event(), threading.Event()
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        assert environ["wsgi.input"].read(1) == b"x"
+        reading.set()
+        with pytest.raises(BridgeClosed):
+            environ["wsgi.input"].read()
+        raised.set()
+        return []
+
+    bridge = WSGIToASGI(app, small_body=0, shutdown_timeout=DEADLINE_SECONDS)
+    messages = [{"type": "http.request", "body": b"x", "more_body": True}]
+
+    async def receive() -> Any:
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop()
+
+    async def until_it_reads() -> "asyncio.Task[None]":
+        task = asyncio.create_task(bridge(post_scope(2), receive, receive))
+        await asyncio.to_thread(reading.wait, DEADLINE_SECONDS)
+        return task
+
+    with left_with_its_tasks() as loop:
+        task = loop.run_until_complete(until_it_reads())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        assert raised.wait(DEADLINE_SECONDS)
+        bridge.close()
+        assert not task.done()
+    assert bridge.stats().threads == 0
 
 
 @pytest.mark.parametrize("kind", ["receives", "sends", "is full"])

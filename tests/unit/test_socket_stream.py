@@ -280,6 +280,22 @@ async def test_reading_pauses(connection: Connection) -> None:
     await becomes(lambda: connection.seen.data == b"later")
 
 
+async def test_a_pause_behind_the_end_announces_it_once(connection: Connection) -> None:
+    """Whoever reads on after a pause would find the end again."""
+    connection.client.shutdown(socket.SHUT_WR)
+    await becomes(lambda: connection.seen.calls == ["end"])
+    connection.stream.pause_reading()
+    connection.stream.resume_reading()
+    for _ in range(5):
+        await anyio.wait_all_tasks_blocked()
+    assert connection.seen.calls == ["end"]
+
+
+async def test_small_parts_are_not_held_back(connection: Connection) -> None:
+    if connection.client.family == socket.AF_INET:
+        assert connection.stream._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_an_opening_that_is_cancelled_closes_the_socket() -> None:
     ours, client = socket.socketpair()
     ours.setblocking(False)

@@ -300,6 +300,16 @@ def test_an_offer_of_extensions_that_is_malformed() -> None:
     assert made.refusal.status == "400 Bad Request"
 
 
+def test_compression_is_agreed_on_with_a_small_window() -> None:
+    """WS-A-13: zlib's defaults take 300 KB for each connection."""
+    made = session(offer="permessage-deflate; client_max_window_bits", compression=True)
+    head = made.accept({"type": "websocket.accept"}, [])
+    agreed = b"permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
+    assert b"\r\nSec-WebSocket-Extensions: " + agreed + b"\r\n" in head
+    (deflate,) = made._engine.extensions
+    assert deflate.compress_settings == {"memLevel": 5}
+
+
 @pytest.mark.parametrize(
     "message", [{}, {"text": None}, {"text": b""}, {"bytes": ""}, {"bytes": 5}, {"text": "\ud800"}]
 )

@@ -176,12 +176,16 @@ async def open_socket_stream(
     Raises OSError if it is broken already, or its own cancellation; `source` is closed then, or in
     a moment, and no callback follows. A callback may be called before this returns.
     """
-    if loop.backend == "trio":
-        try:
+    try:
+        if source.family != getattr(socket, "AF_UNIX", None):
+            # asyncio sets it too, but only if it is told that this is TCP, which not every system
+            # tells of a descriptor.
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if loop.backend == "trio":
             return _TrioStream(loop, source, callbacks)
-        except BaseException:
-            source.close()
-            raise
+    except BaseException:
+        source.close()
+        raise
     stream = _AsyncioStream(loop, source, callbacks)
     try:
         # In an empty context: what runs in callbacks belongs to no request.
@@ -298,8 +302,6 @@ class _TrioStream(SocketStream):
         import trio
 
         super().__init__(loop, source, callbacks)
-        if source.family != getattr(socket, "AF_UNIX", None):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as asyncio sets it
         self._kept: list[memoryview] = []
         self._kept_size = 0
         self._sends_end = False

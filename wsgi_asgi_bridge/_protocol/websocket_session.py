@@ -332,11 +332,10 @@ class WebSocketSession:
             self.end = Close(code, reason)
 
     def give_up(self, reason: str) -> None:
-        """The client seems to be gone: tell it, if it is there after all."""
-        if self.end is None:
-            self.end = Close(NO_CLOSE_FRAME, reason)
-            self.failed = True
-            self._engine.fail(INTERNAL_ERROR, reason)
+        """The client seems to be gone: tell it, if it is there after all. Not after the end."""
+        self.end = Close(NO_CLOSE_FRAME, reason)
+        self.failed = True
+        self._engine.fail(INTERNAL_ERROR, reason)
 
     def _fail(self, code: int, reason: str) -> None:
         """End it because of what the client has sent."""

@@ -125,6 +125,7 @@ class EventStream:
         """None until that head is passed on."""
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        """Of them, those that the app has sent since the thread left."""
         self._room: list[LoopEvent] = []
         self._unbroken = 0
         self._body_end = _OPEN
@@ -208,7 +209,6 @@ class EventStream:
         runtime.released.took_over(self)
         runtime.in_flight.add(task)
         self._pending[:0] = left.chunks
-        self._pending_bytes += sum(map(len, left.chunks))
         if left.error is not None and not self._is_aborted:
             self.fail(left.error)
         elif left.ended:

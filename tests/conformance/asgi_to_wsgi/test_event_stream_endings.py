@@ -840,8 +840,12 @@ def test_the_bridge_is_closed_before_the_server_writes_its_head(backend: Backend
 
 @on_every_backend
 @pytest.mark.usefixtures("called_by_server")
-def test_the_client_leaves_before_the_server_writes_its_head(backend: Backend) -> None:
-    """R-4: an app that waits for room gets its disconnect there."""
+def test_the_client_leaves_before_the_server_writes_its_head(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-4: an app that waits for room gets its disconnect there. A server that then writes none is
+    no news.
+    """
 
     async def body(app: Watched, receive: Any, send: Any) -> None:
         await start_events(send)
@@ -859,6 +863,7 @@ def test_the_client_leaves_before_the_server_writes_its_head(backend: Backend) -
         must_happen(app.ended, "the end of the app")
         assert bridge.stats().disconnected == 1
     assert [type(error) for error in app.ends] == [ClientDisconnected]
+    assert caplog.records == []
 
 
 @pytest.mark.usefixtures("called_by_server")

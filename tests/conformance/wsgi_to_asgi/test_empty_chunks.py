@@ -17,6 +17,8 @@ from tests.support.fake_asgi_server import (
     plain_app,
     post_scope,
     serving,
+    settle,
+    tick,
 )
 from wsgi_asgi_bridge import BridgeClosed, ClientDisconnected
 
@@ -105,11 +107,14 @@ async def test_client_that_left_while_its_body_was_held_is_noticed() -> None:
         return body
 
     client = Client(HELD_BACK, body_ends=False)
-    async with serving(app, stall_timeout=0.5, **QUICK) as bridge, calling(bridge, client):
+    async with serving(app) as bridge, calling(bridge, client):
         await polls.begun.wait()
         client.leave()
-        await anyio.sleep(0.2)
+        tick(bridge, 0.0, 0.0, 59.0)
+        await settle()
         assert not body.closed
+        assert client.receive_calls == 0
+        tick(bridge, 1000.0)
         await body.closed.wait()
         await client.until_ended()
     assert bridge.stats().disconnected == 1
@@ -127,11 +132,18 @@ async def test_client_that_left_a_body_that_nobody_reads_is_noticed(scope: Any) 
 
     client = Client(scope, [b"x" * 10] * 9, body_ends=False)
     async with (
-        serving(app, small_body=16, stall_timeout=0.5, **QUICK) as bridge,
+        serving(app, small_body=16) as bridge,
         calling(bridge, client),
     ):
         await polls.begun.wait()
         client.leave()
+        tick(bridge, 0.0, 0.0, 59.0)
+        await settle()
+        assert not body.closed
+        # One that held its body back is asked for it; then what has come is seen to be left.
+        for now in (1000.0, 1000.0, 2000.0):
+            tick(bridge, now)
+            await settle()
         await body.closed.wait()
         await client.until_ended()
     assert bridge.stats().disconnected == 1
@@ -140,28 +152,41 @@ async def test_client_that_left_a_body_that_nobody_reads_is_noticed(scope: Any) 
 async def test_body_of_an_app_that_only_works_is_kept() -> None:
     """W-IN-4: one that has given nothing yet may read it after any time."""
 
+    entered, gate = Gate(), Gate()
+
     def app(environ: Environ, start_response: Any) -> list[bytes]:
-        threading.Event().wait(0.5)
+        entered.open()
+        gate.wait_in_thread()
         start_response("200 OK", [])
         return [environ["wsgi.input"].read()]
 
     client = Client(post_scope(100), [b"x" * 10] * 10)
-    async with serving(app, small_body=16, stall_timeout=0.1, **QUICK) as bridge:
-        await client.run(bridge)
+    async with serving(app, small_body=16) as bridge, calling(bridge, client):
+        await entered.wait()
+        for now in (0.0, 0.0, 1000.0, 2000.0):
+            tick(bridge, now)
+            await settle()
+        gate.open()
     assert client.body == b"x" * 100
 
 
 async def test_client_that_waits_is_asked_for_its_body_at_last() -> None:
     """W-IN-5: what it sends then is there for the app."""
-    asked = threading.Event()
+    entered, asked = Gate(), threading.Event()
 
     def app(environ: Environ, start_response: Any) -> list[bytes]:
+        entered.open()
         assert asked.wait(DEADLINE_SECONDS)
         start_response("200 OK", [])
         return [environ["wsgi.input"].read()]
 
     client = Client(HELD_BACK, body_ends=False)
-    async with serving(app, stall_timeout=0.5, **QUICK) as bridge, calling(bridge, client):
+    async with serving(app) as bridge, calling(bridge, client):
+        await entered.wait()
+        tick(bridge, 0.0, 0.0, 59.0)
+        await settle()
+        assert client.receive_calls == 0
+        tick(bridge, 1000.0)
         await client.until(lambda client: client.waiting_in_receive)
         client.feed(b"whole", last=True)
         asked.set()

@@ -371,6 +371,19 @@ def test_any_other_content_length_is_a_bad_request(values: list[bytes]) -> None:
         environ_with(headers=[(b"content-length", value) for value in values])
 
 
+def test_a_host_that_comes_twice_is_one() -> None:
+    """W-ENV-5: HTTP/2 may give it as `:authority` too."""
+    environ = environ_with(headers=[(b"host", b"a.test"), (b"Host", b"a.test")])
+    assert environ["HTTP_HOST"] == "a.test"
+
+
+@pytest.mark.parametrize("hosts", [(b"a.test", b"b.test"), (b"a", b"a", b"b")])
+def test_two_hosts_are_a_bad_request(hosts: tuple[bytes, ...]) -> None:
+    """W-ENV-5: RFC 9112 3.2. Some servers pass both on (uvicorn with httptools)."""
+    with pytest.raises(BadRequest, match=r"Host is given as \['a"):
+        environ_with(headers=[(b"host", host) for host in hosts])
+
+
 @pytest.mark.parametrize("length_first", [True, False])
 def test_beside_transfer_encoding_content_length_is_not_length(length_first: bool) -> None:
     """W-IN-2: RFC 9112 6.3."""

@@ -217,12 +217,23 @@ def _set_headers(
                 f"max_header_repeats={max_repeats} times"
             )
     for key, values in repeated.items():
-        environ[key] = ("; " if key == "HTTP_COOKIE" else ",").join(values)
+        if key == "HTTP_HOST":
+            _refuse_two_hosts(values)
+        else:
+            environ[key] = ("; " if key == "HTTP_COOKIE" else ",").join(values)
     declared = environ.get("CONTENT_LENGTH")
     if declared is not None:
         environ["CONTENT_LENGTH"] = _one_length(declared)
         if "HTTP_TRANSFER_ENCODING" in environ:
             del environ["CONTENT_LENGTH"]  # overridden (RFC 9112 6.3)
+
+
+def _refuse_two_hosts(hosts: list[str]) -> None:
+    """One program would take the request for another site's than the next one. HTTP/2 may give one
+    host twice, as `:authority` too (RFC 9113 8.3.1).
+    """
+    if len(set(hosts)) > 1:
+        raise BadRequest(f"Host is given as {hosts[:2]!r:.200}, expected one (RFC 9112 3.2)")
 
 
 def _one_length(declared: str) -> str:

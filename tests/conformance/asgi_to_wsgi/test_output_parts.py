@@ -220,6 +220,37 @@ def test_concurrent_senders_wait_alike(backend: dict[str, Any]) -> None:
         }
 
 
+@on_every_backend
+def test_a_send_that_waits_ends_well_with_the_response_of_another(backend: dict[str, Any]) -> None:
+    """A-OUT-2, A-OUT-3: its part is taken together with the end that another task has sent."""
+    sent: list[str] = []
+    ended = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        await stream(send, b"first")
+        async with anyio.create_task_group() as group:
+
+            async def wait_for_room() -> None:
+                await stream(send, b"x" * 2 * BUFFER)
+                sent.append("part")
+
+            group.start_soon(wait_for_room)
+            await anyio.wait_all_tasks_blocked()
+            await finish(send, b"last")
+            sent.append("end")
+            ended.set()
+
+    with bridged(app, backend, response_buffer=BUFFER) as bridge:
+        exchange = Exchange(bridge, hold=True)
+        assert exchange.take() == b"first"
+        must_happen(ended, "the end of the response")
+        exchange.run_on()
+        assert exchange.body == b"first" + b"x" * 2 * BUFFER + b"last"
+        must_become(lambda: bridge.stats().background == 0, "the end of the app")
+    assert sent == ["end", "part"]
+
+
 # A-OUT-3
 
 

@@ -62,7 +62,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()
-    # Each open event stream of an MCP client holds one of the server's threads.
     run_simple("127.0.0.1", options.port, app, threaded=True)
 
 

@@ -3,6 +3,9 @@
 A middleware may want the body: it replaces `start_response`, or it wraps the iterable only. So both
 are checked: whose `start_response` this is, and who is the caller. What a function says of itself
 does not count, since `functools.wraps` copies that; its globals are its module's own.
+
+A few callers in between are known to return what the bridge returns, and to hand `start_response`
+on: they do not count. A subclass of one of them, with a `__call__` of its own, does.
 """
 
 import sys
@@ -24,6 +27,13 @@ begins. All of them write a head whose framing fits a body that is yet to come, 
 iterable of one empty chunk.
 """
 
+_PASSING_ON = {
+    ("werkzeug.middleware.dispatcher", "DispatcherMiddleware.__call__"),
+    ("werkzeug.middleware.proxy_fix", "ProxyFix.__call__"),
+    ("flask.app", "Flask.__call__"),
+}
+"""Module and function: each is `return app(environ, start_response)` in the end."""
+
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -42,9 +52,17 @@ def is_called_by_server(start_response: StartResponse) -> bool:
 
 def _caller_of_the_bridge() -> FrameType | None:
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _module_of(frame).partition(".")[0] == _PACKAGE:
+    while frame is not None and (_is_of_the_bridge(frame) or _passes_on(frame)):
         frame = frame.f_back
     return frame
+
+
+def _is_of_the_bridge(frame: FrameType) -> bool:
+    return _module_of(frame).partition(".")[0] == _PACKAGE
+
+
+def _passes_on(frame: FrameType) -> bool:
+    return (_module_of(frame), frame.f_code.co_qualname) in _PASSING_ON
 
 
 def _module_of(frame: FrameType) -> str:

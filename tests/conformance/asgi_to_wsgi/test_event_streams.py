@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tests.support.event_apps import EVENT, Events, becomes_released, is_released, start_events
 from tests.support.fake_wsgi_server import (
@@ -264,8 +266,19 @@ def derived(app: Any) -> Any:
     return made
 
 
+def of_its_own_kind(app: Any) -> Any:
+    class OwnDispatcher(DispatcherMiddleware):
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            return list(super().__call__(environ, start_response))
+
+    return OwnDispatcher(app)
+
+
 @on_every_server
-@pytest.mark.parametrize("middleware", [replacing_start_response, wrapping_the_iterable, derived])
+@pytest.mark.parametrize(
+    "middleware",
+    [replacing_start_response, wrapping_the_iterable, derived, of_its_own_kind],
+)
 def test_with_a_middleware_the_response_is_the_threads(
     middleware: Callable[[Any], Any], server: str
 ) -> None:
@@ -280,6 +293,23 @@ def test_with_a_middleware_the_response_is_the_threads(
     assert body.lower() == b"data: 0\n\ndata: 1\n\n"
     assert body.isupper() is (middleware is wrapping_the_iterable)
     assert head.headers["X-Own"] == ("1" if middleware is replacing_start_response else None)
+
+
+def mounted(app: Any) -> Any:
+    return ProxyFix(DispatcherMiddleware(app, {"/other": app}))
+
+
+@on_every_server
+def test_werkzeugs_dispatcher_and_proxy_fix_are_no_matter(server: str) -> None:
+    """R-2: they pass the call on as it is, and change only the environ."""
+    app = Events()
+    with nothing_left(app, {}) as bridge, served(mounted(bridge), server) as connection:
+        connection.ask()
+        connection.thread_is_free()
+        becomes_released(bridge)
+        app.open_all()
+        connection.read_head()
+        assert connection.read_rest() == b"data: 0\n\ndata: 1\n\n"
 
 
 def test_a_server_that_is_not_known_keeps_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from django.test import override_settings
 from django.urls import clear_url_caches, path
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse as FastAPIStream
+from flask import Flask
 from litestar import Litestar, get
 from litestar.response import ServerSentEvent
 from quart import Quart, Response
@@ -20,6 +21,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from tests.support.event_apps import becomes_released
 from tests.support.fake_wsgi_server import Gate, must_become, must_happen
@@ -174,3 +176,19 @@ def test_a_chat_by_post() -> None:
         steps.gate.open()
         connection.read_head()
         assert connection.read_rest() == FIRST + SECOND
+
+
+def test_an_app_that_is_mounted_in_flask() -> None:
+    """R-2: neither Flask's `__call__` nor werkzeug's dispatcher wants the body."""
+    steps = Steps()
+    flask_app = Flask(__name__)
+    with ASGIToWSGI(starlette_app(steps)) as bridge:
+        site = DispatcherMiddleware(flask_app.wsgi_app, {"/new": bridge})
+        flask_app.wsgi_app = site  # type: ignore[method-assign]
+        with served(flask_app) as connection:
+            connection.ask("/new/")
+            connection.thread_is_free()
+            becomes_released(bridge)
+            steps.gate.open()
+            connection.read_head()
+            assert connection.read_rest() == FIRST + SECOND

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from wsgi_asgi_bridge.asgi_to_wsgi import server_call
 from wsgi_asgi_bridge.asgi_to_wsgi.server_call import is_called_by_server
 
 SERVERS = {
@@ -77,3 +78,22 @@ def test_another_caller(owner: str, caller: str, other: str) -> None:
 def test_a_server_of_another_kind() -> None:
     for owner, caller in (("waitress.task", "waitress.task"), ("mine", "mine")):
         assert not called(module(owner)["start_response"], caller)
+
+
+def test_uwsgi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-2: it calls from C, below nobody or below the script that has started it."""
+
+    class Builtin:
+        def __init__(self, name: str) -> None:
+            self.__name__ = name
+
+    monkeypatch.setattr(server_call, "BuiltinFunctionType", Builtin)
+    caller: dict[str, Any] = {"__name__": "mysite"}
+    called_in_a_script = "is_called = check(start_response)"
+    called_in_a_function = f"def middleware(): {called_in_a_script}; return is_called\n"
+    for name, expected in (("uwsgi_spit", True), ("print", False)):
+        caller |= {"check": is_called_by_server, "start_response": Builtin(name)}
+        exec(called_in_a_script, caller)
+        assert caller["is_called"] is expected
+        exec(called_in_a_function + "is_called = middleware()", caller)
+        assert caller["is_called"] is False

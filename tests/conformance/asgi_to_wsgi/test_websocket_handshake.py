@@ -207,11 +207,12 @@ def test_a_subprotocol_on_two_lines_is_not_offered() -> None:
     assert app.scopes[0]["subprotocols"] == ["a", "e"]
 
 
-def test_the_scheme_behind_a_proxy_with_tls() -> None:
-    """WS-A-1: `wss`, as the server says that the client's request was."""
+@pytest.mark.parametrize("scheme", ["https", "wss"])
+def test_the_scheme_behind_a_proxy_with_tls(scheme: str) -> None:
+    """WS-A-1: `wss`, as the server says that the client's request was, by either word."""
     app = Refusing({"type": "websocket.close"})
     with bridged(app) as bridge:
-        client, _ = connect(bridge, environ={"wsgi.url_scheme": "https"})
+        client, _ = connect(bridge, environ={"wsgi.url_scheme": scheme})
         assert client.read_head().status == 403
         client.close()
     assert app.scopes[0]["scheme"] == "wss"

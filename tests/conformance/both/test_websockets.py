@@ -316,3 +316,29 @@ async def test_a_wsgi_app_below_an_asgi_middleware_is_served_too(inner: Any) -> 
         wsgi.close()
 
     await anyio.to_thread.run_sync(round_trip)
+
+
+async def test_an_end_in_the_middle_of_an_accept(
+    inner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-5, WS-A-9: it comes before anybody asks to be told of it. The outer port keeps nothing of
+    the inner WebSocket then.
+    """
+    ports: list[Any] = []
+    accept_outside = outer_websocket.OuterHandshake.accept
+
+    def accepted_late(self: Any, *how: Any) -> Any:
+        made = accept_outside(self, *how)
+        ports.append(self._call.port)
+        must_become(lambda: ports[0].end() is not None, "the client's end")
+        return made
+
+    monkeypatch.setattr(outer_websocket.OuterHandshake, "accept", accepted_late)
+    client = WebSocketClient()
+    async with both(echo, inner) as (outside, inside), calling(outside, client):
+        await client.until_accepted()
+        client.close(4001, "bye")
+        await client.until_ended()
+        assert inside.stats().completed == 1
+    assert ports[0].end() == (4001, "bye")
+    assert ports[0]._observer is None

@@ -115,8 +115,8 @@ async def test_a_closed_socket() -> None:
 
     def work(sock: Any, ready: Gate) -> Any:
         ready.open()
-        sock.send(frame(CLOSE))
         sock.shutdown(socket.SHUT_RD)
+        sock.send(frame(CLOSE))
         sock.close()
         assert sock.fileno() == -1
         for call in (lambda: sock.recv(1), lambda: sock.send(b""), lambda: sock.shutdown(2)):
@@ -150,6 +150,8 @@ async def test_a_selector_sees_what_can_be_read() -> None:
             assert sock.recv(99, socket.MSG_PEEK)[-5:] == b"again"
             assert selector.select(0)
             assert sock.recv(99)[-5:] == b"again"
+            assert selector.select(10)
+            assert sock.recv(99)[-5:] == b"whole"
             assert selector.select(0) == []
             sock.send(frame(CLOSE))
             assert selector.select(10)
@@ -157,7 +159,7 @@ async def test_a_selector_sees_what_can_be_read() -> None:
             assert sock.recv(99) == b""
             assert selector.select(0), "the end stays readable"
 
-    await said(work, "hello", "again")
+    await said(work, "hello", "again", "whole")
 
 
 async def test_a_selector_sees_what_was_there_before_it() -> None:

@@ -4,6 +4,7 @@ halves, walked through by a real client.
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,15 +93,30 @@ def add_user(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def running_site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("shelf")
+@pytest.fixture(scope="module")
+def folder_with_users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("users")
     for name in ("ada", "charles"):
         assert add_user(folder, name).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def running_site(
+    request: pytest.FixtureRequest,
+    folder_with_users: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("shelf") / "copy"
+    shutil.copytree(folder_with_users, folder)
     with run_program(request.param, folder) as server:
         yield Site(request.param, server, folder)
+
+
+@pytest.fixture
+def folder(folder_with_users: Path, tmp_path: Path) -> Path:
+    """A copy for one test."""
+    return shutil.copytree(folder_with_users, tmp_path / "copy")
 
 
 @pytest.fixture
@@ -401,14 +417,13 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn-gthread"])
-def test_it_ends_while_streams_are_open_and_goes_on_where_it_was(kind: str, tmp_path: Path) -> None:
+def test_it_ends_while_streams_are_open_and_goes_on_where_it_was(kind: str, folder: Path) -> None:
     """W-LIFE-1, A-LOOP-2: a deploy cuts the streams; after it the session still holds.
 
     The second run finds the users, the logins and the secret of the first.
     """
-    assert add_user(tmp_path, "ada").returncode == 0
-    with run_program(kind, tmp_path) as server, ExitStack() as streams:
-        site = Site(kind, server, tmp_path)
+    with run_program(kind, folder) as server, ExitStack() as streams:
+        site = Site(kind, server, folder)
         with site.client() as client:
             log_in(client)
             kept = cookies(client)
@@ -418,7 +433,7 @@ def test_it_ends_while_streams_are_open_and_goes_on_where_it_was(kind: str, tmp_
         # uvicorn ends as if it had not caught the signal, gunicorn's master with 0.
         assert server.wait(TIMEOUT_SECONDS) == (-signal.SIGTERM if kind == "uvicorn" else 0)
         printed = server.output()
-    with run_program(kind, tmp_path) as server:
+    with run_program(kind, folder) as server:
         answer = httpx.get(f"{server.url}/api/me", cookies=kept, timeout=TIMEOUT_SECONDS)
         assert answer.json() == {"name": "ada"}
     if kind == "uvicorn":
@@ -427,11 +442,10 @@ def test_it_ends_while_streams_are_open_and_goes_on_where_it_was(kind: str, tmp_
         assert "lifespan shutdown" not in printed  # the bridge tells of one that fails or hangs
 
 
-def test_nothing_goes_on_for_a_client_that_left(tmp_path: Path) -> None:
+def test_nothing_goes_on_for_a_client_that_left(folder: Path) -> None:
     """W-FLOW-2: the lone worker is free again, and so the shutdown waits for no thread."""
-    assert add_user(tmp_path, "ada").returncode == 0
-    with run_program(ONE_REQUEST_AT_A_TIME, tmp_path) as server:
-        site = Site(ONE_REQUEST_AT_A_TIME, server, tmp_path)
+    with run_program(ONE_REQUEST_AT_A_TIME, folder) as server:
+        site = Site(ONE_REQUEST_AT_A_TIME, server, folder)
         with site.client() as client:
             log_in(client)
             for path in ("/events", "/api/events"):

@@ -213,9 +213,6 @@ class ReceivedBody:
             self.receivers.append(event)
             try:
                 await event
-            except BaseException:  # cancelled: frameworks poll this way
-                self._reads_on = False
-                raise
             finally:
                 self.receivers.remove(event)
 

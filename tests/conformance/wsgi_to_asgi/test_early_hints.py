@@ -64,6 +64,27 @@ async def test_links_go_out_before_the_head(body: Any) -> None:
     assert (client.status, client.body, client.complete) == (200, b"page", True)
 
 
+async def test_a_hint_that_crosses_the_head_is_not_sent() -> None:
+    """W-OUT-12: a thread of the app's own may have looked just before the head was put."""
+    head_is_out = Gate()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"pa"
+        head_is_out.wait_in_thread()
+        hints = environ["wsgi.early_hints"]
+        hints.__self__.closed = False  # as that thread has seen it
+        hints([LINK])
+        yield b"ge"
+
+    client = hinting_client()
+    async with serving(app) as bridge, calling(bridge, client):
+        await client.until(lambda c: c.body == b"pa")
+        head_is_out.open()
+    assert client.early == []
+    assert (client.body, client.complete) == (b"page", True)
+
+
 @pytest.mark.parametrize("body", [[], [b""]], ids=["empty list", "empty chunk"])
 async def test_a_response_without_a_byte(body: Any) -> None:
     """W-OUT-12"""

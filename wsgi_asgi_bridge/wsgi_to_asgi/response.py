@@ -118,14 +118,14 @@ class Response:
         self, call: AppCall, chunks: list[bytes], ended: bool, begin_watching: Callable[[], None]
     ) -> None:
         """Send a body that comes in pieces, `chunks` first, up to its end or the app's error."""
-        out, send, checkpoint = self.out, self.send_message, self._handle.checkpoint
-        start, body_part = self._types
+        out, send, (start, body_part) = self.out, self.send_message, self._types
         unbroken = 0  # bytes since the loop's other tasks could run
         while True:
             whole = ended and call.error is None and call.file is None
             if call.early is not None:
                 await self._send_early(call.early)
-            if self.phase < HEAD_SENT and call.head is not None:
+            # Not before what follows it is taken: then every earlier message has been taken too.
+            if self.phase < HEAD_SENT and call.head is not None and (ended or any(chunks)):
                 self.phase = HEAD_SENT
                 if call.changes is not None:
                     self.mirror(call, call.changes)
@@ -152,7 +152,7 @@ class Response:
                 if sent > self._budget:  # only of a body given whole
                     unbroken = sent = 0
                     self.waiting_since = None
-                    await checkpoint()
+                    await self._handle.checkpoint()
             self.waiting_since = None
             if ended:
                 if call.file is not None:
@@ -162,7 +162,7 @@ class Response:
             unbroken += sent
             if unbroken > self._budget:
                 unbroken = 0
-                await checkpoint()
+                await self._handle.checkpoint()
             chunks, ended = out.taken_in_loop() or await out.take_in_loop()
 
     async def _send_early(self, early: EarlyMessages) -> None:

@@ -64,6 +64,28 @@ async def test_links_go_out_before_the_head(body: Any) -> None:
     assert (client.status, client.body, client.complete) == (200, b"page", True)
 
 
+async def test_a_link_that_is_given_while_another_is_sent_precedes_the_head() -> None:
+    """W-OUT-12: the head stands as well by then, and the loop has not taken what follows it."""
+    first_is_sent, head_stands = Gate(), Gate()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        environ["wsgi.early_hints"]([LINK])
+        first_is_sent.wait_in_thread()
+        environ["wsgi.early_hints"]([("Link", "</b.js>")])
+        start_response("200 OK", [])
+        yield b"page"
+        head_stands.open()
+
+    client = hinting_client(reads=0)
+    async with serving(app) as bridge, calling(bridge, client):
+        await client.until(lambda c: c.blocked_in_send)
+        first_is_sent.open()
+        await head_stands.wait()
+        client.read_on()
+    assert client.early == [MESSAGE, {"type": HINT, "links": [b"</b.js>"]}]
+    assert (client.body, client.complete) == (b"page", True)
+
+
 async def test_a_hint_that_crosses_the_head_is_not_sent() -> None:
     """W-OUT-12: a thread of the app's own may have looked just before the head was put."""
     head_is_out = Gate()

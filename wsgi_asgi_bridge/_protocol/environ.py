@@ -4,6 +4,7 @@ Nothing here is quadratic in what a client sends: repeated headers are collected
 once.
 """
 
+import re
 import ssl
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -126,6 +127,8 @@ def _set_paths(environ: Environ, scope: Mapping[str, Any]) -> None:
     # An ASCII path without escapes is exact as it is.
     if not path.isascii() or (raw_path is not None and b"%" in raw_path):
         info = _path_bytes(path, raw_path).decode("latin-1")
+    if info[:1] != "/":
+        info = _without_authority(info)
     if root_path:
         script, info = _mounted(root_path, info, environ["REQUEST_METHOD"])
         environ["SCRIPT_NAME"] = script
@@ -166,6 +169,18 @@ def _mounted(root_path: str, path: str, method: str) -> tuple[str, str]:
     if path.startswith(script + "/"):
         return script, path[len(script) :]
     return script, path
+
+
+_ABSOLUTE_FORM = re.compile(r"https?://[^/]*/?", re.IGNORECASE)
+
+
+def _without_authority(target: str) -> str:
+    """The path of a target in absolute form, which every server has to take (RFC 9112 3.2.2).
+
+    Servers on h11 give the whole target as the path.
+    """
+    match = _ABSOLUTE_FORM.match(target)
+    return target if match is None else "/" + target[match.end() :]
 
 
 def _mounted_target(root_path: str, target: bytes, script: str, method: str) -> bytes:

@@ -127,6 +127,11 @@ E_ACUTE = "\N{LATIN SMALL LETTER E WITH ACUTE}"
         pytest.param(f"/{E_ACUTE}", f"/{E_ACUTE}/x", "/\xc3\xa9", "/x", id="not ASCII"),
         pytest.param("/API", "/api/x", "/API", "/api/x", id="case matters"),
         pytest.param("/api", "//api/x", "/api", "//api/x", id="double slash"),
+        pytest.param("", "http://a.test:80/b/c", "", "/b/c", id="absolute form"),
+        pytest.param("", "HTTPS://a.test", "", "/", id="absolute form without a path"),
+        pytest.param("", "http://a.test//b", "", "//b", id="absolute form, double slash"),
+        pytest.param("/api", "http://a.test/api/x", "/api", "/x", id="absolute form, root"),
+        pytest.param("", "/http://a.test/b", "", "/http://a.test/b", id="a path with a URL"),
     ],
 )
 @pytest.mark.parametrize("raw", ["raw", "no raw"])

@@ -127,11 +127,11 @@ class MessagePort:
         False after `timeout` seconds in which nothing was sent. One larger than the whole budget is
         put when no other is held. Raises `closed` after the end, WaitInLoop in the loop's thread.
         """
+        sender, taker, sent = None, None, 0
         with self._lock:
             if self._end is not None or not self._opened:
                 raise self._closed()
             if not self._senders and (self._out_held <= 0 or self._fits(size)):
-                sender = None
                 self._outbox.append((message, size))
                 self._out_held += size
                 taker, self._taker = self._taker, None
@@ -174,7 +174,7 @@ class MessagePort:
         """The next message; None, for ever, at the end. Raises TimeoutError, and WaitInLoop if it
         would wait in the loop's own thread.
         """
-        receiver = putter = None
+        message = receiver = putter = None
         with self._lock:
             if self._inbox:
                 message, size = self._inbox.popleft()

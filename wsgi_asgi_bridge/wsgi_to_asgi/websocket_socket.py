@@ -46,6 +46,10 @@ _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 COPIED_BYTES = 4096
 """A longer payload is read beside its frame's head, without a copy that joins the two."""
 
+_Parsed = tuple[Any, list[Event], FrameError | None]
+_NOTHING: _Parsed = (None, [], None)
+"""Never changed."""
+
 
 class MemorySocket:
     """The connection of one WebSocket, as far as a library for the server's side uses it.
@@ -87,8 +91,7 @@ class MemorySocket:
         self._check_open()
         with self._writing:
             message = self._frames.small_message(data) if self._head is None else None
-            if message is None:
-                accepts, events, failure = self._parsed(data)
+            accepts, events, failure = _NOTHING if message is not None else self._parsed(data)
         if message is not None:
             self._send_message(message)
             return len(data)
@@ -110,7 +113,7 @@ class MemorySocket:
     def sendall(self, data: Any, flags: int = 0) -> None:
         self.send(data)
 
-    def _parsed(self, data: Any) -> tuple[Any, list[Event], FrameError | None]:
+    def _parsed(self, data: Any) -> _Parsed:
         """Holding `_writing`: the arguments of `accept`, if the head is complete now; the events
         that are complete; what is wrong behind them.
         """

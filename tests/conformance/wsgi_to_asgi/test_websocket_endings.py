@@ -334,6 +334,29 @@ async def test_the_client_leaves_while_a_sender_waits(ports: Ports) -> None:
     assert client.send_calls < 10, "what was to be sent is dropped"
 
 
+async def test_the_client_leaves_while_a_send_hangs(ports: Ports) -> None:
+    """WS-W-7, WS-W-10: it is no stall then, and the server need not return from it."""
+    hangs = anyio.Event()
+
+    class Hanging(WebSocketClient):
+        async def send(self, message: Any) -> None:
+            if message["type"] == "websocket.send":
+                hangs.set()
+                await anyio.sleep_forever()
+            await super().send(message)
+
+    client = Hanging()
+    async with (
+        row(sending_until_refused([]), ports, stall_timeout=60.0) as bridge,
+        calling(bridge, client),
+    ):
+        await hangs.wait()
+        client.leave()
+        await client.until_ended()
+        assert counted(bridge) == {"disconnected": 1}
+    assert client.error is None
+
+
 async def test_the_client_leaves_while_what_it_said_waits(ports: Ports) -> None:
     """WS-W-7, WS-W-10: the app receives all of it, then the end."""
     entered, gate, told = Gate(), Gate(), []

@@ -131,3 +131,5 @@ def test_server_that_is_stopped(shared_site: RunningSite, certificate: Certifica
         assert close_of(client) == (1012, "")
     shared_site.wait_until_ended()
     assert became_true(lambda: shared_site.witness.is_noted("last left 1012"), ANSWER_SECONDS)
+    # WS-A-2: whatever has ended here, gunicorn could write its 101.
+    assert "Invalid request" not in shared_site.process.output()

@@ -227,7 +227,7 @@ class Server:
         return head, rest
 
     def finish(self) -> "Server":
-        """Wait until the thread has gone home and the server has closed its descriptor."""
+        """Wait until the thread has ended and the server has closed its descriptor."""
         self.thread.join(DEADLINE_SECONDS)
         if self.thread.is_alive():
             fail_with_stacks("the end of the server's thread")
@@ -276,7 +276,7 @@ def connect(
 
 @contextmanager
 def connected(app: Any, **how: Any) -> Iterator[Client]:
-    """An accepted WebSocket, whose server's thread has gone home."""
+    """An accepted WebSocket, whose server's thread has ended."""
     client, server = connect(app, **how)
     try:
         client.must_be_accepted()

@@ -202,6 +202,28 @@ def test_loop_shut_down_in_mid_flight(backend: dict[str, Any], phase: str) -> No
     assert app.ends != [None]
 
 
+def test_an_app_that_receives_is_cancelled_at_the_shutdown(backend: dict[str, Any]) -> None:
+    """A-OUT-5: where it is, and not with a disconnect that it could go on after."""
+    inside = threading.Event()
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((await receive())["type"])
+        inside.set()
+        try:
+            seen.append(await receive())
+        except anyio.get_cancelled_exc_class():
+            seen.append("cancelled")
+            raise
+
+    with bridged(app, backend, shutdown_timeout=0.05) as bridge:
+        exchange = Exchange(bridge)
+        must_happen(inside, "the app's second receive()")
+        bridge.close()
+        assert isinstance(exchange.raised(), BridgeClosed)
+    assert seen == ["http.request", "cancelled"]
+
+
 def test_cancelled_apps_clean_up_before_the_lifespan_ends(backend: dict[str, Any]) -> None:
     """Ending: loop shut down in mid-flight. What a cancelled app still uses is there meanwhile."""
     log: list[str] = []

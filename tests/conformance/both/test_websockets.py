@@ -321,8 +321,8 @@ async def test_a_wsgi_app_below_an_asgi_middleware_is_served_too(inner: Any) -> 
 async def test_an_end_in_the_middle_of_an_accept(
     inner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D-5, WS-A-9: it comes before anybody asks to be told of it. The outer port keeps nothing of
-    the inner WebSocket then.
+    """D-5, WS-A-9: it comes before anybody asks to be told of it, and the app never receives. The
+    outer port keeps nothing of the inner WebSocket then.
     """
     ports: list[Any] = []
     accept_outside = outer_websocket.OuterHandshake.accept
@@ -334,11 +334,17 @@ async def test_an_end_in_the_middle_of_an_accept(
         return made
 
     monkeypatch.setattr(outer_websocket.OuterHandshake, "accept", accepted_late)
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await accept(receive, send)
+        while True:
+            await send(send_message("nobody hears it"))
+
     client = WebSocketClient()
-    async with both(echo, inner) as (outside, inside), calling(outside, client):
+    async with both(app, inner) as (outside, inside), calling(outside, client):
         await client.until_accepted()
         client.close(4001, "bye")
         await client.until_ended()
-        assert inside.stats().completed == 1
+        assert (inside.stats().completed, inside.stats().failed) == (1, 0)
     assert ports[0].end() == (4001, "bye")
     assert ports[0]._observer is None

@@ -92,6 +92,15 @@ async def sends_megabytes(scope: Scope, receive: Receive, send: Send) -> None:
     note(f"{query['name']} sent")
 
 
+async def sends_early_hint(scope: Scope, receive: Receive, send: Send) -> None:
+    """A hint, if the server takes any, and a page that tells."""
+    hint = "http.response.early_hint"
+    is_taken = hint in scope["extensions"]
+    if is_taken:
+        await send({"type": hint, "links": [b"</style.css>; rel=preload"]})
+    await answer(send, b"hints" if is_taken else b"no hints")
+
+
 async def describes_process(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with what a test wants to know of the process that serves it."""
     loop = asyncio.get_running_loop()
@@ -420,6 +429,7 @@ _ANSWERS = (
     counts_upload,
     refuses_upload,
     sends_megabytes,
+    sends_early_hint,
     describes_process,
 )
 _STREAMS = (

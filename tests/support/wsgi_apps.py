@@ -79,6 +79,15 @@ def bare(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return []
 
 
+def early_hints(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """A hint, if the server takes any, and a page that tells."""
+    hints = environ.get("wsgi.early_hints")
+    if hints is not None:
+        hints([("Link", "</style.css>; rel=preload")])
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"no hints" if hints is None else b"hints"]
+
+
 def environ_strings(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """The CGI values of the environ as JSON; its code points are the bytes that came."""
     values = {key: value for key, value in environ.items() if isinstance(value, str)}
@@ -279,6 +288,7 @@ def flask_stream() -> Response:
 APPS: dict[str, App] = {
     "bare": bare,
     "download": download,
+    "early_hints": early_hints,
     "echo": echo,
     "echo_of_declared": echo_of_declared,
     "environ_strings": environ_strings,

@@ -19,6 +19,7 @@ PAUSE_SECONDS = 0.5
 
 site = site_fixture(SERVERS)
 
+hintless_site = site_fixture([row for row in SERVERS if not row.name.startswith("gunicorn")])
 keep_alive_site = site_fixture(servers_with(KEEP_ALIVE))
 
 
@@ -37,6 +38,11 @@ def test_app_is_asked_what_the_client_asked(site: RunningSite) -> None:
     assert ["x-name", "value"] in told["headers"]
     assert ["content-length", "4"] in told["headers"]
     assert told["body"] == "body"
+
+
+def test_servers_that_take_no_early_hints(hintless_site: RunningSite) -> None:
+    """A-OUT-6: the app can tell, and answers as ever. test_early_hints.py has the others."""
+    assert hintless_site.get("/sends_early_hint").text == "no hints"
 
 
 def test_requests_follow_each_other_on_one_connection(keep_alive_site: RunningSite) -> None:

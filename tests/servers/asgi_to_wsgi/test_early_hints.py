@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.asgi_sites import RunningSite, on_each, running_site, site_fixture
+from tests.support.asgi_sites import RunningSite, site_fixture
 from tests.support.hint_sites import LINKS
 from tests.support.wsgi_servers import CONCURRENCY, GREENLET_SERVERS, SERVERS
 
@@ -10,7 +10,6 @@ HINTS = (
     b"HTTP/1.1 103 Early Hints\r\n" + b"".join(f"Link: {x}\r\n".encode() for x in LINKS) + b"\r\n"
 )
 HINTING = [server for server in (*SERVERS, *GREENLET_SERVERS) if server.name.startswith("gunicorn")]
-OTHERS = [server for server in SERVERS if server not in HINTING]
 
 
 site = site_fixture(HINTING, "tests.support.hint_sites:asgi_bridged")
@@ -34,11 +33,3 @@ def test_hints_do_not_wait_for_the_response(site: RunningSite) -> None:
         assert client.receive_until(b"\r\n\r\n") == HINTS
         assert site.get("/go").body == b"gone"
         assert client.receive_until(b"page").endswith(b"page")
-
-
-@pytest.mark.parametrize("server", on_each(OTHERS))
-def test_other_servers_offer_none(server: object) -> None:
-    """A-OUT-6: the app is told, and answers as ever."""
-    with running_site(server, "tests.support.hint_sites:asgi_bridged") as site:  # type: ignore[arg-type]
-        assert "early_hint" not in site.get("/").text
-        assert site.get("/hinted").text == "page"

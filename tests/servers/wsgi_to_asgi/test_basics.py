@@ -52,6 +52,12 @@ def test_flask_page_and_stream(served: Served) -> None:
     assert served.get("/flask/stream").text == "".join(f"{number}\n" for number in range(10))
 
 
+def test_which_server_takes_early_hints(served: Served) -> None:
+    """W-OUT-12: hypercorn alone, over HTTP/2, and the app can tell; see test_early_hints.py."""
+    takes_them = served.server.name == "hypercorn-h2c"
+    assert served.get("/early_hints").body == (b"hints" if takes_them else b"no hints")
+
+
 def test_environ_names_the_request(served: Served) -> None:
     """W-ENV-2, W-ENV-4, W-ENV-7."""
     environ = environ_of(served, b"/environ_strings/a%20b?q=%E9&x=1")

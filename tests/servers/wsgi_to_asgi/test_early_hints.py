@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.asgi_servers import SERVERS, AsgiServer
+from tests.support.asgi_servers import SERVERS
 from tests.support.hint_sites import LINKS
 from tests.support.processes import ServerProcess, running_server, shown_on_failure
 from tests.support.raw_http2 import Http2Connection
@@ -39,17 +39,3 @@ def test_hints_come_before_the_response(process: ServerProcess, target: str) -> 
             with Http2Connection(process.address) as other:
                 assert other.get("/go").body == b"gone"
         assert client.read_response().body == b"page"
-
-
-@pytest.mark.parametrize(
-    "server",
-    [pytest.param(server, id=server.name) for server in SERVERS if server is not HYPERCORN],
-)
-def test_other_servers_have_none(server: AsgiServer) -> None:
-    """W-OUT-12"""
-    with (
-        running_server(server.command_for("tests.support.hint_sites:wsgi_bridged")) as process,
-        server.client(process.address) as client,
-    ):
-        assert client.get("/").body == b"nothing"
-        assert client.get("/hinted").body == b"page"

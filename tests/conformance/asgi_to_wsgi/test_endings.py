@@ -202,6 +202,28 @@ def test_loop_shut_down_in_mid_flight(backend: dict[str, Any], phase: str) -> No
     assert app.ends != [None]
 
 
+def test_a_close_that_was_interrupted_is_done_by_the_next(backend: dict[str, Any]) -> None:
+    """A-LOOP-2: Ctrl-C in a close() that waits leaves a loop for the next one to end."""
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        await finish(send)
+
+    with bridged(app, backend) as bridge:
+        serve(bridge)
+        runtime: Any = bridge._runtime
+        runtime._wait = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            bridge.close()
+        del runtime._wait
+        assert runtime.private.thread.is_alive()
+        bridge.close()
+        assert not runtime.private.thread.is_alive()
+
+
 def test_an_app_that_receives_is_cancelled_at_the_shutdown(backend: dict[str, Any]) -> None:
     """A-OUT-5: where it is, and not with a disconnect that it could go on after."""
     inside = threading.Event()

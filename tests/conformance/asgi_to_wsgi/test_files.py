@@ -192,6 +192,21 @@ def test_illegal_steps_raise(messages: list[Any], complaint: str) -> None:
     assert complaint in errors[0]
 
 
+def test_a_path_after_a_part_of_a_body_with_a_length_raises() -> None:
+    """A-OUT-1, A-OUT-6: what was sent is not forgotten."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"5")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        with pytest.raises(AppError, match="after a part of the body"):
+            await send({"type": PATHSEND, "path": __file__})
+        await send({"type": "http.response.body", "body": b"de"})
+
+    with bridged(app) as bridge:
+        assert serve(bridge, environ_with_wrapper()).body == b"abcde"
+
+
 def test_a_server_without_the_wrapper_is_not_offered_it() -> None:
     """A-OUT-6"""
     capture = ScopeCapture()

@@ -122,15 +122,15 @@ class Response:
         unbroken = 0  # bytes since the loop's other tasks could run
         while True:
             whole = ended and call.error is None and call.file is None
+            head = call.head  # before the messages: see `_send_early`
             if call.early is not None:
                 await self._send_early(call.early)
-            # Not before what follows it is taken: then every earlier message has been taken too.
-            if self.phase < HEAD_SENT and call.head is not None and (ended or any(chunks)):
+            if self.phase < HEAD_SENT and head is not None:
                 self.phase = HEAD_SENT
                 if call.changes is not None:
                     self.mirror(call, call.changes)
                 self.waiting_since = CLOCK_NOT_STARTED
-                await send({"type": start, "status": call.head[0], "headers": call.head[1]})
+                await send({"type": start, "status": head[0], "headers": head[1]})
             if ended and call.last_changes is not None:
                 self.mirror(call, call.last_changes)
             sent, pieces = 0, blocks(chunks)
@@ -166,7 +166,10 @@ class Response:
             chunks, ended = out.taken_in_loop() or await out.take_in_loop()
 
     async def _send_early(self, early: EarlyMessages) -> None:
-        """Send what goes before the head."""
+        """Send what goes before the head.
+
+        Whoever has seen the head before this call finds all that the worker has given before it.
+        """
         for message in early.taken_in_loop():
             if self.phase < HEAD_SENT:  # another thread of the app may have been late
                 self.waiting_since = CLOCK_NOT_STARTED

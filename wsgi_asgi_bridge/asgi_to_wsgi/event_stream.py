@@ -111,7 +111,7 @@ class EventStream:
 
     def __init__(self, task: Streaming, runtime: Runtime) -> None:
         self._task: Streaming | None = task
-        """None once the connection is closed, to break the cycle: the task refers to this."""
+        """None once the connection is closed or left to the thread: the task refers to this."""
         self._runtime = runtime
         self.is_open: bool = False
         """Whether the connection is taken over and not closed yet."""
@@ -189,14 +189,15 @@ class EventStream:
             self.may_go_on = False
             self._runtime.released.discard(self)
             self._wake_senders()
-            if self._task is not None:
-                self._task.stream_ended_in_loop()
+            task, self._task = self._task, None
+            if task is not None:
+                task.stream_ended_in_loop()
 
     def lose(self) -> None:
         """The same, but the thread may have left all the same: for the app the client has."""
-        self.withdraw()
         if self._task is not None:
             self._task.caller_left_in_loop()
+        self.withdraw()
 
     def adopt(self, handover: Handover, left: Leftover) -> None:
         """Go on where the thread has left, unless Ctrl-C has come between: `lose` follows then."""

@@ -167,7 +167,7 @@ class Response(Iterator[bytes]):
             self.close()
             raise
         if left is None:
-            return self
+            return self._for_server()
         self._last = self._left = True
         if left.jobs:
             self._task.run_elsewhere_from_thread(left.jobs)

@@ -3,6 +3,8 @@ R-3). How they end stands in test_event_stream_endings.py.
 """
 
 import functools
+import gc
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,10 +15,13 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from tests.support.event_apps import EVENT, Events, becomes_released, is_released, start_events
 from tests.support.fake_wsgi_server import (
     Gate,
+    bridged,
+    environ_for,
     finish,
     must_become,
     on_every_backend,
     respond,
+    serve,
     stream,
     whole_body,
 )
@@ -324,6 +329,30 @@ def test_a_server_that_is_not_known_keeps_its_thread(monkeypatch: pytest.MonkeyP
         connection.read_head()
         assert connection.read_rest() == b"data: 0\n\ndata: 1\n\n"
         assert bridge.stats().released_event_streams == 0
+
+
+def test_a_stream_that_keeps_its_thread_is_freed_without_the_garbage_collector() -> None:
+    """R-2: the offer that the thread has not taken and the app's task refer to each other."""
+
+    class Session:
+        """An object that only the request refers to."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"] = session = Session()
+        left.append(weakref.ref(session))
+        del session
+        await start_events(send)
+        await finish(send, EVENT)
+
+    left: list[Any] = []
+    with bridged(app, lifespan="off") as bridge:
+        gc.collect()
+        gc.disable()
+        try:
+            assert serve(bridge, environ_for()).body == EVENT
+            must_become(lambda: not left[0](), "the end of the scope")
+        finally:
+            gc.enable()
 
 
 def test_a_middleware_inside_asgi_is_no_matter() -> None:

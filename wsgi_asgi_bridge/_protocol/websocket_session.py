@@ -27,6 +27,7 @@ from .close_codes import (
     MAX_REASON_BYTES,
     NO_CLOSE_FRAME,
     NORMAL,
+    TOO_BIG,
     is_sendable_close_code,
 )
 from .websocket_frames import MAX_CONTROL_BYTES
@@ -114,6 +115,11 @@ def _engine() -> Any:
             elif frame.opcode < Opcode.CLOSE and (self.current_size or 0) + size > self.limit:
                 raise PayloadTooBig(size, self.limit)
             super().recv_frame(frame)
+
+        def fail(self, code: int, reason: str = "") -> None:
+            if code == TOO_BIG:  # its own reason has the limit that it applies
+                reason = f"a message may have {self.limit} bytes"
+            super().fail(code, reason)
 
         def discard(self) -> Generator[None, None, None]:
             self.reader.taken = 0  # what comes now is dropped at once

@@ -373,6 +373,32 @@ def test_a_message_that_was_received_is_kept_by_nobody(port: MessagePort) -> Non
     assert reference() is None
 
 
+@pytest.mark.parametrize("comes", [True, False], ids=["a message has come", "none has"])
+@pytest.mark.parametrize("another", [True, False], ids=["another waits", "none waits"])
+def test_a_receiver_that_is_interrupted_loses_no_message(
+    port: MessagePort, monkeypatch: pytest.MonkeyPatch, comes: bool, another: bool
+) -> None:
+    """WS-W-7: by Ctrl-C or gevent.Timeout, whether or not it has been given the message."""
+    others: list[Blocking[Any]] = []
+
+    def interrupted(*_: Any) -> bool:
+        monkeypatch.undo()
+        if another:
+            others.append(asleep(port, port.receive_from_thread))
+        if comes:
+            put(port, "first")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(message_port, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        port.receive_from_thread()
+    if not comes:
+        put(port, "first")
+    received = others[0].result() if another else port.receive_from_thread(0)
+    put(port, "second")
+    assert (received, port.receive_from_thread(0)) == ("first", "second")
+
+
 def test_a_receiver_gives_up(port: MessagePort) -> None:
     with pytest.raises(TimeoutError):
         ended(lambda: port.receive_from_thread(TINY_SECONDS))

@@ -18,7 +18,8 @@ The races, each decided by who takes the lock first:
   whose time is up and who is off the list waits for its event, which is set in a moment.
 - receive and put: the receiver sees the message, or the put finds the receiver and hands it the
   message. So a message is received once: a receiver whose time is up and who is off the list waits
-  for its event, as a sender does. While receivers wait, no message does.
+  for its event, as a sender does. One that is interrupted passes its message on. While receivers
+  wait, no message does.
 - the loop is closed: a post fails, or a waiting thread sees it within CLOSED_LOOP_SECONDS.
 """
 
@@ -313,8 +314,7 @@ class MessagePort:
         if self._end is None:
             self._end = end
         threads: list[ThreadEvent] = [*self._receivers, *self._senders]
-        self._receivers.clear()
-        self._senders.clear()
+        self._receivers, self._senders = [], []
         events = [event for event in (self._taker, self._putter) if event is not None]
         self._taker = self._putter = None
         return partial(_wake_all, threads, events, self._observer)
@@ -344,18 +344,19 @@ class MessagePort:
                     self._senders.remove(sender)
                     return False
                 sent = self._sent
-            if waits:
-                assert timeout is not None
-                deadline = monotonic() + timeout
-            else:
-                deadline = None  # taken out just now, so it is set in a moment
+            deadline = monotonic() + (timeout or 0.0) if waits else None  # it is set in a moment
         if not sender.is_put:
             raise self._closed()
         return True
 
     def _wait_to_receive(self, receiver: _Receiver, timeout: float | None) -> Any:
         deadline = None if timeout is None else monotonic() + timeout
-        if not _wait(receiver, deadline, self._check_loop):
+        try:
+            is_set = _wait(receiver, deadline, self._check_loop)
+        except BaseException:
+            _give_back(self, receiver)
+            raise
+        if not is_set:
             with self._lock:
                 if receiver in self._receivers:
                     self._receivers.remove(receiver)
@@ -364,6 +365,26 @@ class MessagePort:
         message, receiver.message = receiver.message, None
         self._idle_receivers.append(receiver)  # one step by Python's documentation, so is pop()
         return message
+
+
+def _give_back(port: MessagePort, receiver: _Receiver) -> None:
+    """The wait was interrupted, by Ctrl-C or gevent.Timeout: what has come is for the next one."""
+    other = None
+    with port._lock:
+        if receiver in port._receivers:
+            port._receivers.remove(receiver)
+        if receiver.message is None:
+            return
+        if port._receivers:
+            other = port._receivers.pop(0)
+            other.message = receiver.message
+        else:
+            port._inbox.appendleft((receiver.message, 0))
+        observer = port._observer
+    if other is not None:
+        other.set()
+    if observer is not None:
+        observer()
 
 
 def _wait(event: ThreadEvent, deadline: float | None, check: Callable[[], None]) -> bool:

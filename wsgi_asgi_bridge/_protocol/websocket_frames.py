@@ -85,7 +85,7 @@ Event: TypeAlias = str | bytes | Ping | Pong | Close
 
 
 class FrameError(AppError):
-    """The app's library broke RFC 6455. `close_code` is what its client then closes with."""
+    """The app's library broke RFC 6455. `close_code` is what a client would close with."""
 
     def __init__(self, message: str, close_code: int = PROTOCOL_ERROR) -> None:
         super().__init__(f"the app's WebSocket library {message}")

@@ -224,11 +224,12 @@ def test_concurrent_senders_wait_alike(backend: dict[str, Any]) -> None:
 def test_a_send_that_waits_ends_well_with_the_response_of_another(backend: dict[str, Any]) -> None:
     """A-OUT-2, A-OUT-3: its part is taken together with the end that another task has sent."""
     sent: list[str] = []
-    ended = threading.Event()
+    first_is_taken, ended = Gate(), threading.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await start(send)
         await stream(send, b"first")
+        await first_is_taken.wait()
         async with anyio.create_task_group() as group:
 
             async def wait_for_room() -> None:
@@ -244,6 +245,7 @@ def test_a_send_that_waits_ends_well_with_the_response_of_another(backend: dict[
     with bridged(app, backend, response_buffer=BUFFER) as bridge:
         exchange = Exchange(bridge, hold=True)
         assert exchange.take() == b"first"
+        first_is_taken.open()
         must_happen(ended, "the end of the response")
         exchange.run_on()
         assert exchange.body == b"first" + b"x" * 2 * BUFFER + b"last"

@@ -9,8 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from gunicorn.config import Config
-from gunicorn.http.parser import RequestParser
 
 from tests.support.fake_wsgi_server import environ_for
 from wsgi_asgi_bridge.asgi_to_wsgi.connection import Connection, find_connection
@@ -85,26 +83,6 @@ def test_what_a_buffered_reader_holds_is_read_before_the_rest(pair: Pair, server
     clients.sendall(b" and later")
     connection = found(environ)
     assert connection.take_read_ahead() + servers.recv(100) == EARLY + b" and later"
-
-
-@pytest.mark.parametrize(
-    "request_and_body",
-    [
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\na",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
-    ],
-    ids=["no body", "length", "chunked"],
-)
-def test_what_gunicorn_has_read_behind_a_body(pair: Pair, request_and_body: bytes) -> None:
-    """R-4: whichever of its readers the body has."""
-    servers, clients = pair
-    clients.sendall(request_and_body + EARLY)
-    request = next(RequestParser(Config(), servers, ("127.0.0.1", 1)))
-    assert request.body.read() in (b"", b"a")
-    connection = found(environ_for() | {"gunicorn.socket": servers, "wsgi.input": request.body})
-    assert connection.take_read_ahead() == EARLY
-    assert request.unreader.buf.getvalue() == b""
 
 
 def test_an_input_that_a_middleware_has_replaced(pair: Pair) -> None:

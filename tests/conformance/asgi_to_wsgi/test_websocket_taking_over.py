@@ -26,6 +26,7 @@ from tests.support.websocket_wire import (
     TEXT,
     Connected,
     Frame,
+    Server,
     close_frame,
     connect,
     connected,
@@ -91,16 +92,18 @@ def test_the_server_serves_its_stand_in(backend: Message, style: str) -> None:
         client.say_goodbye()
 
 
-def test_a_server_that_writes_more_than_the_kernel_holds_is_not_held_up(backend: Message) -> None:
+def test_a_server_that_writes_more_than_the_kernel_holds_is_not_held_up(
+    backend: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """WS-A-6: the loop drains the stand-in, until the server closes it."""
+    written = Server._write
+
+    def write(server: Server, data: bytes) -> None:
+        written(server, data + bytes(4_000_000))
+
+    monkeypatch.setattr(Server, "_write", write)
     with bridged(echo, backend) as bridge:
         client, server = connect(bridge, style="werkzeug")
-        written = server._write
-
-        def write(data: bytes) -> None:
-            written(data + bytes(4_000_000))
-
-        server._write = write  # type: ignore[method-assign]
         client.must_be_accepted()
         server.finish()
         assert (server.error, len(server.written) > 4_000_000) == (None, True)

@@ -70,8 +70,8 @@ async def loaded(case: Case, seconds: float, server: ServerProcess) -> dict[str,
     command = ["wrk", "-t", "1", "-c", str(case.connections), "-d", span, server.url + case.target]
     printed, used = await client(command, seconds, server)
     found = re.search(r"(\d+) requests in ([\d.]+)s", printed)
-    if not found or re.search("Non-2xx|Socket errors", printed):
-        raise WrongAnswerError(printed)
+    if not found or (wrong := re.search("(?:Non-2xx|Socket errors).*", printed)):
+        raise WrongAnswerError(f"{wrong[0]} of {found[0]}" if found else printed)
     count, took = int(found[1]), float(found[2])
     return {"requests_per_second": count / took, "cpu_seconds": used / max(1, count)}
 
